@@ -1,0 +1,34 @@
+"""gradeval: how accurate are gradient estimators for stochastic binary networks, against the exact gradient.
+
+The names below are imported when first used, so that the program answers without loading torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradeval.analysis.tables import Evaluation
+    from gradeval.errors import GradevalError
+    from gradeval.evaluation import evaluate
+    from gradeval.network import StochasticBinaryNetwork
+    from gradeval.problem import Problem
+    from gradeval.problems import load_problem
+
+_HOMES = {
+    "Evaluation": "gradeval.analysis.tables",
+    "GradevalError": "gradeval.errors",
+    "Problem": "gradeval.problem",
+    "StochasticBinaryNetwork": "gradeval.network",
+    "evaluate": "gradeval.evaluation",
+    "load_problem": "gradeval.problems",
+}
+
+__all__ = ["Evaluation", "GradevalError", "Problem", "StochasticBinaryNetwork", "evaluate", "load_problem"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'gradeval' has no attribute '{name}'")

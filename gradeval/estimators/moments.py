@@ -1,0 +1,76 @@
+"""Moment propagation: means (and variances) of the states travel through the network instead of samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradeval.estimators.surrogate import PointLoss
+from gradeval.network import StochasticBinaryNetwork
+from gradeval.noise import safe_sqrt
+from gradeval.randomness import Randomness
+
+
+@dataclass(frozen=True)
+class MeanField:
+    """Mean field (AP1), called tanh for its form at states ±1: x̄ᵏ = lo + (hi − lo) F(Aₖ(x̄ᵏ⁻¹)). Deterministic."""
+
+    def __call__(
+        self,
+        network: StochasticBinaryNetwork,
+        inputs: Float[Tensor, "points *inputs"],
+        loss: PointLoss,
+        randomness: Randomness,
+    ) -> Float[Tensor, " points"]:
+        x = inputs
+        for layer in network.layers:
+            x = layer.encode(layer.probability(layer.preactivation(x)))
+        return loss(x)
+
+
+@dataclass(frozen=True)
+class AssumedDensityFiltering:
+    """Assumed density filtering (AP2): aᵏ ~ N(m, v) by the central limit, P(sᵏ = 1) = E[F(aᵏ)], independent units.
+
+    The last states enter the loss as one sample of N(mean, variance).
+
+    Source: Minka, UAI 2001, arXiv:1301.2294; Hernández-Lobato & Adams, ICML 2015, arXiv:1502.05336.
+    """
+
+    def __call__(
+        self,
+        network: StochasticBinaryNetwork,
+        inputs: Float[Tensor, "points *inputs"],
+        loss: PointLoss,
+        randomness: Randomness,
+    ) -> Float[Tensor, " points"]:
+        mean, variance = inputs, torch.zeros_like(inputs)
+        for layer in network.layers:
+            p = layer.noise.gaussian_expectation(*layer.gaussian_moments(mean, variance))
+            mean, variance = layer.encode(p), layer.delta**2 * p * (1 - p)
+        return loss(mean + safe_sqrt(variance) * randomness.normal(mean.shape))
+
+
+@dataclass(frozen=True)
+class LocalReparametrisation:
+    """As assumed density filtering, but every preactivation is sampled: aᵏ ~ N(m, v), reparametrised.
+
+    Source: Kingma et al., NeurIPS 2015, arXiv:1506.02557; Peters & Welling 2018, arXiv:1809.03368.
+    """
+
+    def __call__(
+        self,
+        network: StochasticBinaryNetwork,
+        inputs: Float[Tensor, "points *inputs"],
+        loss: PointLoss,
+        randomness: Randomness,
+    ) -> Float[Tensor, " points"]:
+        mean, variance = inputs, torch.zeros_like(inputs)
+        for layer in network.layers:
+            m, v = layer.gaussian_moments(mean, variance)
+            p = layer.probability(m + safe_sqrt(v) * randomness.normal(m.shape))
+            mean, variance = layer.encode(p), layer.delta**2 * p * (1 - p)
+        return loss(mean + safe_sqrt(variance) * randomness.normal(mean.shape))
