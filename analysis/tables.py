@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-
 from gradeval.analysis.statistics import (
     FAMILY_ALPHA,
     LEVEL,
@@ -29,6 +28,7 @@ from gradeval.analysis.statistics import (
     mean_interval,
     positive_mean_interval,
 )
+
 from gradeval.errors import GradevalError
 
 FORMAT = "gradeval-run/1"
@@ -322,7 +322,14 @@ def _verdict(row: Any) -> str:
 
 
 def curve_rows(
-    name: str, layers: list[str], samples: int, blocks: int, mean: Array, variance: Array, quantiles: Array, norms: Array
+    name: str,
+    layers: list[str],
+    samples: int,
+    blocks: int,
+    mean: Array,
+    variance: Array,
+    quantiles: Array,
+    norms: Array,
 ) -> list[dict[str, Any]]:
     """Rows of `curves` for M = ``samples``, from moments over ``blocks`` of M-draw means.
 

@@ -7,7 +7,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from datetime import UTC, datetime
@@ -47,12 +47,14 @@ class Progress(Protocol):
         """It has ended."""
 
 
-class Interrupted(GradevalError):
-    """Ctrl-C during `evaluate`: ``evaluation`` holds the estimators that had finished, or None."""
+class Incomplete(GradevalError):
+    """Some estimators failed, or Ctrl-C: ``evaluation`` holds those that had finished, None where none had."""
 
-    def __init__(self, evaluation: Evaluation | None) -> None:
-        super().__init__("interrupted")
+    def __init__(self, message: str, evaluation: Evaluation | None, exit_code: int) -> None:
+        kept = ", ".join(evaluation.moments) if evaluation else "nothing"
+        super().__init__(f"{message}; kept: {kept}.")
         self.evaluation = evaluation
+        self.exit_code = exit_code
 
 
 def evaluate(
@@ -77,8 +79,8 @@ def evaluate(
         arguments: kept in the manifest.
 
     Raises:
-        GradevalError: unusable input, or an estimator that raises, or returns a wrong shape or non-finite gradients.
-        Interrupted: on Ctrl-C, holding what had finished.
+        GradevalError: unusable input, or an estimator that raises or returns a wrong shape at its first draw.
+        Incomplete: an estimator failed later (NaN gradients, an exception), or Ctrl-C; it holds what had finished.
     """
     if draws < MIN_BLOCKS:
         raise GradevalError(f"draws must be at least {MIN_BLOCKS}, found {draws}.")
@@ -93,14 +95,19 @@ def evaluate(
     reference_seconds = time.perf_counter() - began
     fingerprint = problem.fingerprint()
     scorer = Scorer(exact.vector, exact.slices)
+    samplers = {name: Sampler(problem, name, estimator) for name, estimator in resolved.items()}
     moments: dict[str, Moments] = {}
     curves: list[dict[str, Any]] = []
     facts: dict[str, dict[str, Any]] = {}
+    failures: dict[str, str] = {}
     seconds: dict[str, float] = {}
     workers = workers or torch.get_num_threads()
 
-    def result() -> Evaluation:
+    def result() -> Evaluation | None:
+        if not moments:
+            return None
         manifest = _manifest(problem, exact, fingerprint, draws, seed, facts, arguments or {})
+        manifest["failures"] = failures
         total = time.perf_counter() - began
         manifest["timings"] = {"reference": reference_seconds, "total": total, "seconds_per_draw": seconds}
         points, prediction = mean_prediction(problem)
@@ -109,24 +116,30 @@ def evaluate(
 
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
-            for name, estimator in resolved.items():
-                sampler = Sampler(problem, name, estimator)
+            for name, sampler in samplers.items():
                 if progress:
                     progress.start(name, draws)
-                stream, cost = _sample(pool, workers, sampler, scorer, draws, (seed, fingerprint, name), progress)
-                facts[name] = _estimator_facts(problem, name, estimator, sampler, draws)
+                try:
+                    stream, cost = _sample(pool, workers, sampler, scorer, draws, (seed, fingerprint, name), progress)
+                except GradevalError as error:
+                    failures[name] = str(error)
+                    continue
+                facts[name] = _estimator_facts(problem, name, sampler, draws)
                 moments[name] = _moments(stream, draws, sampler.deterministic)
                 curves += _curves(name, stream, scorer, draws, sampler.deterministic)
                 seconds[name] = cost
                 if progress:
-                    progress.finish("; ".join(facts[name]["notes"]))
+                    progress.finish("; ".join(sampler.notes))
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
-            raise Interrupted(result() if moments else None) from None
+            raise Incomplete("interrupted", result(), exit_code=130) from None
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return result()
+    evaluation = result()
+    if failures or evaluation is None:
+        raise Incomplete("; ".join(failures.values()), evaluation, exit_code=1)
+    return evaluation
 
 
 class _Surrogate(nn.Module):
@@ -187,7 +200,10 @@ class Sampler:
         """Gradients (flattened) and values of ``count`` draws, seeded by ``names``."""
         randomness = RandomDraws(generator(self.problem.network.device, *names), self.problem.network.dtype)
         draw = self._vectorised if self.vectorised else self._loop
-        parts = [draw(min(self.batch, count - start), randomness) for start in range(0, count, self.batch)]
+        try:
+            parts = [draw(min(self.batch, count - start), randomness) for start in range(0, count, self.batch)]
+        except Exception as error:
+            raise GradevalError(f"estimator '{self.name}' raised {type(error).__name__}: {error}") from error
         gradients, values = (torch.cat(part) for part in zip(*parts, strict=True))
         if not bool(torch.isfinite(gradients).all()):
             bad = int((~torch.isfinite(gradients).all(1)).sum())
@@ -297,13 +313,14 @@ def _curves(name: str, stream: Stream, scorer: Scorer, draws: int, deterministic
         variance = level.spread.variance * (not deterministic)
         assert level.sample is not None
         quantiles = np.quantile(level.sample, [0.15, 0.85], axis=0)
-        rows += curve_rows(name, scorer.layers, samples, blocks, np.asarray(level.spread.mean), variance, quantiles, norms)
+        rows += curve_rows(
+            name, scorer.layers, samples, blocks, np.asarray(level.spread.mean), variance, quantiles, norms
+        )
     return rows
 
 
-def _estimator_facts(
-    problem: Problem, name: str, estimator: Estimator, sampler: Sampler, draws: int
-) -> dict[str, Any]:
+def _estimator_facts(problem: Problem, name: str, sampler: Sampler, draws: int) -> dict[str, Any]:
+    estimator = sampler.estimator
     layers, losses = count_evaluations(problem, estimator)
     facts = get_facts(estimator)
     return {
@@ -360,7 +377,10 @@ def mean_prediction(problem: Problem, side: int = 61) -> tuple[pd.DataFrame | No
     margin = 0.05 * np.maximum(high - low, 1e-9)
     axes = [np.linspace(a - m, b + m, side) for a, b, m in zip(low, high, margin, strict=True)]
     grid = np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)
-    probability: Callable[[Tensor, Tensor], Tensor] = lambda output, target: torch.sigmoid(output.squeeze(-1)) + 0 * target
+
+    def probability(output: Tensor, target: Tensor) -> Tensor:
+        return torch.sigmoid(output.squeeze(-1)) + 0 * target
+
     on_grid = Problem(problem.network, torch.as_tensor(grid), torch.zeros(len(grid)), probability)
     with torch.no_grad():
         values = layerwise_values(on_grid).cpu().numpy()

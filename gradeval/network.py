@@ -5,6 +5,7 @@ Shapes: ``points`` data points, ``units`` of a layer; leading axes are free.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -130,7 +131,7 @@ class StochasticBinaryNetwork(nn.Module):
                 nn.init.zeros_(parameter)
             return map
 
-        maps = [zeros(a, b) for a, b in zip(widths, widths[1:], strict=False)]
+        maps = [zeros(a, b) for a, b in itertools.pairwise(widths)]
         return cls(maps, zeros(widths[-1], outputs), noise, states)
 
     @property

@@ -20,16 +20,16 @@ from gradeval.noise import Noise
 class Randomness(Protocol):
     """What an estimator sees of chance."""
 
-    def bernoulli(self, probability: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def bernoulli(self, probability: Float[Tensor, ...]) -> Float[Tensor, ...]:
         """Independent 0/1 variables (as floats) with P(1) = ``probability``."""
 
-    def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+    def uniform(self, shape: Sequence[int]) -> Float[Tensor, ...]:
         """Independent uniform variables on (0, 1)."""
 
-    def normal(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+    def normal(self, shape: Sequence[int]) -> Float[Tensor, ...]:
         """Independent standard normal variables."""
 
-    def noise(self, distribution: Noise, shape: Sequence[int]) -> Float[Tensor, "..."]:
+    def noise(self, distribution: Noise, shape: Sequence[int]) -> Float[Tensor, ...]:
         """Independent variables with the cdf of ``distribution``."""
 
 
@@ -45,23 +45,21 @@ class RandomDraws:
         self.dtype = dtype
         self.used = False  # stays False for a deterministic estimator
 
-    def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+    def uniform(self, shape: Sequence[int]) -> Float[Tensor, ...]:
         self.used = True
         draws = torch.rand(tuple(shape), generator=self.generator, dtype=self.dtype, device=self.generator.device)
         return draws.clamp(min=2.0**-54)  # an exact 0 would be an infinite noise
 
-    def bernoulli(self, probability: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def bernoulli(self, probability: Float[Tensor, ...]) -> Float[Tensor, ...]:
         self.used = True
-        draws = torch.rand(
-            probability.shape, generator=self.generator, dtype=self.dtype, device=self.generator.device
-        )
+        draws = torch.rand(probability.shape, generator=self.generator, dtype=self.dtype, device=self.generator.device)
         return (draws < probability).to(probability.dtype)
 
-    def normal(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+    def normal(self, shape: Sequence[int]) -> Float[Tensor, ...]:
         self.used = True
         return torch.randn(tuple(shape), generator=self.generator, dtype=self.dtype, device=self.generator.device)
 
-    def noise(self, distribution: Noise, shape: Sequence[int]) -> Float[Tensor, "..."]:
+    def noise(self, distribution: Noise, shape: Sequence[int]) -> Float[Tensor, ...]:
         return distribution.icdf(self.uniform(shape))
 
 
@@ -78,7 +76,7 @@ class EnumeratedStates:
         self.taken = 0
         self.weight: Tensor | float = 1.0
 
-    def bernoulli(self, probability: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def bernoulli(self, probability: Float[Tensor, ...]) -> Float[Tensor, ...]:
         size = prod(probability.shape)
         start, self.taken = self.taken, self.taken + size
         if self.bits is None:
@@ -87,13 +85,13 @@ class EnumeratedStates:
         self.weight = self.weight * torch.where(state > 0.5, probability, 1 - probability).prod()
         return state
 
-    def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+    def uniform(self, shape: Sequence[int]) -> Float[Tensor, ...]:
         raise ContinuousChance
 
-    def normal(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+    def normal(self, shape: Sequence[int]) -> Float[Tensor, ...]:
         raise ContinuousChance
 
-    def noise(self, distribution: Noise, shape: Sequence[int]) -> Float[Tensor, "..."]:
+    def noise(self, distribution: Noise, shape: Sequence[int]) -> Float[Tensor, ...]:
         raise ContinuousChance
 
 

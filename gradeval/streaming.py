@@ -114,7 +114,9 @@ class ChunkStatistics:
     seconds: float = 0.0
 
 
-def reduce_chunk(scorer: Scorer, gradients: Float[Tensor, "draws P"], values: Float[Tensor, " draws"]) -> ChunkStatistics:
+def reduce_chunk(
+    scorer: Scorer, gradients: Float[Tensor, "draws P"], values: Float[Tensor, " draws"]
+) -> ChunkStatistics:
     """Reduce at most `CHUNK` draws."""
     levels: dict[int, tuple[Spread, np.ndarray]] = {}
     means = {1: gradients}

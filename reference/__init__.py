@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
+from gradeval.reference.differences import finite_differences
+from gradeval.reference.joint import joint_value_and_gradient
+from gradeval.reference.layerwise import layerwise_values
 from torch import Tensor
 
 from gradeval.errors import GradevalError
 from gradeval.problem import Problem
-from gradeval.reference.differences import finite_differences
-from gradeval.reference.joint import joint_value_and_gradient
-from gradeval.reference.layerwise import layerwise_values
 
 __all__ = ["ExactGradient", "exact_gradient", "finite_differences", "layerwise_values"]
 
@@ -59,7 +60,7 @@ def exact_gradient(problem: Problem, method: str = "auto") -> ExactGradient:
         _check_size(sum(widths), MAX_LOG2_JOINT, "joint enumeration of " + "-".join(map(str, widths)))
         value, gradient = joint_value_and_gradient(problem)
     elif method in ("auto", "layerwise"):
-        pairs = list(zip(widths, widths[1:], strict=False)) or [(0, widths[0])]
+        pairs = list(itertools.pairwise(widths)) or [(0, widths[0])]
         wide = max(pairs, key=sum)
         _check_size(max(sum(wide), widths[0]), MAX_LOG2_PAIR, f"layers of {wide[0]} and {wide[1]} units in sequence")
         value = layerwise_values(problem).mean()

@@ -22,7 +22,7 @@ class Reinforce:
     def __call__(
         self,
         network: StochasticBinaryNetwork,
-        inputs: Float[Tensor, "points *inputs"],
+        inputs: Float[Tensor, points * inputs],
         loss: PointLoss,
         randomness: Randomness,
     ) -> Float[Tensor, " points"]:
