@@ -41,8 +41,8 @@ def run(
     estimators: Annotated[
         str,
         typer.Option(
-            help="Comma-separated specs: names with hyper-parameters (concrete:temperature=0.1), your own as module:name "
-            "or file.py:name (which runs that code), 'paper' or 'all'."
+            help="Comma-separated specs: names with hyper-parameters (concrete:temperature=0.1), your own as "
+            "module:name or file.py:name (which runs that code), 'paper' or 'all'."
         ),
     ] = "paper",
     draws: Annotated[int, typer.Option(help="Draws of each estimator.")] = 20_000,
@@ -63,8 +63,8 @@ def run(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise GradevalError(f"{folder} exists and is not empty: choose another folder or remove it.")
     arguments = {k: str(v) if isinstance(v, Path) else v for k, v in locals().items() if k in _RUN_ARGUMENTS}
-    options = {"units": units, "stage": stage, "noise": noise, "points": points, "seed": problem_seed}
-    options = {key: value for key, value in options.items() if value is not None}
+    given = {"units": units, "stage": stage, "noise": noise, "points": points, "seed": problem_seed}
+    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     specs = _specs(estimators)
 
     from gradeval.evaluation import Incomplete, evaluate
@@ -117,8 +117,11 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")
     from gradeval.problems import PROBLEMS
 
     if as_json:
-        facts = {"problems": PROBLEMS, "estimators": TABLE}
-        print(json.dumps({kind: [asdict(row) for row in rows.values()] for kind, rows in facts.items()}, indent=1))
+        facts = {
+            "problems": [asdict(row) for row in PROBLEMS.values()],
+            "estimators": [asdict(row) for row in TABLE.values()],
+        }
+        print(json.dumps(facts, indent=1))
         return
     from gradeval.terminal import show_lists
 

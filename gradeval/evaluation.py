@@ -354,7 +354,7 @@ def count_evaluations(problem: Problem, estimator: Estimator) -> tuple[float, fl
     """Evaluations of one layer, and of the loss, that one draw of an estimator costs per data point."""
     network = deepcopy(problem.network)
     layers = [_CountingLayer(layer.map, layer.noise, network.states) for layer in network.layers]
-    network.layers = nn.ModuleList(layers)
+    network.layers = nn.ModuleList(layers)  # type: ignore[assignment]
     loss, losses = problem.loss_function(network), 0.0
 
     def counted(x: Tensor) -> Tensor:

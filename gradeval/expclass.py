@@ -93,16 +93,17 @@ def data(points: int = 200, seed: int = 0) -> tuple[Float[Tensor, "points 2"], F
 
 
 def initialise(network: StochasticBinaryNetwork, inputs: Float[Tensor, "points inputs"], seed: int) -> None:
-    """Random directions, scaled so that mean and variance, propagated from the data, give every preactivation N(0, 1).
+    """Random directions, scaled so that mean and variance, propagated from the data, give a mean 0 and variance 1.
 
-    Independent inputs with means m and variances v give a = Wx + b the mean Wm + b and the variance Σᵢ Wⱼᵢ² vᵢ. Units are
-    on with probability ½ then, whatever the symmetric noise: mean (lo + hi)/2 and variance (hi − lo)²/4 follow.
+    Independent inputs with means m and variances v give a = Wx + b the mean Wm + b and the variance Σᵢ Wⱼᵢ² vᵢ. Units
+    are on with probability ½ then, whatever the symmetric noise: mean (lo + hi)/2 and variance (hi − lo)²/4 follow.
     """
     random = generator("cpu", "expclass weights", seed)
     lo, hi = network.states
     mean, variance = inputs.mean(0), inputs.var(0)
     with torch.no_grad():
         for map in [*(layer.map for layer in network.layers), network.head]:
+            assert isinstance(map, torch.nn.Linear)
             weight = 2 * torch.rand(map.weight.shape, generator=random, dtype=network.dtype) - 1
             weight /= torch.sqrt(weight**2 @ variance)[:, None]
             map.weight.copy_(weight)

@@ -19,6 +19,9 @@ from gradeval.noise import Noise, get_noise
 class BinaryLayer(nn.Module):
     """One layer of binary units: a map Aₖ to preactivations, the noise F and the state values (lo, hi)."""
 
+    map: nn.Module
+    noise: Noise
+
     def __init__(self, map: nn.Module, noise: Noise, states: tuple[float, float]) -> None:
         super().__init__()
         self.map = map
@@ -92,6 +95,9 @@ class StochasticBinaryNetwork(nn.Module):
         GradevalError: no layers, lo ≥ hi, or an unknown noise.
     """
 
+    layers: Sequence[BinaryLayer]  # an nn.ModuleList
+    noise: Noise
+
     def __init__(
         self,
         maps: Sequence[nn.Module],
@@ -107,7 +113,9 @@ class StochasticBinaryNetwork(nn.Module):
             raise GradevalError("a stochastic binary network needs at least one layer, found none.")
         self.states = (float(lo), float(hi))
         self.noise = get_noise(noise)
-        self.layers = nn.ModuleList(BinaryLayer(map, self.noise, self.states) for map in maps)
+        self.layers = nn.ModuleList(  # type: ignore[assignment]
+            BinaryLayer(map, self.noise, self.states) for map in maps
+        )
         self.head = head
 
     @classmethod

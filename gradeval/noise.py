@@ -17,7 +17,7 @@ from gradeval.errors import unknown_name
 
 
 class Noise:
-    """A symmetric continuous distribution; `cdf` and `log_cdf` are differentiable, with derivative `pdf` and pdf/cdf."""
+    """A symmetric continuous distribution; `cdf` and `log_cdf` are differentiable, by `pdf` and `pdf`/`cdf`."""
 
     name: str
 

@@ -1,7 +1,7 @@
 """Statistics of a stream of gradient draws in memory that does not grow with the number of draws.
 
-Draws come in chunks of at most `CHUNK`; each chunk is reduced on its own (anywhere, in any order) and the reductions are
-merged in the chunks' order, so the result does not depend on who computed them.
+Draws come in chunks of at most `CHUNK`; each chunk is reduced on its own (anywhere, in any order) and the reductions
+are merged in the chunks' order, so the result does not depend on who computed them.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Level:
     stride: int = 1
 
     def add(self, spread: Spread, cosines: np.ndarray) -> None:
-        """Take in the next blocks; of the cosines every stride-th is kept, and the stride doubles when they are many."""
+        """Take in the next blocks; of the cosines every stride-th is kept; it doubles when they are many."""
         offset = -self.spread.count % self.stride
         kept = cosines[offset :: self.stride]
         self.sample = kept if self.sample is None else np.concatenate([self.sample, kept])

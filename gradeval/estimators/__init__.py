@@ -199,7 +199,7 @@ def _build(cls: type, name: str, text: str) -> Estimator:
             if not fields:
                 raise GradevalError(f"estimator '{name}' takes no hyper-parameters, found '{piece}'.")
             raise unknown_name(f"hyper-parameter of '{name}'", key, fields)
-        kind = type(fields[key].default)
+        kind: type = type(fields[key].default)
         try:
             values[key] = kind(value)
         except ValueError:

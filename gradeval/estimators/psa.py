@@ -15,8 +15,8 @@ from gradeval.randomness import Randomness
 
 @dataclass(frozen=True)
 class PathSampleAnalytic:
-    """PSA: for a sampled path with σ = 2s − 1, every unit i gets Σᵢ σᵢ uᵢ ∇F(aᵢ), where in the last layer
-    uᵢ = f(x) − f(x with i flipped) and below uᵏᵢ = Σⱼ σⱼ [F(aⱼ) − F(aⱼ with i of layer k flipped)] uⱼ (j in layer k + 1).
+    """PSA: for a sampled path with σ = 2s − 1, every layer gets Σᵢ σᵢ uᵢ ∇F(aᵢ), where uᵢ = f(x) − f(x with i flipped)
+    in the last layer and uᵢ = Σⱼ σⱼ [F(aⱼ) − F(aⱼ with i flipped)] uⱼ, j over the layer above, in the others.
 
     The head's gradient is Rao–Blackwellised over single units: meanᵢ [P(sᵢ) ∇f(x) + (1 − P(sᵢ)) ∇f(x with i flipped)].
 

@@ -26,7 +26,7 @@ class Reinforce:
         loss: PointLoss,
         randomness: Randomness,
     ) -> Float[Tensor, " points"]:
-        x, log_prob = inputs, 0.0
+        x, log_prob = inputs, inputs.new_zeros(())
         for layer in network.layers:
             a = layer.preactivation(x)
             s = randomness.bernoulli(layer.probability(a))
