@@ -57,19 +57,17 @@ class BinaryLayer(nn.Module):
         self,
         x: Float[Tensor, "*batch points inputs"],
         a: Float[Tensor, "*batch points units"],
-    ) -> Float[Tensor, "inputs *batch points units"]:
-        """A(x with binary input i flipped), for every i in turn along a new leading axis.
+    ) -> Float[Tensor, "*batch points inputs units"]:
+        """A(x with binary input i flipped), for every i in turn along a new axis before the units.
 
         Flipping xᵢ changes it by lo + hi − 2xᵢ, so for a linear map a changes by (lo + hi − 2xᵢ) Wⱼᵢ.
         The inputs must be states of a layer with this layer's (lo, hi).
         """
         change = 2 * self.lo + self.delta - 2 * x
         if isinstance(self.map, nn.Linear):
-            # [inputs, *batch, points, 1] * [inputs, 1.., units]
-            columns = self.map.weight.T.reshape(x.shape[-1], *[1] * (x.ndim - 1), a.shape[-1])
-            return a + change.movedim(-1, 0)[..., None] * columns
+            return torch.addcmul(a[..., None, :], change[..., None], self.map.weight.T)
         unit = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device).reshape(-1, *[1] * (x.ndim - 1), x.shape[-1])
-        return self.map(x + unit * change)
+        return self.map(x + unit * change).movedim(0, -2)
 
     def gaussian_moments(
         self, mean: Float[Tensor, "*batch points inputs"], variance: Float[Tensor, "*batch points inputs"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from math import prod
 from typing import Protocol
 
 import torch
@@ -31,10 +30,6 @@ class Randomness(Protocol):
 
     def noise(self, distribution: Noise, shape: Sequence[int]) -> Float[Tensor, ...]:
         """Independent variables with the cdf of ``distribution``."""
-
-
-class ContinuousChance(Exception):
-    """An estimator asked for continuous randomness where only Bernoulli states can be enumerated."""
 
 
 class RandomDraws:
@@ -63,22 +58,26 @@ class RandomDraws:
         return distribution.icdf(self.uniform(shape))
 
 
-class EnumeratedStates:
+class EnumeratedStates(RandomDraws):
     """One joint state out of all: `bernoulli` hands out its bits in order and multiplies up their probability.
 
     Attributes:
         weight: the probability of the bits handed out so far, as a differentiable scalar.
         taken: the number of bits handed out so far.
+        continuous: whether anything else was asked for; that is drawn at random.
     """
 
-    def __init__(self, bits: Float[Tensor, " bits"] | None) -> None:
+    def __init__(
+        self, bits: Float[Tensor, " bits"] | None, generator: torch.Generator, dtype: torch.dtype = torch.float64
+    ) -> None:
+        super().__init__(generator, dtype)
         self.bits = bits  # None only counts how many bits an estimator takes
         self.taken = 0
         self.weight: Tensor | float = 1.0
+        self.continuous = False
 
     def bernoulli(self, probability: Float[Tensor, ...]) -> Float[Tensor, ...]:
-        size = prod(probability.shape)
-        start, self.taken = self.taken, self.taken + size
+        start, self.taken = self.taken, self.taken + probability.numel()
         if self.bits is None:
             return torch.zeros_like(probability)
         state = self.bits[start : self.taken].reshape(probability.shape)
@@ -86,13 +85,12 @@ class EnumeratedStates:
         return state
 
     def uniform(self, shape: Sequence[int]) -> Float[Tensor, ...]:
-        raise ContinuousChance
+        self.continuous = True
+        return super().uniform(shape)
 
     def normal(self, shape: Sequence[int]) -> Float[Tensor, ...]:
-        raise ContinuousChance
-
-    def noise(self, distribution: Noise, shape: Sequence[int]) -> Float[Tensor, ...]:
-        raise ContinuousChance
+        self.continuous = True
+        return super().normal(shape)
 
 
 def derived_seed(*names: object) -> int:

@@ -9,12 +9,20 @@ import torch
 from gradeval.reference.differences import finite_differences
 from gradeval.reference.joint import joint_value_and_gradient
 from gradeval.reference.layerwise import layerwise_values
+from gradeval.reference.moments import ExactMoments, exact_moments
 from torch import Tensor
 
 from gradeval.errors import GradevalError
 from gradeval.problem import Problem
 
-__all__ = ["ExactGradient", "exact_gradient", "finite_differences", "layerwise_values"]
+__all__ = [
+    "ExactGradient",
+    "ExactMoments",
+    "exact_gradient",
+    "exact_moments",
+    "finite_differences",
+    "layerwise_values",
+]
 
 MAX_LOG2_JOINT = 22
 MAX_LOG2_PAIR = 24

@@ -44,9 +44,10 @@ class PathSampleAnalytic:
         with torch.no_grad():
             u = (f - f_flipped).movedim(0, -1)
         for layer, x, a, p, s in reversed(path):
-            value = value + ((2 * s - 1) * u * carry(p)).sum(-1)
+            u = (2 * s - 1) * u
+            value = value + (u * carry(p)).sum(-1)
             if layer is not network.layers[0]:
                 with torch.no_grad():
-                    change = p - layer.probability(layer.flipped_preactivations(x, a))
-                    u = (change * ((2 * s - 1) * u)).sum(-1).movedim(0, -1)
+                    p_flipped = layer.probability(layer.flipped_preactivations(x, a))  # [points, inputs, units]
+                    u = (p * u).sum(-1, keepdim=True) - (p_flipped @ u[..., None]).squeeze(-1)
         return value
