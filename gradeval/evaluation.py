@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -34,6 +34,7 @@ MAX_PARAMETERS = 10_000  # the joint covariance of all parameters is kept
 BATCH_BYTES = 2**23  # one vectorised batch keeps its largest tensor about this small: it should stay in the cache
 
 
+@runtime_checkable
 class Progress(Protocol):
     """What `evaluate` tells of its progress."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from torch import Tensor
 from gradeval.noise import Noise
 
 
+@runtime_checkable
 class Randomness(Protocol):
     """What an estimator sees of chance."""
 
