@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from gradeval.analysis.figures import FIGURES, layer_title, save_all, write_atomically
 from gradeval.analysis.statistics import FAMILY_ALPHA
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 if TYPE_CHECKING:
     from gradeval.analysis.tables import Evaluation

@@ -62,8 +62,8 @@ def bias_interval(bias: Array, covariance: Array, n: int) -> Interval:
     """‖b‖ with an interval that is honest when b = 0.
 
     ‖b̂‖² is biased upward by tr Σ/n, so the estimate is √max(0, ‖b̂‖² − tr Σ̂/n). The interval holds all θ for which a
-    two-sided test of ‖b‖ = θ by ‖b̂‖² does not reject. The nuisance, b's direction, is set to its most likely value given
-    θ: b(w)ᵢ = b̂ᵢ w/(w + (1 − w) λᵢ/λ₁) in the eigenbasis of Σ̂, a path from b = 0 (w = 0) through b̂ (w = 1) outward
+    two-sided test of ‖b‖ = θ by ‖b̂‖² does not reject. The nuisance, b's direction, is set to its most likely value
+    given θ: b(w)ᵢ = b̂ᵢ w/(w + (1 − w) λᵢ/λ₁) in the eigenbasis of Σ̂, a path from 0 (w = 0) through b̂ (w = 1) outward
     (hybrid resampling: Chuang & Lai, Statistica Sinica 10, 2000). The distribution of ‖b̂‖² under b(w) is that of a
     quadratic form, by `quadratic_form_cdf`.
     """

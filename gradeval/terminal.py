@@ -111,20 +111,20 @@ def show_summary(evaluation: Evaluation) -> None:
     """The ranked table of all layers together."""
     summary = evaluation.summary
     rows = summary[summary["layer"] == "all"].sort_values("relative_rmse")
-    table = Table(title="Relative to the exact gradient's norm, all layers, one draw", title_justify="left")
-    for column in ("estimator", "bias", "95 % interval", "st. dev.", "RMSE", "cosine", "µs/draw"):
-        table.add_column(column, justify="left" if column == "estimator" else "right", no_wrap=column == "bias")
-    table.add_column("verdict", min_width=24)
+    table = Table(title="Relative to the norm of the exact gradient, all layers, one draw", title_justify="left")
+    table.add_column("estimator", overflow="fold")
+    for column in ("RMSE", "bias [95 % interval]", "st. dev.", "cosine", "µs/draw"):
+        table.add_column(column, justify="right")
+    table.add_column("verdict")
     for row in rows.itertuples():
         table.add_row(
             escape(row.estimator),
-            f"{row.relative_bias:.2%}",
-            f"{row.relative_bias_low:.2%} – {row.relative_bias_high:.2%}",
-            f"{row.relative_variance**0.5:.3g}",
             f"{row.relative_rmse:.3g}",
-            f"{row.cosine:.4f}",
+            escape(f"{row.relative_bias:.4f} [{row.relative_bias_low:.4f}, {row.relative_bias_high:.4f}]"),
+            f"{row.relative_variance**0.5:.3g}",
+            f"{row.cosine:.3f}",
             f"{1e6 * row.seconds_per_draw:.0f}",
-            escape(row.verdict),
+            row.verdict,
         )
     Console().print(table)
     for name, message in evaluation.manifest["failures"].items():

@@ -6,14 +6,14 @@ import itertools
 from dataclasses import dataclass
 
 import torch
-from gradeval.reference.differences import finite_differences
-from gradeval.reference.joint import joint_value_and_gradient
-from gradeval.reference.layerwise import layerwise_values
-from gradeval.reference.moments import ExactMoments, exact_moments
 from torch import Tensor
 
 from gradeval.errors import GradevalError
 from gradeval.problem import Problem
+from gradeval.reference.differences import finite_differences
+from gradeval.reference.joint import joint_value_and_gradient
+from gradeval.reference.layerwise import layerwise_values
+from gradeval.reference.moments import ExactMoments, exact_moments
 
 __all__ = [
     "ExactGradient",

@@ -6,12 +6,12 @@ Every table Vᵏ with k ≥ 1 depends on a data point through its target only, s
 from __future__ import annotations
 
 import torch
-from gradeval.reference.joint import binary_digits
 from jaxtyping import Float
 from torch import Tensor
 
 from gradeval.network import BinaryLayer
 from gradeval.problem import Problem
+from gradeval.reference.joint import binary_digits
 
 
 def layerwise_values(problem: Problem) -> Float[Tensor, " points"]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from gradeval.reference.joint import binary_digits
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
@@ -17,6 +16,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from gradeval.errors import GradevalError
 from gradeval.problem import Problem
 from gradeval.randomness import EnumeratedStates, generator
+from gradeval.reference.joint import binary_digits
 
 MAX_BITS = 18
 

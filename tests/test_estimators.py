@@ -6,7 +6,6 @@ import dataclasses
 
 import pytest
 import torch
-from gradeval.reference import exact_gradient, exact_moments
 
 from gradeval.errors import GradevalError
 from gradeval.estimators import TABLE, claims_unbiased, get_estimator, resolve, spec_of, split_specs
@@ -14,6 +13,7 @@ from gradeval.estimators.psa import PathSampleAnalytic
 from gradeval.noise import NOISES
 from gradeval.problem import Problem
 from gradeval.randomness import RandomDraws, generator
+from gradeval.reference import exact_gradient, exact_moments
 
 ENUMERABLE = [name for name, facts in TABLE.items() if facts.randomness in ("none", "bernoulli")]
 UNITS = [(3,), (2, 2), (2, 1, 2)]

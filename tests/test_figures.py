@@ -13,10 +13,11 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from gradeval.analysis import figures
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.markers import CARETDOWNBASE
+
+from gradeval.analysis import figures
 
 SEVEN = ("reinforce", "arm", "concrete:temperature=0.1", "concrete:temperature=1.0", "tanh", "st", "psa")
 UNBIASED = ("reinforce", "arm", "ram", "rloo", "user:exact")

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from gradeval.reference import exact_gradient
 
 from gradeval import Problem, evaluate
 from gradeval.estimators import PAPER
+from gradeval.reference import exact_gradient
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 NAME = "5-5-5-epoch-1"

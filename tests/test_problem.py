@@ -40,7 +40,7 @@ def set_in(document: dict, place: list, value: object) -> None:
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (["format"], "gradeval-problem/2", r"format: this version reads 'gradeval-problem/1', found 'gradeval-problem/2'"),
+        (["format"], "gradeval-problem/2", r"reads 'gradeval-problem/1', found 'gradeval-problem/2'"),
         (["noise"], "logistik", "unknown noise 'logistik': did you mean logistic"),
         (["noise"], 3, "noise: must be a name, found 3"),
         (["loss"], "square", "unknown loss 'square': did you mean squared"),

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 
-import gradeval.reference.layerwise
 import numpy as np
 import pytest
 import torch
-from gradeval.reference import exact_gradient, exact_moments, finite_differences, layerwise_values
 
+import gradeval.reference.layerwise
 from gradeval.errors import GradevalError
 from gradeval.noise import NOISES
 from gradeval.problem import Problem
+from gradeval.reference import exact_gradient, exact_moments, finite_differences, layerwise_values
 
 LOSSES = ("logistic", "squared", "cross-entropy")
 

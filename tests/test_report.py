@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from gradeval.analysis import figures, report
 
 make_run = runpy.run_path(str(Path(__file__).with_name("test_figures.py")))["make_run"]

@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from gradeval.analysis import statistics
-from gradeval.analysis.statistics import bias_interval, bias_test, positive_mean_interval, quadratic_form_cdf
 from scipy import stats
 from statsmodels.stats.multivariate import test_mvmean as hotelling
+
+from gradeval.analysis import statistics
+from gradeval.analysis.statistics import bias_interval, bias_test, positive_mean_interval, quadratic_form_cdf
 
 
 def population(p: int, seed: int) -> tuple[np.ndarray, np.random.Generator]:
@@ -125,7 +126,7 @@ def test_deterministic_estimators_have_no_interval() -> None:
 
 
 def test_intervals_of_positive_means_cover() -> None:
-    """Mean of χ²₃ draws, n = 400, 2000 replicates: 95 % within binomial error at 1e-4 and one point of approximation."""
+    """Mean of χ²₃ draws, n = 400, 2000 replicates: 95 % to one point of approximation and binomial error at 1e-4."""
     random = np.random.default_rng(5)
     draws = random.chisquare(3, size=(2000, 400))
     covered = 0
