@@ -5,6 +5,7 @@ Shapes: ``points`` data points, ``units`` of a layer; leading axes are free.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -17,6 +18,9 @@ from gradeval.noise import Noise, get_noise
 
 class BinaryLayer(nn.Module):
     """One layer of binary units: a map Aₖ to preactivations, the noise F and the state values (lo, hi)."""
+
+    map: nn.Module
+    noise: Noise
 
     def __init__(self, map: nn.Module, noise: Noise, states: tuple[float, float]) -> None:
         super().__init__()
@@ -53,19 +57,17 @@ class BinaryLayer(nn.Module):
         self,
         x: Float[Tensor, "*batch points inputs"],
         a: Float[Tensor, "*batch points units"],
-    ) -> Float[Tensor, "inputs *batch points units"]:
-        """A(x with binary input i flipped), for every i in turn along a new leading axis.
+    ) -> Float[Tensor, "*batch points inputs units"]:
+        """A(x with binary input i flipped), for every i in turn along a new axis before the units.
 
         Flipping xᵢ changes it by lo + hi − 2xᵢ, so for a linear map a changes by (lo + hi − 2xᵢ) Wⱼᵢ.
         The inputs must be states of a layer with this layer's (lo, hi).
         """
         change = 2 * self.lo + self.delta - 2 * x
         if isinstance(self.map, nn.Linear):
-            # [inputs, *batch, points, 1] * [inputs, 1.., units]
-            columns = self.map.weight.T.reshape(x.shape[-1], *[1] * (x.ndim - 1), a.shape[-1])
-            return a + change.movedim(-1, 0)[..., None] * columns
+            return torch.addcmul(a[..., None, :], change[..., None], self.map.weight.T)
         unit = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device).reshape(-1, *[1] * (x.ndim - 1), x.shape[-1])
-        return self.map(x + unit * change)
+        return self.map(x + unit * change).movedim(0, -2)
 
     def gaussian_moments(
         self, mean: Float[Tensor, "*batch points inputs"], variance: Float[Tensor, "*batch points inputs"]
@@ -91,6 +93,9 @@ class StochasticBinaryNetwork(nn.Module):
         GradevalError: no layers, lo ≥ hi, or an unknown noise.
     """
 
+    layers: Sequence[BinaryLayer]  # an nn.ModuleList
+    noise: Noise
+
     def __init__(
         self,
         maps: Sequence[nn.Module],
@@ -106,7 +111,9 @@ class StochasticBinaryNetwork(nn.Module):
             raise GradevalError("a stochastic binary network needs at least one layer, found none.")
         self.states = (float(lo), float(hi))
         self.noise = get_noise(noise)
-        self.layers = nn.ModuleList(BinaryLayer(map, self.noise, self.states) for map in maps)
+        self.layers = nn.ModuleList(  # type: ignore[assignment]
+            BinaryLayer(map, self.noise, self.states) for map in maps
+        )
         self.head = head
 
     @classmethod
@@ -130,7 +137,7 @@ class StochasticBinaryNetwork(nn.Module):
                 nn.init.zeros_(parameter)
             return map
 
-        maps = [zeros(a, b) for a, b in zip(widths, widths[1:], strict=False)]
+        maps = [zeros(a, b) for a, b in itertools.pairwise(widths)]
         return cls(maps, zeros(widths[-1], outputs), noise, states)
 
     @property

@@ -41,8 +41,8 @@ class Problem:
     """
 
     network: StochasticBinaryNetwork
-    inputs: Float[Tensor, "points *inputs"]
-    targets: Float[Tensor, "points *outputs"]
+    inputs: Float[Tensor, points * inputs]
+    targets: Float[Tensor, points * outputs]
     loss: str | Loss = "logistic"
     name: str = "problem"
     description: str = ""
@@ -73,7 +73,9 @@ class Problem:
                 try:
                     x = torch.zeros_like(layer.preactivation(x))
                 except RuntimeError as error:
-                    raise GradevalError(f"layer {k} does not accept its input of shape {list(x.shape)}: {error}") from None
+                    raise GradevalError(
+                        f"layer {k} does not accept its input of shape {list(x.shape)}: {error}"
+                    ) from None
                 if x.shape[-1] == 0:
                     raise GradevalError(f"layer {k} has width 0; every width must be at least 1.")
             try:
@@ -104,9 +106,7 @@ class Problem:
                 widths.append(x[0].numel())
         return widths
 
-    def loss_function(
-        self, network: StochasticBinaryNetwork | None = None, targets: Tensor | None = None
-    ) -> PointLoss:
+    def loss_function(self, network: StochasticBinaryNetwork | None = None, targets: Tensor | None = None) -> PointLoss:
         """x_L ↦ loss(head(x_L), targets): [..., points, units] -> [..., points]."""
         head = (network or self.network).head
         targets = self.targets if targets is None else targets

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from math import prod
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -17,24 +16,21 @@ from torch import Tensor
 from gradeval.noise import Noise
 
 
+@runtime_checkable
 class Randomness(Protocol):
     """What an estimator sees of chance."""
 
-    def bernoulli(self, probability: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def bernoulli(self, probability: Float[Tensor, ...]) -> Float[Tensor, ...]:
         """Independent 0/1 variables (as floats) with P(1) = ``probability``."""
 
-    def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+    def uniform(self, shape: Sequence[int]) -> Float[Tensor, ...]:
         """Independent uniform variables on (0, 1)."""
 
-    def normal(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+    def normal(self, shape: Sequence[int]) -> Float[Tensor, ...]:
         """Independent standard normal variables."""
 
-    def noise(self, distribution: Noise, shape: Sequence[int]) -> Float[Tensor, "..."]:
+    def noise(self, distribution: Noise, shape: Sequence[int]) -> Float[Tensor, ...]:
         """Independent variables with the cdf of ``distribution``."""
-
-
-class ContinuousChance(Exception):
-    """An estimator asked for continuous randomness where only Bernoulli states can be enumerated."""
 
 
 class RandomDraws:
@@ -45,56 +41,57 @@ class RandomDraws:
         self.dtype = dtype
         self.used = False  # stays False for a deterministic estimator
 
-    def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+    def uniform(self, shape: Sequence[int]) -> Float[Tensor, ...]:
         self.used = True
         draws = torch.rand(tuple(shape), generator=self.generator, dtype=self.dtype, device=self.generator.device)
         return draws.clamp(min=2.0**-54)  # an exact 0 would be an infinite noise
 
-    def bernoulli(self, probability: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def bernoulli(self, probability: Float[Tensor, ...]) -> Float[Tensor, ...]:
         self.used = True
-        draws = torch.rand(
-            probability.shape, generator=self.generator, dtype=self.dtype, device=self.generator.device
-        )
+        draws = torch.rand(probability.shape, generator=self.generator, dtype=self.dtype, device=self.generator.device)
         return (draws < probability).to(probability.dtype)
 
-    def normal(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+    def normal(self, shape: Sequence[int]) -> Float[Tensor, ...]:
         self.used = True
         return torch.randn(tuple(shape), generator=self.generator, dtype=self.dtype, device=self.generator.device)
 
-    def noise(self, distribution: Noise, shape: Sequence[int]) -> Float[Tensor, "..."]:
+    def noise(self, distribution: Noise, shape: Sequence[int]) -> Float[Tensor, ...]:
         return distribution.icdf(self.uniform(shape))
 
 
-class EnumeratedStates:
+class EnumeratedStates(RandomDraws):
     """One joint state out of all: `bernoulli` hands out its bits in order and multiplies up their probability.
 
     Attributes:
         weight: the probability of the bits handed out so far, as a differentiable scalar.
         taken: the number of bits handed out so far.
+        continuous: whether anything else was asked for; that is drawn at random.
     """
 
-    def __init__(self, bits: Float[Tensor, " bits"] | None) -> None:
+    def __init__(
+        self, bits: Float[Tensor, " bits"] | None, generator: torch.Generator, dtype: torch.dtype = torch.float64
+    ) -> None:
+        super().__init__(generator, dtype)
         self.bits = bits  # None only counts how many bits an estimator takes
         self.taken = 0
         self.weight: Tensor | float = 1.0
+        self.continuous = False
 
-    def bernoulli(self, probability: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        size = prod(probability.shape)
-        start, self.taken = self.taken, self.taken + size
+    def bernoulli(self, probability: Float[Tensor, ...]) -> Float[Tensor, ...]:
+        start, self.taken = self.taken, self.taken + probability.numel()
         if self.bits is None:
             return torch.zeros_like(probability)
         state = self.bits[start : self.taken].reshape(probability.shape)
         self.weight = self.weight * torch.where(state > 0.5, probability, 1 - probability).prod()
         return state
 
-    def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
-        raise ContinuousChance
+    def uniform(self, shape: Sequence[int]) -> Float[Tensor, ...]:
+        self.continuous = True
+        return super().uniform(shape)
 
-    def normal(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
-        raise ContinuousChance
-
-    def noise(self, distribution: Noise, shape: Sequence[int]) -> Float[Tensor, "..."]:
-        raise ContinuousChance
+    def normal(self, shape: Sequence[int]) -> Float[Tensor, ...]:
+        self.continuous = True
+        return super().normal(shape)
 
 
 def derived_seed(*names: object) -> int:

@@ -14,11 +14,14 @@ from gradeval.reference.cost import Cost, check_affordable, predicted_cost
 from gradeval.reference.differences import finite_differences
 from gradeval.reference.joint import joint_value_and_gradient
 from gradeval.reference.layerwise import layerwise_value_and_gradient, layerwise_values, plain_values
+from gradeval.reference.moments import ExactMoments, exact_moments
 
 __all__ = [
     "Cost",
     "ExactGradient",
+    "ExactMoments",
     "exact_gradient",
+    "exact_moments",
     "finite_differences",
     "layerwise_values",
     "plain_values",
@@ -75,7 +78,7 @@ def exact_gradient(
         value, found = joint_value_and_gradient(problem)
     elif cost.method == "plain":
         value = plain_values(problem).mean()
-        found = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
+        found = list(torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True))
     else:
         at_once = 1 + (memory - cost.bytes) // cost.bytes_per_target
         with _bar(cost, progress and cost.seconds > PATIENCE) as advance:

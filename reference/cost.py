@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from gradeval.errors import GradevalError
 from gradeval.problem import Problem
 from gradeval.reference.layerwise import CHUNK_BYTES, distinct_targets
 
-# Measured on one core of a server of 2021: multiply–adds of a matrix product and operations on single numbers, a second.
+# Measured on one core of a server of 2021: multiply–adds of a matrix product, operations on single numbers, a second.
 PRODUCT_RATE = 1e10
 ELEMENT_RATE = 1e8
 # Seconds that the calls themselves take for every layer and, with matrix products, for every distinct target.
@@ -45,7 +46,7 @@ def costs(
     widths: Sequence[int], points: int, targets: int, itemsize: int = 8, rate: float = PRODUCT_RATE
 ) -> dict[str, Cost]:
     """The cost of every method for layers of these widths, ``targets`` of the ``points`` targets being distinct."""
-    pairs = list(zip(widths, widths[1:], strict=False))
+    pairs = list(itertools.pairwise(widths))
     calls = LAYER_SECONDS * len(widths)
     # Three products of targets × 2^(nₖ₋₁+nₖ) for every pair of layers, and of points × 2^n₁ for the first.
     products = 3 * (targets * sum(2 ** (a + b) for a, b in pairs) + points * 2 ** widths[0])
@@ -72,12 +73,12 @@ def predicted_cost(problem: Problem, method: str = "auto") -> Cost:
     Raises:
         GradevalError: an unknown method.
     """
-    sizes = _sizes(problem)
-    found = costs(*sizes)
+    widths, points, targets, itemsize = _sizes(problem)
+    found = costs(widths, points, targets, itemsize)
     if method not in (*found, "auto"):
         raise GradevalError(f"unknown method '{method}': use 'auto', {', '.join(map(repr, found))}.")
     if found["layerwise"].multiply_adds > MEASURE_FROM:
-        found = costs(*sizes, rate=_product_rate(problem))
+        found = costs(widths, points, targets, itemsize, _product_rate(problem))
     return min(found.values(), key=lambda cost: cost.seconds) if method == "auto" else found[method]
 
 
@@ -85,22 +86,23 @@ def check_affordable(problem: Problem, cost: Cost, memory: int, seconds: float) 
     """Raise GradevalError, naming the layers that are too wide, if the cost exceeds a limit."""
     if cost.seconds <= seconds and cost.bytes <= memory:
         return
-    widths, *sizes = _sizes(problem)
+    widths, points, targets, itemsize = _sizes(problem)
+    rate = cost.multiply_adds / cost.seconds if cost.method == "layerwise" else PRODUCT_RATE
     narrower = list(widths)
+    joint = cost.method == "joint"
     while max(narrower) > 1:
-        # The wider layer of the pair with the most states, one unit at a time.
-        narrower[max(_widest(narrower), key=lambda k: narrower[k])] -= 1
-        # Only the layerwise method scales; its rate is what the measured seconds say.
-        smaller = costs(narrower, *sizes, rate=max(PRODUCT_RATE, cost.multiply_adds / cost.seconds))["layerwise"]
+        # The wider layer of those with the most states, one unit at a time.
+        narrower[max(_widest(narrower, joint), key=lambda k: narrower[k])] -= 1
+        smaller = costs(narrower, points, targets, itemsize, rate)[cost.method]
         if smaller.seconds <= seconds and smaller.bytes <= memory:
             break
-    wide = _widest(widths)
+    wide = _widest(widths, joint)
     bits = sum(widths[k] for k in wide)
     named = " and ".join(f"layer {k + 1} ({widths[k]} units)" for k in wide)
     raise GradevalError(
-        f"{cost.method} enumeration is too large: {named} {'has' if len(wide) == 1 else 'have together'} "
-        f"2^{bits} = {2.0**bits:.3g} states; predicted {_duration(cost.seconds)} and {_size(cost.bytes)} of memory, the "
-        f"limits are {_duration(seconds)} and {_size(memory)}. The smallest change that fits is "
+        f"{cost.method} enumeration is too large: {named} {'has' if len(wide) == 1 else 'together have'} "
+        f"2^{bits} = {2.0**bits:.3g} states; predicted {_duration(cost.seconds)} and {_size(cost.bytes)} of memory, "
+        f"the limits are {_duration(seconds)} and {_size(memory)}. The smallest change that fits is "
         f"{'-'.join(map(str, widths))} to {'-'.join(map(str, narrower))}; or raise the limit (seconds=, memory=)."
     )
 
@@ -110,8 +112,10 @@ def _sizes(problem: Problem) -> tuple[list[int], int, int, int]:
     return problem.widths, problem.points, len(targets), problem.network.dtype.itemsize
 
 
-def _widest(widths: Sequence[int]) -> range:
-    """The numbers of the two layers in sequence (or the only one) with the most states."""
+def _widest(widths: Sequence[int], joint: bool) -> range:
+    """The numbers of the two layers in sequence (or the only one, or for joint states all) with the most states."""
+    if joint:
+        return range(len(widths))
     first = max(range(max(1, len(widths) - 1)), key=lambda k: sum(widths[k : k + 2]))
     return range(first, min(first + 2, len(widths)))
 

@@ -15,9 +15,12 @@ def joint_value_and_gradient(problem: Problem, memory: int = 2**28) -> tuple[Ten
     widths = problem.widths
     per_state = 16 * problem.points * sum(widths) * network.dtype.itemsize
     states = 2 ** sum(widths)
-    value, gradient = torch.zeros((), dtype=network.dtype, device=network.device), [torch.zeros_like(p) for p in parameters]
+    value, gradient = (
+        torch.zeros((), dtype=network.dtype, device=network.device),
+        [torch.zeros_like(p) for p in parameters],
+    )
     for indices in torch.arange(states, device=network.device).split(max(1, memory // per_state)):
-        x, weight = problem.inputs, 1.0
+        x, weight = problem.inputs, torch.ones_like(value)
         first = 0
         for layer, width in zip(network.layers, widths, strict=True):
             p = layer.probability(layer.preactivation(x))  # [points, units], from layer 2 on [states, points, units]

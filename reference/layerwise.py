@@ -46,7 +46,7 @@ def plain_values(problem: Problem) -> Float[Tensor, " points"]:
 def layerwise_value_and_gradient(
     problem: Problem, targets_at_once: int, advance: Advance
 ) -> tuple[Tensor, list[Tensor]]:
-    """J and its gradient for every parameter that requires one, with tables for ``targets_at_once`` targets in memory."""
+    """J and its gradient for every parameter that requires one, keeping the tables of ``targets_at_once`` targets."""
     parameters = [p for p in problem.network.parameters() if p.requires_grad]
     value, gradient = problem.inputs.new_zeros(()), [torch.zeros_like(p) for p in parameters]
     targets, which = distinct_targets(problem.targets)
@@ -66,7 +66,7 @@ def _values(
     problem: Problem, inputs: Tensor, targets: Tensor, which: Int[Tensor, " points"], advance: Advance | None
 ) -> Float[Tensor, " points"]:
     """E[f(x^L)] of every input, whose target is targets[which]; without ``advance`` by the plain contraction."""
-    network = problem.network
+    network, plain = problem.network, advance is None
 
     def losses(x: Tensor) -> Tensor:
         output = network.head(x)  # [rows, outputs], the same for every target
@@ -77,12 +77,9 @@ def _values(
     table = _in_pieces(losses, states[-1], targets.numel()).mT
     for k in reversed(range(1, len(states))):
         p = _in_pieces(_chances(network.layers[k]), states[k - 1], states[k - 1].shape[-1])
-        if advance is None:
-            table = table @ _probabilities(p, digits[k]).mT
-        else:
-            table = _Expectation.apply(p, table, advance)
+        table = table @ _probabilities(p, digits[k]).mT if plain else _Expectation.apply(p, table, advance)
     p = _chances(network.layers[0])(inputs)
-    if advance is None:
+    if plain:
         return (_probabilities(p, digits[0]) * table[which]).sum(-1)
     which, order = which.sort()
     values = []
@@ -104,7 +101,7 @@ def _chances(layer: BinaryLayer) -> Callable[[Tensor], Tensor]:
 
 
 def _in_pieces(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tensor:
-    """function(x) for many rows x, keeping no more intermediate results than those of CHUNK_BYTES of ``width`` numbers."""
+    """function(x) for many rows x, recomputed backwards in pieces whose results, ``width`` numbers a row, are small."""
     pieces = x.split(max(1, CHUNK_BYTES // (x.itemsize * max(1, width))))
     if len(pieces) == 1:
         return function(x)

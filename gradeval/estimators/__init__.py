@@ -194,12 +194,12 @@ def _build(cls: type, name: str, text: str) -> Estimator:
     fields = {field.name: field for field in dataclasses.fields(cls)}
     values: dict[str, Any] = {}
     for piece in filter(None, text.split(",")):
-        key, equals, value = (part.strip() for part in piece.partition("="))
+        key, _equals, value = (part.strip() for part in piece.partition("="))
         if key not in fields:
             if not fields:
                 raise GradevalError(f"estimator '{name}' takes no hyper-parameters, found '{piece}'.")
             raise unknown_name(f"hyper-parameter of '{name}'", key, fields)
-        kind = type(fields[key].default)
+        kind: type = type(fields[key].default)
         try:
             values[key] = kind(value)
         except ValueError:
@@ -212,7 +212,8 @@ def _import_user(module: str, name: str) -> Estimator:
     try:
         if module.endswith(".py"):
             found = importlib.util.spec_from_file_location(Path(module).stem, module)
-            assert found is not None and found.loader is not None
+            assert found is not None
+            assert found.loader is not None
             loaded = importlib.util.module_from_spec(found)
             sys.modules[found.name] = loaded  # dataclasses look their module up there
             found.loader.exec_module(loaded)

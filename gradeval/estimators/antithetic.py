@@ -25,7 +25,7 @@ class Arm:
     def __call__(
         self,
         network: StochasticBinaryNetwork,
-        inputs: Float[Tensor, "points *inputs"],
+        inputs: Float[Tensor, points * inputs],
         loss: PointLoss,
         randomness: Randomness,
     ) -> Float[Tensor, " points"]:

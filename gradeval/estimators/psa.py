@@ -15,8 +15,8 @@ from gradeval.randomness import Randomness
 
 @dataclass(frozen=True)
 class PathSampleAnalytic:
-    """PSA: for a sampled path with σ = 2s − 1, every unit i gets Σᵢ σᵢ uᵢ ∇F(aᵢ), where in the last layer
-    uᵢ = f(x) − f(x with i flipped) and below uᵏᵢ = Σⱼ σⱼ [F(aⱼ) − F(aⱼ with i of layer k flipped)] uⱼ (j in layer k + 1).
+    """PSA: for a sampled path with σ = 2s − 1, every layer gets Σᵢ σᵢ uᵢ ∇F(aᵢ), where uᵢ = f(x) − f(x with i flipped)
+    in the last layer and uᵢ = Σⱼ σⱼ [F(aⱼ) − F(aⱼ with i flipped)] uⱼ, j over the layer above, in the others.
 
     The head's gradient is Rao–Blackwellised over single units: meanᵢ [P(sᵢ) ∇f(x) + (1 − P(sᵢ)) ∇f(x with i flipped)].
 
@@ -26,7 +26,7 @@ class PathSampleAnalytic:
     def __call__(
         self,
         network: StochasticBinaryNetwork,
-        inputs: Float[Tensor, "points *inputs"],
+        inputs: Float[Tensor, points * inputs],
         loss: PointLoss,
         randomness: Randomness,
     ) -> Float[Tensor, " points"]:
@@ -44,9 +44,10 @@ class PathSampleAnalytic:
         with torch.no_grad():
             u = (f - f_flipped).movedim(0, -1)
         for layer, x, a, p, s in reversed(path):
-            value = value + ((2 * s - 1) * u * carry(p)).sum(-1)
+            u = (2 * s - 1) * u
+            value = value + (u * carry(p)).sum(-1)
             if layer is not network.layers[0]:
                 with torch.no_grad():
-                    change = p - layer.probability(layer.flipped_preactivations(x, a))
-                    u = (change * ((2 * s - 1) * u)).sum(-1).movedim(0, -1)
+                    p_flipped = layer.probability(layer.flipped_preactivations(x, a))  # [points, inputs, units]
+                    u = (p * u).sum(-1, keepdim=True) - (p_flipped @ u[..., None]).squeeze(-1)
         return value

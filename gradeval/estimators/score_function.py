@@ -22,11 +22,11 @@ class Reinforce:
     def __call__(
         self,
         network: StochasticBinaryNetwork,
-        inputs: Float[Tensor, "points *inputs"],
+        inputs: Float[Tensor, points * inputs],
         loss: PointLoss,
         randomness: Randomness,
     ) -> Float[Tensor, " points"]:
-        x, log_prob = inputs, 0.0
+        x, log_prob = inputs, inputs.new_zeros(())
         for layer in network.layers:
             a = layer.preactivation(x)
             s = randomness.bernoulli(layer.probability(a))

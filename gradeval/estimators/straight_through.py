@@ -15,7 +15,7 @@ from gradeval.randomness import Randomness
 
 def straight_through(
     network: StochasticBinaryNetwork,
-    inputs: Float[Tensor, "points *inputs"],
+    inputs: Float[Tensor, points * inputs],
     loss: PointLoss,
     randomness: Randomness,
     backward: Callable[[BinaryLayer, Tensor, Tensor], Tensor],
@@ -40,7 +40,7 @@ class StraightThrough:
     def __call__(
         self,
         network: StochasticBinaryNetwork,
-        inputs: Float[Tensor, "points *inputs"],
+        inputs: Float[Tensor, points * inputs],
         loss: PointLoss,
         randomness: Randomness,
     ) -> Float[Tensor, " points"]:
@@ -57,7 +57,7 @@ class IdentityStraightThrough:
     def __call__(
         self,
         network: StochasticBinaryNetwork,
-        inputs: Float[Tensor, "points *inputs"],
+        inputs: Float[Tensor, points * inputs],
         loss: PointLoss,
         randomness: Randomness,
     ) -> Float[Tensor, " points"]:
@@ -74,7 +74,7 @@ class HardStraightThrough:
     def __call__(
         self,
         network: StochasticBinaryNetwork,
-        inputs: Float[Tensor, "points *inputs"],
+        inputs: Float[Tensor, points * inputs],
         loss: PointLoss,
         randomness: Randomness,
     ) -> Float[Tensor, " points"]:

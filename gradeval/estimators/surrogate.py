@@ -11,6 +11,6 @@ PointLoss = Callable[[Tensor], Tensor]
 """x_L ↦ f(x_L): [..., points, units] -> [..., points]."""
 
 
-def carry(t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def carry(t: Float[Tensor, ...]) -> Float[Tensor, ...]:
     """Zero in value, with the gradient of ``t``."""
     return t - t.detach()

@@ -1,0 +1,352 @@
+"""A saved run: streamed moments, curves and a manifest; the tidy tables that everything shown is made from.
+
+Tables hold no timings, so the same seed gives the same bytes; timings stand in a table of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gradeval.analysis.statistics import (
+    FAMILY_ALPHA,
+    LEVEL,
+    Array,
+    Interval,
+    bias_interval,
+    bias_test,
+    mean_interval,
+    positive_mean_interval,
+)
+from gradeval.errors import GradevalError
+
+FORMAT = "gradeval-run/1"
+MIN_BLOCKS = 20
+_Z = 1.959963984540054  # standard normal quantile of a two-sided 95 % interval
+TABLES = ("summary", "curves", "breakeven", "fits", "timings", "points", "prediction")
+
+
+@dataclass(frozen=True)
+class Moments:
+    """First two moments of one estimator's draws, jointly for [g − g*, squared errors, cosines, value].
+
+    With P parameters and K named layers ("1".."L", "head", "all"), D = P + 2K + 1.
+
+    Attributes:
+        draws: number n of draws.
+        mean: [D].
+        covariance: unbiased sample covariance of single draws, [D, D]; zero for a deterministic estimator.
+        descents: number of draws with ⟨g, g*⟩ > 0, [K].
+        deterministic: whether all draws are the same by construction.
+    """
+
+    draws: int
+    mean: Array
+    covariance: Array
+    descents: Array
+    deterministic: bool
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `gradeval.evaluate` found.
+
+    Attributes:
+        manifest: arguments, seeds, versions, the problem's facts, timings.
+        exact: g* flattened, [P].
+        slices: where each layer's parameters lie in it.
+        moments: by estimator.
+        curves: one row per estimator × layer × samples M.
+        points, prediction: for two-dimensional inputs, the data and the mean prediction on a grid.
+    """
+
+    manifest: dict[str, Any]
+    exact: Array
+    slices: dict[str, slice]
+    moments: Mapping[str, Moments]
+    curves: pd.DataFrame
+    points: pd.DataFrame | None = None
+    prediction: pd.DataFrame | None = None
+
+    @cached_property
+    def norms(self) -> dict[str, float]:
+        """‖g*‖ of each layer."""
+        return {layer: float(np.linalg.norm(self.exact[where])) for layer, where in self.slices.items()}
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """One row per estimator × layer; the columns are explained in the report."""
+        rows = [
+            self._row(name, moments, k, layer)
+            for name, moments in self.moments.items()
+            for k, layer in enumerate(self.slices)
+        ]
+        table = pd.DataFrame(rows)
+        table.insert(table.columns.get_loc("bias_pvalue") + 1, "bias_pvalue_adjusted", _holm(table["bias_pvalue"]))
+        table["verdict"] = [_verdict(row) for row in table.itertuples()]
+        return table
+
+    def _row(self, name: str, moments: Moments, k: int, layer: str) -> dict[str, Any]:
+        n, norm, where = moments.draws, self.norms[layer], self.slices[layer]
+        facts = self.manifest["estimators"][name]
+        bias, covariance = moments.mean[where], moments.covariance[where, where]
+        p, layers = len(self.exact), len(self.slices)
+        square, cosine = p + k, p + layers + k
+        test = bias_test(bias, covariance, n, norm, len(self.moments) * layers)
+        # influence of one draw on tr Σ̂: ‖g − E g‖² = ‖g − g*‖² − 2⟨b, g − g*⟩ + const
+        contrast = np.zeros(len(moments.mean))
+        contrast[square] = 1.0
+        contrast[where] = -2 * bias
+        variance = float(np.trace(covariance))
+        variance_error = math.sqrt(max(0.0, contrast @ moments.covariance @ contrast) / n)
+        square_error = math.sqrt(moments.covariance[square, square] / n)
+        direction = self.exact[where] / norm if norm else np.zeros_like(bias)
+        descents = Interval(*_proportion(int(moments.descents[k]), n, moments.deterministic))
+        row: dict[str, Any] = {"estimator": name, "layer": layer, "draws": n}
+        row |= _columns("relative_bias", bias_interval(bias, covariance, n) / norm)
+        row |= {"bias_pvalue": test.pvalue if norm else math.nan}
+        row |= {"detectable_bias": test.detectable / norm if norm else math.nan}
+        row |= _columns("relative_variance", positive_mean_interval(variance, variance_error, n) / norm**2)
+        row |= _columns(
+            "cosine",
+            mean_interval(moments.mean[cosine], math.sqrt(moments.covariance[cosine, cosine] / n), n)
+            if norm
+            else Interval(math.nan, math.nan, math.nan),
+        )
+        row |= _columns(
+            "relative_rmse", positive_mean_interval(moments.mean[square], square_error, n).map(math.sqrt) / norm
+        )
+        row |= _columns("descent_probability", descents)
+        scale_error = math.sqrt(max(0.0, direction @ covariance @ direction) / n)
+        scale = mean_interval(float(direction @ bias) + norm, scale_error, n)
+        row |= _columns("scale", scale / norm)
+        row |= {"seconds_per_draw": self.manifest["timings"].get("seconds_per_draw", {}).get(name, math.nan)}
+        row |= {key: facts[key] for key in ("layer_evaluations", "loss_evaluations", "unbiased_claim")}
+        return row | {"deterministic": moments.deterministic}
+
+    @cached_property
+    def breakeven(self) -> pd.DataFrame:
+        """From how many draws (seconds of compute) on the mean of an unbiased estimator beats that of a biased one.
+
+        Draws: M = (V₁ − V₂)/b₂²; seconds: (V₁c₁ − V₂c₂)/b₂² with c seconds a draw. The interval combines the 95 %
+        intervals of V₁, V₂ and b₂ at their worst and so covers at least as often.
+        """
+        rows = []
+        for layer, group in self.summary.groupby("layer", sort=False):
+            unbiased = group[group["unbiased_claim"]]
+            for one in unbiased.itertuples():
+                for two in group[~group["unbiased_claim"]].itertuples():
+                    row = {"unbiased": one.estimator, "biased": two.estimator, "layer": layer}
+                    for key, c1, c2 in (("draws", 1.0, 1.0), ("seconds", one.seconds_per_draw, two.seconds_per_draw)):
+                        row |= {
+                            key: _ratio(c1 * one.relative_variance - c2 * two.relative_variance, two.relative_bias),
+                            f"{key}_low": _ratio(
+                                c1 * one.relative_variance_low - c2 * two.relative_variance_high, two.relative_bias_high
+                            ),
+                            f"{key}_high": _ratio(
+                                c1 * one.relative_variance_high - c2 * two.relative_variance_low, two.relative_bias_low
+                            ),
+                        }
+                    rows.append(row)
+        columns = ["unbiased", "biased", "layer"]
+        columns += [f"{key}{end}" for key in ("draws", "seconds") for end in ("", "_low", "_high")]
+        return pd.DataFrame(rows, columns=columns)
+
+    @cached_property
+    def fits(self) -> pd.DataFrame:
+        """RMSE²(M) = bias² + variance/M by weighted least squares on 1/M, beside the direct figures."""
+        from statsmodels.regression.linear_model import WLS
+
+        rows = []
+        direct = self.summary.set_index(["estimator", "layer"])
+        for (name, layer), curve in self.curves.groupby(["estimator", "layer"], sort=False):
+            if len(curve) < 3 or not (curve["relative_rmse_se"] > 0).all():
+                continue
+            design = np.column_stack([np.ones(len(curve)), 1 / curve["samples"]])
+            error = np.asarray(2 * curve["relative_rmse"] * curve["relative_rmse_se"])
+            model = WLS(np.asarray(curve["relative_rmse"] ** 2), design, weights=1 / error**2)
+            square, variance = np.asarray(model.fit().params)
+            # all points of a curve come from the same draws: an interval that holds for any correlation among them
+            half = _Z * np.abs(np.asarray(model.pinv_wexog) / error) @ error
+            row = {"estimator": name, "layer": layer}
+            row |= {key: direct.at[(name, layer), key] for key in ("relative_bias", "relative_variance")}
+            row |= _columns(
+                "wls_relative_bias",
+                Interval(square, square - half[0], square + half[0]).map(lambda v: math.sqrt(max(v, 0.0))),
+            )
+            row |= _columns("wls_relative_variance", Interval(variance, variance - half[1], variance + half[1]))
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    @property
+    def timings(self) -> pd.DataFrame:
+        """Seconds of compute per draw."""
+        seconds = self.manifest["timings"].get("seconds_per_draw", {})
+        return pd.DataFrame({"estimator": list(seconds), "seconds_per_draw": list(seconds.values())})
+
+    def save(self, folder: str | Path) -> Path:
+        """Write manifest, moments and tables (csv and parquet) into ``folder``, whole or not at all.
+
+        Raises:
+            GradevalError: the folder exists and is not empty, or cannot be written.
+        """
+        folder = Path(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise GradevalError(f"{folder} exists and is not empty: choose another folder or remove it.")
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+                content = Path(temporary) / "run"
+                content.mkdir()
+                self._write(content)
+                if folder.exists():
+                    folder.rmdir()
+                content.rename(folder)
+        except OSError as error:
+            raise GradevalError(f"cannot write {folder}: {error.strerror}.") from None
+        return folder
+
+    def _write(self, folder: Path) -> None:
+        (folder / "manifest.json").write_text(json.dumps(self.manifest, indent=1))
+        arrays: dict[str, Array] = {"exact": self.exact}
+        for i, m in enumerate(self.moments.values()):
+            arrays |= {f"mean_{i}": m.mean, f"covariance_{i}": m.covariance, f"descents_{i}": m.descents}
+        np.savez_compressed(folder / "moments.npz", allow_pickle=False, **arrays)
+        for name in TABLES:
+            table = getattr(self, name)
+            if table is not None:
+                table = table[[c for c in table if name == "timings" or not str(c).startswith("seconds")]]
+                table.to_csv(folder / f"{name}.csv", index=False)
+                table.to_parquet(folder / f"{name}.parquet", index=False)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Evaluation:
+        """Read a saved run. Raises GradevalError, in one line, when it is missing, of another format or damaged."""
+        folder = Path(folder)
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        except OSError:
+            raise GradevalError(f"{folder} is not a run: it has no readable manifest.json.") from None
+        except (UnicodeDecodeError, RecursionError, ValueError) as error:
+            raise GradevalError(f"{folder / 'manifest.json'}: not a JSON file ({error}).") from None
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        if found != FORMAT:
+            raise GradevalError(f"{folder}: this version reads runs of format '{FORMAT}', found {found!r}.")
+        try:
+            with (folder / "moments.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                moments = {
+                    name: Moments(
+                        facts["draws"],
+                        arrays[f"mean_{i}"],
+                        arrays[f"covariance_{i}"],
+                        arrays[f"descents_{i}"],
+                        facts["deterministic"],
+                    )
+                    for i, (name, facts) in enumerate(manifest["estimators"].items())
+                }
+                exact = arrays["exact"]
+            tables = {
+                name: pd.read_parquet(folder / f"{name}.parquet") if (folder / f"{name}.parquet").exists() else None
+                for name in ("curves", "points", "prediction")
+            }
+            slices = {layer: slice(*ends) for layer, ends in manifest["problem"]["slices"].items()}
+            if tables["curves"] is None:
+                raise GradevalError(f"{folder}: curves.parquet is missing.")
+            return cls(manifest, exact, slices, moments, **tables)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+            raise GradevalError(f"{folder}: a damaged run ({type(error).__name__}: {error}).") from None
+
+    def rewrite(self, folder: str | Path) -> None:
+        """Make the tables of a saved run anew from its moments and curves."""
+        folder = Path(folder)
+        with tempfile.TemporaryDirectory(prefix=".tables-", dir=folder) as temporary:
+            self._write(Path(temporary))
+            for path in Path(temporary).iterdir():
+                shutil.move(path, folder / path.name)
+
+
+def _columns(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _ratio(difference: float, bias: float) -> float:
+    """difference / bias², never below 0 (better from the start); infinite when there is no bias to overcome."""
+    if difference <= 0:
+        return 0.0
+    return math.inf if bias == 0 else difference / bias**2
+
+
+def _proportion(count: int, n: int, deterministic: bool) -> tuple[float, float, float]:
+    from statsmodels.stats.proportion import proportion_confint
+
+    if deterministic:
+        return (float(count > 0),) * 3
+    low, high = proportion_confint(count, n, alpha=1 - LEVEL, method="wilson")
+    return count / n, float(low), float(high)
+
+
+def _holm(pvalues: pd.Series) -> pd.Series:
+    from statsmodels.stats.multitest import multipletests
+
+    adjusted = pd.Series(math.nan, index=pvalues.index)
+    known = pvalues.notna()
+    if known.any():
+        adjusted[known] = multipletests(pvalues[known], method="holm")[1]
+    return adjusted
+
+
+def _verdict(row: Any) -> str:
+    """What the row's numbers say, in words."""
+    if math.isnan(row.bias_pvalue):
+        return "undefined: the exact gradient is zero"
+    if row.bias_pvalue_adjusted < FAMILY_ALPHA:
+        return "claim of no bias refuted" if row.unbiased_claim else "biased"
+    return "claim of no bias holds" if row.unbiased_claim else "no bias seen"
+
+
+def curve_rows(
+    name: str,
+    layers: list[str],
+    samples: int,
+    blocks: int,
+    mean: Array,
+    variance: Array,
+    quantiles: Array,
+    norms: Array,
+) -> list[dict[str, Any]]:
+    """Rows of `curves` for M = ``samples``, from moments over ``blocks`` of M-draw means.
+
+    Args:
+        mean, variance: of [squared errors, cosines] over the blocks, [2K]; variance 0 for a deterministic estimator.
+        quantiles: 15 % and 85 % quantiles of the cosine, [2, K].
+        norms: ‖g*‖ by layer, [K].
+    """
+    rows = []
+    k = len(layers)
+    for i, layer in enumerate(layers):
+        mse, cosine = mean[i], mean[k + i]
+        mse_se, cosine_se = np.sqrt(variance[i] / blocks), np.sqrt(variance[k + i] / blocks)
+        row: dict[str, Any] = {"estimator": name, "layer": layer, "samples": samples, "blocks": blocks}
+        row |= _columns("cosine", mean_interval(cosine, cosine_se, blocks)) | {"cosine_se": cosine_se}
+        row |= {"cosine_q15": quantiles[0, i], "cosine_q85": quantiles[1, i]}
+        rmse = positive_mean_interval(mse, mse_se, blocks).map(math.sqrt) / norms[i]
+        row |= _columns("relative_rmse", rmse)
+        row |= {"relative_rmse_se": mse_se / (2 * math.sqrt(mse) * norms[i]) if mse > 0 and norms[i] > 0 else 0.0}
+        rows.append(row)
+    return rows
+
+
+CURVE_COLUMNS = list(
+    curve_rows("", [""], 1, 2, np.zeros(2), np.zeros(2), np.zeros((2, 1)), np.ones(1))[0],
+)

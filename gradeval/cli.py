@@ -1,0 +1,196 @@
+"""The program. Libraries are imported by the command that needs them, so that help answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gradeval.errors import GradevalError
+
+if TYPE_CHECKING:
+    from gradeval.analysis.tables import Evaluation
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="How accurate are gradient estimators for stochastic binary networks, against the exact gradient?",
+)
+
+
+@app.command()
+def run(
+    problem: Annotated[
+        str, typer.Argument(help="A registered problem (see `gradeval list`) or a problem file.")
+    ] = "expclass",
+    units: Annotated[str | None, typer.Option(help="Widths of the binary layers; 5-5-5 if not given.")] = None,
+    stage: Annotated[
+        int | None, typer.Option(help="Epochs of training before the evaluation; 100 if not given.")
+    ] = None,
+    noise: Annotated[str | None, typer.Option(help="Injected noise; logistic if not given.")] = None,
+    points: Annotated[int | None, typer.Option(help="Number of data points; 200 if not given.")] = None,
+    problem_seed: Annotated[
+        int | None, typer.Option(help="Seed of data, weights and training; 0 if not given.")
+    ] = None,
+    estimators: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated specs: names with hyper-parameters (concrete:temperature=0.1), your own as "
+            "module:name or file.py:name (which runs that code), 'paper' or 'all'."
+        ),
+    ] = "paper",
+    draws: Annotated[int, typer.Option(help="Draws of each estimator.")] = 20_000,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results; a new ./gradeval-run-N if not given.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Threads; results do not depend on it. One per core if not given.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where to draw: cpu, cuda, …")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")] = False,
+) -> None:
+    """Evaluate estimators on a problem against its exact gradient and write a report."""
+    from gradeval.terminal import TerminalProgress, training_progress
+
+    folder = out or _free_folder()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise GradevalError(f"{folder} exists and is not empty: choose another folder or remove it.")
+    arguments = {k: str(v) if isinstance(v, Path) else v for k, v in locals().items() if k in _RUN_ARGUMENTS}
+    given = {"units": units, "stage": stage, "noise": noise, "points": points, "seed": problem_seed}
+    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    specs = _specs(estimators)
+
+    from gradeval.evaluation import Incomplete, evaluate
+    from gradeval.problems import load_problem
+
+    with training_progress() as on_epoch:
+        if problem == "expclass":
+            options["progress"] = on_epoch
+        subject = _on_device(load_problem(problem, **options), device)
+    failure: Incomplete | None = None
+    with TerminalProgress() as progress:
+        try:
+            evaluation = evaluate(
+                subject, specs, draws=draws, seed=seed, workers=workers, progress=progress, arguments=arguments
+            )
+        except Incomplete as error:
+            if error.evaluation is None:
+                raise
+            failure, evaluation = error, error.evaluation
+    evaluation.save(folder)
+    report_path = _build(evaluation, folder)
+    _show(evaluation, report_path, as_json)
+    if failure:
+        raise failure
+
+
+_RUN_ARGUMENTS = (
+    *("problem", "units", "stage", "noise", "points", "problem_seed", "estimators", "draws", "seed", "workers"),
+    *("device", "out"),
+)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="The folder of a saved run.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")] = False,
+) -> None:
+    """Make tables, figures and report.html of a saved run anew, without sampling."""
+    from gradeval.analysis.tables import Evaluation
+
+    evaluation = Evaluation.load(folder)
+    evaluation.rewrite(folder)
+    _show(evaluation, _build(evaluation, folder), as_json)
+
+
+@app.command("list")
+def list_(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+    """Problems and estimators, with their facts and sources."""
+    from gradeval.estimators import TABLE
+    from gradeval.problems import PROBLEMS
+
+    if as_json:
+        facts = {
+            "problems": [asdict(row) for row in PROBLEMS.values()],
+            "estimators": [asdict(row) for row in TABLE.values()],
+        }
+        print(json.dumps(facts, indent=1))
+        return
+    from gradeval.terminal import show_lists
+
+    show_lists(PROBLEMS.values(), TABLE.values())
+
+
+@app.command()
+def cache(clear: Annotated[bool, typer.Option("--clear", help="Remove the cached networks.")] = False) -> None:
+    """Print the folder of cached trained networks ($GRADEVAL_CACHE sets it)."""
+    from gradeval.cache import cache_folder, clear_cache
+
+    print(cache_folder())
+    if clear:
+        print(f"removed {clear_cache()} files")
+
+
+def _specs(text: str) -> list[str]:
+    from gradeval.estimators import PAPER, TABLE, split_specs
+
+    named = {"paper": list(PAPER), "all": list(TABLE)}
+    specs = [spec for piece in split_specs(text) for spec in named.get(piece, [piece])]
+    return list(dict.fromkeys(specs))
+
+
+def _free_folder() -> Path:
+    number = 1
+    while (folder := Path(f"gradeval-run-{number}")).exists():
+        number += 1
+    return folder
+
+
+def _on_device(problem: Any, device: str) -> Any:
+    import torch
+
+    if device == "cpu":
+        return problem
+    try:
+        torch.zeros((), device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise GradevalError(f"device '{device}' cannot be used: {str(error).splitlines()[0]}") from None
+    return problem.to(device=device)
+
+
+def _build(evaluation: Evaluation, folder: Path) -> Path:
+    from gradeval.analysis.report import build
+
+    return build(evaluation, folder)
+
+
+def _show(evaluation: Evaluation, report_path: Path, as_json: bool) -> None:
+    if as_json:
+        rows = json.loads(evaluation.summary.to_json(orient="records"))
+        failures = evaluation.manifest["failures"]
+        print(json.dumps({"report": str(report_path.resolve()), "failures": failures, "summary": rows}))
+        return
+    from gradeval.terminal import show_summary
+
+    show_summary(evaluation)
+    print(f"report: {report_path.resolve()}")
+
+
+def main() -> None:
+    """Run the program: exit 0 done, 1 incomplete results, 2 unusable input, 130 interrupted."""
+    began = time.perf_counter()
+    try:
+        app(standalone_mode=True)
+    except GradevalError as error:
+        print(f"gradeval: {error}", file=sys.stderr)
+        sys.exit(getattr(error, "exit_code", 2))
+    except KeyboardInterrupt:
+        print(f"gradeval: interrupted after {time.perf_counter() - began:.0f} s; nothing was written.", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,150 @@
+"""What the program shows on a terminal: progress on standard error, tables on standard output."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from gradeval.estimators import Facts
+from gradeval.problems import ProblemFacts
+
+if TYPE_CHECKING:
+    from gradeval.analysis.tables import Evaluation
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text("" if not task.speed else f"{1e6 / task.speed:.0f} µs/draw")
+
+
+class TerminalProgress:
+    """A bar per estimator with its rate and the time left; plain lines where standard error is not a terminal."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self.bars = console.is_terminal
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            console=console,
+            disable=not self.bars,
+        )
+        self.task = TaskID(0)
+        self.name, self.draws, self.began = "", 0, 0.0
+
+    def __enter__(self) -> TerminalProgress:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def start(self, estimator: str, draws: int) -> None:
+        self.name, self.draws, self.began = estimator, draws, time.perf_counter()
+        self.task = self.progress.add_task(escape(f"{estimator:<26}"), total=draws)
+
+    def advance(self, draws: int) -> None:
+        self.progress.advance(self.task, draws)
+
+    def finish(self, note: str) -> None:
+        self.progress.update(self.task, completed=self.draws)
+        seconds = time.perf_counter() - self.began
+        if not self.bars:
+            print(f"{self.name}: {self.draws} draws in {seconds:.1f} s", file=sys.stderr)
+        if note:
+            self.progress.console.print(f"{self.name}: {note}", markup=False, highlight=False)
+
+
+@contextmanager
+def training_progress() -> Iterator[Callable[[int, int], None]]:
+    """A callback (epochs done, epochs in all) that shows a bar once it is called."""
+    progress = Progress(
+        TextColumn("training the network     "),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )
+    task: TaskID | None = None
+
+    def on_epoch(done: int, total: int) -> None:
+        nonlocal task
+        if task is None:
+            progress.start()
+            task = progress.add_task("", total=total)
+            if progress.disable:
+                print(f"training the network for {total} epochs", file=sys.stderr)
+        progress.update(task, completed=done)
+
+    try:
+        yield on_epoch
+    finally:
+        progress.stop()
+
+
+def show_summary(evaluation: Evaluation) -> None:
+    """The ranked table of all layers together."""
+    summary = evaluation.summary
+    rows = summary[summary["layer"] == "all"].sort_values("relative_rmse")
+    table = Table(title="Relative to the norm of the exact gradient, all layers, one draw", title_justify="left")
+    table.add_column("estimator", overflow="fold")
+    for column in ("RMSE", "bias [95 % interval]", "st. dev.", "cosine", "µs/draw"):
+        table.add_column(column, justify="right")
+    table.add_column("verdict")
+    for row in rows.itertuples():
+        table.add_row(
+            escape(row.estimator),
+            f"{row.relative_rmse:.3g}",
+            escape(f"{row.relative_bias:.4f} [{row.relative_bias_low:.4f}, {row.relative_bias_high:.4f}]"),
+            f"{row.relative_variance**0.5:.3g}",
+            f"{row.cosine:.3f}",
+            f"{1e6 * row.seconds_per_draw:.0f}",
+            row.verdict,
+        )
+    Console().print(table)
+    for name, message in evaluation.manifest["failures"].items():
+        print(f"{name}: FAILED, {message}", file=sys.stderr)
+
+
+def show_lists(problems: Iterable[ProblemFacts], estimators: Iterable[Facts]) -> None:
+    """The tables of problems and estimators."""
+    console = Console()
+    table = Table(title="Problems", title_justify="left")
+    for column in ("name", "what", "source"):
+        table.add_column(column)
+    for problem in problems:
+        table.add_row(problem.name, problem.description, problem.source)
+    console.print(table)
+    table = Table(title="Estimators", title_justify="left")
+    for column in ("name", "defaults", "unbiased", "needs ∇f", "randomness", "source"):
+        table.add_column(column)
+    for row in estimators:
+        yes = {True: "yes", False: "no"}
+        table.add_row(row.name, row.defaults, yes[row.unbiased], yes[row.differentiable], row.randomness, row.source)
+    console.print(table)
+    console.print("Your own: module:name or file.py:name. Problem files: see README.")

@@ -1,0 +1,164 @@
+"""Exact mean and covariance of an estimator: run it on every joint state of its Bernoulli variables, weighted by P."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+
+from gradeval.errors import GradevalError
+from gradeval.problem import Problem
+from gradeval.randomness import EnumeratedStates, generator
+from gradeval.reference.joint import binary_digits
+
+MAX_BITS = 18
+
+
+@dataclass(frozen=True)
+class ExactMoments:
+    """Moments of one draw g of an estimator, the mean over points of independent draws, against g* = ∇J.
+
+    Attributes:
+        mean: E[g], flattened, [P].
+        covariance: Cov(g), [P, P].
+        value: E of the surrogate's value, an estimate of J.
+        exact: g*, [P].
+        slices: where each layer's parameters lie.
+        standard_error: of every entry of ``mean``; zero where all chance was enumerated.
+    """
+
+    mean: Float[Tensor, " P"]
+    covariance: Float[Tensor, "P P"]
+    value: float
+    exact: Float[Tensor, " P"]
+    slices: dict[str, slice]
+    standard_error: Float[Tensor, " P"]
+
+    @property
+    def bias(self) -> Float[Tensor, " P"]:
+        """E[g] − g*."""
+        return self.mean - self.exact
+
+    @property
+    def variance(self) -> Float[Tensor, " P"]:
+        """Var(g) of every coordinate."""
+        return self.covariance.diagonal()
+
+    def relative_bias(self) -> dict[str, float]:
+        """‖E[g] − g*‖ / ‖g*‖ by layer."""
+        return {k: float(self.bias[w].norm() / self.exact[w].norm()) for k, w in self.slices.items()}
+
+    def relative_variance(self) -> dict[str, float]:
+        """tr Cov(g) / ‖g*‖² by layer."""
+        return {k: float(self.variance[w].sum() / self.exact[w].norm() ** 2) for k, w in self.slices.items()}
+
+    def relative_rmse(self, samples: int = 1) -> dict[str, float]:
+        """√(bias² + variance/M) relative to ‖g*‖, of the mean of M = ``samples`` draws, by layer."""
+        bias, variance = self.relative_bias(), self.relative_variance()
+        return {k: (bias[k] ** 2 + variance[k] / samples) ** 0.5 for k in self.slices}
+
+    def scale(self) -> dict[str, float]:
+        """⟨E g, g*⟩ / ‖g*‖² by layer."""
+        return {k: float(self.mean[w] @ self.exact[w] / self.exact[w].norm() ** 2) for k, w in self.slices.items()}
+
+
+class _OnePoint(nn.Module):
+    """The surrogate of one data point on one joint state; returns it with the state's probability."""
+
+    def __init__(self, problem: Problem, estimator: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.network = deepcopy(problem.network)
+        self.problem = problem
+        self.estimator = estimator
+
+    def forward(self, x: Tensor, y: Tensor, states: EnumeratedStates) -> Tensor:
+        loss = self.problem.loss_function(self.network, y[None])
+        return self.estimator(self.network, x[None], loss, states).squeeze(0)
+
+
+def exact_moments(
+    problem: Problem,
+    estimator: Callable[..., Tensor],
+    *,
+    samples: int = 64,
+    seed: int = 0,
+    memory: int = 2**28,
+) -> ExactMoments:
+    """Exact mean and covariance of one draw of ``estimator``.
+
+    Points are drawn independently: Cov(mean over points) = Σ_points Cov / N². Chance beyond Bernoulli states (noise,
+    uniform or normal variables) is sampled within every joint state and leaves a standard error.
+
+    Args:
+        estimator: any surrogate that can be vectorised.
+        samples: draws of the further chance in each joint state.
+        seed: of those.
+        memory: bytes that a chunk of states may take, about.
+
+    Raises:
+        GradevalError: the estimator takes more than 2^18 joint states per point.
+    """
+    from gradeval.reference import exact_gradient
+
+    surrogate = _OnePoint(problem, estimator)
+    parameters = {name: p.detach() for name, p in surrogate.named_parameters()}
+    dtype, device = problem.network.dtype, problem.network.device
+    count = EnumeratedStates(None, generator(device, "count"), dtype)
+    with torch.no_grad():
+        surrogate(problem.inputs[0], problem.targets[0], count)
+    if count.taken > MAX_BITS:
+        raise GradevalError(
+            f"the estimator takes {count.taken} Bernoulli variables per point, 2^{count.taken} joint states; "
+            f"the limit is 2^{MAX_BITS}."
+        )
+    if not count.continuous:
+        samples = 1
+    random = generator(device, "exact moments", seed)
+
+    def one(bits: Tensor, x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
+        states = EnumeratedStates(bits, random, dtype)
+
+        def value(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+            surrogate_value = functional_call(surrogate, parameters, (x, y, states))
+            return surrogate_value, torch.as_tensor(states.weight, dtype=dtype, device=device).detach()
+
+        result: Any = grad_and_value(value, has_aux=True)(parameters)
+        return result[0], result[1]
+
+    over_points = vmap(one, in_dims=(None, 0, 0), randomness="different")
+    over_states = vmap(over_points, in_dims=(0, None, None), randomness="different")
+    size = sum(p.numel() for p in parameters.values())
+    points = problem.points
+    chunk = max(1, memory // (3 * points * size * dtype.itemsize))
+    indices = torch.arange(2**count.taken, device=device).repeat_interleave(samples)
+    mean = torch.zeros(points, size, dtype=dtype, device=device)
+    within = torch.zeros_like(mean)  # variance of the sampled part of the mean
+    second = torch.zeros(size, size, dtype=dtype, device=device)
+    value = torch.zeros((), dtype=dtype, device=device)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        for part in indices.split(-(-chunk // samples) * samples):
+            bits = binary_digits(part, 0, count.taken).to(dtype)
+            gradients, (values, weights) = over_states(bits, problem.inputs, problem.targets)
+            g = torch.cat([v.reshape(len(part), points, -1) for v in gradients.values()], -1)
+            weights = (weights / samples).expand(len(part), points)[..., None]
+            g = torch.where(weights > 0, g, 0.0)  # impossible states may have infinite scores
+            values = torch.where(weights[..., 0] > 0, values, 0.0)
+            mean += (weights * g).sum(0)
+            value += (weights[..., 0] * values).sum() / points
+            scaled = (weights.sqrt() * g).reshape(-1, size)
+            second += scaled.T @ scaled
+            if samples > 1:
+                spread = g.reshape(-1, samples, points, size).var(1)
+                within += (weights.reshape(-1, samples, points, 1).sum(1) ** 2 * spread / samples).sum(0)
+    covariance = (second - mean.T @ mean) / points**2
+    exact = exact_gradient(problem)
+    error = within.sum(0).sqrt() / points
+    return ExactMoments(mean.mean(0), covariance, value.item(), exact.vector, exact.slices, error)

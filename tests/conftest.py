@@ -1,0 +1,52 @@
+"""Shapes are checked at run time in tests; problems are small enough to enumerate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from jaxtyping import install_import_hook
+
+with install_import_hook("gradeval", "beartype.beartype"):
+    pass
+
+
+import torch
+
+from gradeval.network import StochasticBinaryNetwork
+from gradeval.problem import Problem
+
+MakeProblem = Callable[..., Problem]
+
+
+def random_problem(
+    units: Sequence[int] = (2, 3),
+    *,
+    noise: str = "logistic",
+    states: tuple[float, float] = (0.0, 1.0),
+    loss: str = "logistic",
+    points: int = 4,
+    seed: int = 0,
+    scale: float = 1.0,
+) -> Problem:
+    """Two inputs, linear layers with normal weights of the given scale, and targets that suit the loss."""
+    random = torch.Generator().manual_seed(seed)
+    outputs = {"logistic": 1, "squared": 2, "cross-entropy": 3}[loss]
+    network = StochasticBinaryNetwork.linear(2, units, outputs, noise, states)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=random, dtype=torch.float64))
+    inputs = torch.randn(points, 2, generator=random, dtype=torch.float64)
+    labels = torch.randint(0, outputs + (loss == "logistic"), (points,), generator=random)
+    targets = {
+        "logistic": 2.0 * labels - 1,
+        "squared": torch.randn(points, 2, generator=random, dtype=torch.float64),
+        "cross-entropy": labels.double(),
+    }[loss]
+    return Problem(network, inputs, targets, loss)
+
+
+@pytest.fixture
+def make_problem() -> MakeProblem:
+    """`random_problem`."""
+    return random_problem

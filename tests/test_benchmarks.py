@@ -1,0 +1,66 @@
+"""Speed, measured: vectorised draws with all statistics against a loop of single draws, in the same run.
+
+Correctness is asserted before timing. Run alone: tox -e bench.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from gradeval import load_problem
+from gradeval.estimators import get_estimator
+from gradeval.evaluation import Sampler
+from gradeval.problem import Problem
+from gradeval.reference import exact_gradient
+from gradeval.streaming import CHUNK, Scorer, reduce_chunk
+
+SPECS = ["st", "reinforce", "arm", "psa", "concrete:temperature=1.0"]
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory) -> Problem:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADEVAL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return load_problem("expclass", stage=1)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_draw_with_statistics(benchmark, task: Problem, spec: str) -> None:
+    """The ratio to a loop of single draws (extra_info) must be at least 3; measured, it is above 5."""
+    sampler = Sampler(task, spec, get_estimator(spec))
+    exact = exact_gradient(task)
+    scorer = Scorer(exact.vector, exact.slices)
+    gradients, values = sampler.chunk(CHUNK, "check")
+    joint = reduce_chunk(scorer, gradients, values).joint
+    torch.testing.assert_close(torch.as_tensor(joint.mean)[: len(exact.vector)], (gradients - exact.vector).mean(0))
+
+    def chunk() -> None:
+        reduce_chunk(scorer, *sampler.chunk(CHUNK, "timed"))
+
+    benchmark.pedantic(chunk, rounds=5, warmup_rounds=1)
+    sampler.vectorised = False
+    loop = min(_seconds(lambda: sampler.chunk(50, "loop")) for _ in range(3)) / 50
+    per_draw = benchmark.stats.stats.min / CHUNK
+    benchmark.extra_info |= {"microseconds_per_draw": 1e6 * per_draw, "loop_over_vectorised": loop / per_draw}
+    assert loop / per_draw > 3
+
+
+def test_the_exact_gradient(benchmark, task: Problem) -> None:
+    """5-5-5 with 200 points; the joint enumeration's time, in the same run, is at least 50 times as long."""
+    joint_seconds = _seconds(lambda: exact_gradient(task, "joint"))
+    torch.testing.assert_close(
+        exact_gradient(task).vector, exact_gradient(task, "joint").vector, rtol=1e-12, atol=1e-15
+    )
+    benchmark(exact_gradient, task)
+    ratio = joint_seconds / benchmark.stats.stats.min
+    benchmark.extra_info |= {"joint_over_layerwise": ratio}
+    assert ratio > 50
+
+
+def _seconds(function) -> float:
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began

@@ -1,0 +1,136 @@
+"""The program, as a user runs it: in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ENVIRONMENT = os.environ | {"PYTHONWARNINGS": "default", "COLUMNS": "120"}
+
+
+def gradeval(*arguments: object, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    environment = ENVIRONMENT | {"GRADEVAL_CACHE": str(cwd / "cache")}
+    return subprocess.run(
+        [sys.executable, "-c", "from gradeval.cli import main; main()", *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=timeout,
+    )
+
+
+def test_the_main_job(tmp_path: Path) -> None:
+    done = gradeval("run", "--units", "2-2", "--stage", 1, "--draws", 200, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = tmp_path / "gradeval-run-1" / "report.html"
+    assert done.stdout.rstrip().endswith(f"report: {report}")
+    assert "claim of no bias" in done.stdout
+    assert "st: 200 draws" in done.stderr
+    found = {path.name for path in report.parent.iterdir()}
+    assert {"manifest.json", "summary.csv", "summary.parquet", "curves.csv", "curves.parquet", "figures"} <= found
+    before = (report.parent / "summary.csv").read_bytes()
+    report.unlink()
+    again = gradeval("report", report.parent, "--json", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert report.exists()
+    assert (report.parent / "summary.csv").read_bytes() == before
+    rows = json.loads(again.stdout)["summary"]
+    assert {row["estimator"] for row in rows} >= {"psa", "st", "arm"}
+
+
+def test_problem_files_and_own_estimators(tmp_path: Path, make_problem) -> None:
+    make_problem().save(tmp_path / "p.json")
+    (tmp_path / "mine.py").write_text(
+        "def zero(network, inputs, loss, randomness):\n    return 0 * loss(inputs.new_zeros(4, 3))\n"
+    )
+    done = gradeval(
+        "run", "p.json", "--estimators", "mine.py:zero,st", "--draws", 40, "--out", "o", "--json", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["summary"]
+    (mine,) = (row for row in rows if row["estimator"] == "mine.py:zero" and row["layer"] == "all")
+    assert mine["relative_bias"] == pytest.approx(1)
+    refused = gradeval("run", "p.json", "--out", "o", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "o exists and is not empty" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--estimators", "pas,st"], "unknown estimator 'pas': did you mean psa"),
+        (["run", "absent.json"], "cannot read problem file absent.json"),
+        (["run", "--units", "30-30", "--stage", "0"], "2^60"),
+        (["run", "--stage", "0", "--draws", "1"], "draws must be at least 20"),
+        (["run", "--stage", "0", "--device", "abacus"], "device 'abacus' cannot be used"),
+        (["report", "nowhere"], "nowhere is not a run"),
+    ],
+)
+def test_unusable_input_is_one_line_and_exit_2(tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = gradeval(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("gradeval-run*"))
+
+
+def test_a_failing_estimator_is_exit_1_and_the_others_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "def rare(network, inputs, loss, randomness):\n"
+        "    f = loss(inputs.new_zeros(len(inputs), 2))\n"
+        "    return torch.where(randomness.uniform((1,)) < 0.02, torch.log(f - f), f)\n"
+    )
+    done = gradeval(
+        "run", "--units", "2", "--stage", 0, "--draws", 1000, "--estimators", "mine.py:rare,st", cwd=tmp_path
+    )
+    assert done.returncode == 1, done.stderr
+    assert "NaN or infinite gradients" in done.stderr
+    assert (tmp_path / "gradeval-run-1" / "report.html").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_keeps_what_had_finished(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from gradeval.cli import main; main()", "run", "--units", "2", "--stage", "0"]
+    command += ["--draws", "10000000", "--estimators", "tanh,st", "--out", "kept"]
+    environment = ENVIRONMENT | {"GRADEVAL_CACHE": str(tmp_path / "cache")}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert "tanh" in line, line
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(timeout=120) == 130
+    assert "interrupted; kept: tanh" in rest
+    assert (tmp_path / "kept" / "report.html").exists()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_help_and_list_do_not_load_the_heavy_libraries(tmp_path: Path) -> None:
+    for command in ("--help", "list"):
+        code = (
+            "import sys; sys.argv = ['gradeval', sys.argv[1]]\n"
+            "from gradeval.cli import main\n"
+            "try: main()\nexcept SystemExit: pass\n"
+            "heavy = {'torch', 'numpy', 'pandas', 'scipy', 'statsmodels', 'seaborn', 'matplotlib'} & set(sys.modules)\n"
+            "sys.exit(f'loaded {heavy}' if heavy else 0)"
+        )
+        done = subprocess.run([sys.executable, "-c", code, command], text=True, capture_output=True, env=ENVIRONMENT)
+        assert done.returncode == 0, done.stderr
+        assert "psa" in done.stdout or command == "--help"
+
+
+def test_the_cache_can_be_seen_and_cleared(tmp_path: Path) -> None:
+    gradeval("run", "--units", "2", "--stage", 1, "--draws", 20, "--estimators", "tanh", cwd=tmp_path)
+    shown = gradeval("cache", "--clear", cwd=tmp_path)
+    assert str(tmp_path / "cache") in shown.stdout
+    assert "removed 1 files" in shown.stdout

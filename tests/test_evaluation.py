@@ -1,0 +1,242 @@
+"""Evaluation: reproducible by seed, the same with any number of workers, honest about what it could not do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from gradeval import Evaluation, GradevalError, evaluate
+from gradeval.estimators import get_estimator
+from gradeval.evaluation import Incomplete, Sampler, count_evaluations
+from gradeval.reference import exact_moments
+
+SPECS = ["reinforce", "st", "psa", "tanh", "arm", "concrete:temperature=0.5"]
+
+
+def tables(evaluation: Evaluation, folder: Path) -> dict[str, bytes]:
+    evaluation.save(folder)
+    return {name: (folder / f"{name}.csv").read_bytes() for name in ("summary", "curves", "breakeven", "fits")}
+
+
+def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(make_problem, tmp_path: Path) -> None:
+    problem = make_problem()
+    first = tables(evaluate(problem, SPECS, draws=3500, seed=1, workers=1), tmp_path / "a")
+    assert tables(evaluate(problem, SPECS, draws=3500, seed=1, workers=2), tmp_path / "b") == first
+    assert tables(evaluate(problem, SPECS[::-1], draws=3500, seed=1, workers=3), tmp_path / "c").keys() == first.keys()
+    other = tables(evaluate(problem, SPECS, draws=3500, seed=2), tmp_path / "d")
+    assert all(other[name] != first[name] for name in first)
+
+
+def test_an_estimators_draws_do_not_depend_on_its_company(make_problem) -> None:
+    problem = make_problem()
+    together = evaluate(problem, SPECS, draws=200).moments["psa"]
+    alone = evaluate(problem, ["psa"], draws=200).moments["psa"]
+    np.testing.assert_array_equal(together.mean, alone.mean)
+
+
+def test_the_number_of_threads_of_torch_is_left_alone(make_problem) -> None:
+    before = torch.get_num_threads()
+    evaluate(make_problem(), ["st"], draws=100, workers=1)
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("name", ["reinforce", "st", "psa", "identity-st", "hard-st", "tanh"])
+def test_sampled_figures_agree_with_exact_moments(make_problem, name: str) -> None:
+    """Every parameter's mean at |z| < 5.5 (17 parameters, 6 estimators: 4e-6 false alarms), and the variance."""
+    problem = make_problem(states=(-1.0, 1.0))
+    evaluation = evaluate(problem, [name], draws=20_000, seed=3)
+    exact = exact_moments(problem, get_estimator(name))
+    moments = evaluation.moments[name]
+    size = len(exact.mean)
+    error = np.sqrt(exact.variance.clamp(min=0).numpy() / 20_000)
+    difference = np.abs(moments.mean[:size] - exact.bias.numpy())
+    assert (difference <= 5.5 * error + 1e-12).all()
+    row = evaluation.summary.set_index("layer").loc["all"]
+    # intervals widened from 95 % (1.96 standard errors) to 5.5
+    half = (row["relative_variance_high"] - row["relative_variance_low"]) / 2 * 5.5 / 1.96
+    assert row["relative_variance"] == pytest.approx(exact.relative_variance()["all"], abs=half + 1e-12)
+    assert moments.mean[-1] == pytest.approx(
+        exact.value, abs=5.5 * np.sqrt(moments.covariance[-1, -1] / 20_000) + 1e-12
+    )
+
+
+def test_the_loop_has_the_distribution_of_the_vectorised_draws(make_problem) -> None:
+    """Means of 2,000 draws each way, at |z| < 5.5 per parameter (1e-6 in all)."""
+    sampler = Sampler(make_problem(), "reinforce", get_estimator("reinforce"))
+    fast, _ = sampler.chunk(1000, "fast")
+    sampler.vectorised = False
+    slow, _ = sampler.chunk(1000, "slow")
+    error = torch.sqrt((fast.var(0) + slow.var(0)) / 1000)
+    assert ((fast.mean(0) - slow.mean(0)).abs() <= 5.5 * error + 1e-12).all()
+
+
+def looping(network, inputs, loss, randomness):
+    f = get_estimator("st")(network, inputs, loss, randomness)
+    return f * 1.0 if f.sum().item() > -1e9 else f
+
+
+def test_an_estimator_that_cannot_be_vectorised_is_looped_with_a_note(make_problem) -> None:
+    evaluation = evaluate(make_problem(), [looping], draws=40)
+    (facts,) = evaluation.manifest["estimators"].values()
+    assert not facts["vectorised"]
+    assert "not vectorised" in facts["notes"][0]
+
+
+def careless(network, inputs, loss, randomness):
+    return loss(inputs.new_zeros(4, 3) + torch.rand(4, 3, dtype=inputs.dtype))
+
+
+def test_randomness_of_ones_own_is_noted(make_problem) -> None:
+    evaluation = evaluate(make_problem(), [careless], draws=40)
+    (facts,) = evaluation.manifest["estimators"].values()
+    assert "randomness of its own" in facts["notes"][0]
+
+
+def raising(network, inputs, loss, randomness):
+    raise KeyError("lost")
+
+
+def wrong_shape(network, inputs, loss, randomness):
+    return loss(inputs.new_zeros(4, 3)).sum()
+
+
+def sometimes_nan(network, inputs, loss, randomness):
+    f = get_estimator("st")(network, inputs, loss, randomness)
+    return torch.where(randomness.uniform((4,)) < 1e-3, torch.log(f - f), f)
+
+
+def test_unusable_estimators_are_named(make_problem) -> None:
+    problem = make_problem()
+    with pytest.raises(GradevalError, match=r"raising' raised KeyError: 'lost'"):
+        evaluate(problem, [raising])
+    with pytest.raises(GradevalError, match=r"one surrogate per point, \[4\], returned \[\]"):
+        evaluate(problem, [wrong_shape])
+    with pytest.raises(GradevalError, match="draws must be at least 20, found 3"):
+        evaluate(problem, ["st"], draws=3)
+    with pytest.raises(GradevalError, match="workers must be at least 1, found 0"):
+        evaluate(problem, ["st"], workers=0)
+
+
+def test_a_failing_estimator_does_not_lose_the_others(make_problem) -> None:
+    with pytest.raises(
+        Incomplete, match=r"sometimes_nan' gave NaN or infinite gradients in \d+ of 1000 draws.*kept: st"
+    ) as caught:
+        evaluate(make_problem(), [sometimes_nan, "st"], draws=2000)
+    assert caught.value.evaluation is not None
+    assert list(caught.value.evaluation.moments) == ["st"]
+    assert len(caught.value.evaluation.manifest["failures"]) == 1
+
+
+def test_an_interrupt_keeps_what_had_finished(make_problem) -> None:
+    class Impatient:
+        finished = 0
+
+        def start(self, estimator: str, draws: int) -> None:
+            if self.finished == 2:
+                raise KeyboardInterrupt
+
+        def advance(self, draws: int) -> None:
+            pass
+
+        def finish(self, note: str) -> None:
+            self.finished += 1
+
+    with pytest.raises(Incomplete, match="interrupted; kept: st, psa") as caught:
+        evaluate(make_problem(), ["st", "psa", "arm"], draws=100, progress=Impatient())
+    assert caught.value.exit_code == 130
+
+
+def test_deterministic_estimators_have_no_variance(make_problem) -> None:
+    evaluation = evaluate(make_problem(), ["tanh"], draws=1000)
+    assert (evaluation.summary["relative_variance"] == 0).all()
+    assert (evaluation.summary["relative_bias_low"] == evaluation.summary["relative_bias_high"]).all()
+    assert evaluation.curves.groupby("layer")["relative_rmse"].nunique().max() == 1
+
+
+def test_no_figure_of_fewer_than_twenty_blocks(make_problem) -> None:
+    curves = evaluate(make_problem(), SPECS, draws=1050).curves
+    assert curves["blocks"].min() >= 20
+    assert curves["samples"].max() == 50
+
+
+def test_curves_agree_with_the_direct_figures(make_problem) -> None:
+    """RMSE²(M) = bias² + variance/M: the fit's interval, widened to 5.5 σ, holds the direct variance."""
+    fits = evaluate(make_problem(), ["reinforce", "st", "arm"], draws=20_000).fits
+    assert len(fits) == 3 * 4
+    half = (fits["wls_relative_variance_high"] - fits["wls_relative_variance"]) * 5.5 / 1.96
+    assert ((fits["wls_relative_variance"] - fits["relative_variance"]).abs() <= half).all()
+
+
+def test_verdicts(make_problem) -> None:
+    """Claims hold for REINFORCE and ARM; a scale of 1.1 with a claim is refuted."""
+
+    class Scaled:
+        unbiased = True
+
+        def __call__(self, network, inputs, loss, randomness):
+            f = get_estimator("psa")(network, inputs, loss, randomness)
+            return f.detach() + 1.1 * (f - f.detach())
+
+    summary = evaluate(make_problem((3,)), ["reinforce", "arm", "psa", "tanh", Scaled()], draws=5000).summary
+    words = {name: set(rows["verdict"]) for name, rows in summary.groupby("estimator")}
+    assert words["reinforce"] == words["arm"] == {"claim of no bias holds"}
+    assert words["psa"] == {"no bias seen"}
+    assert words["tanh"] == {"biased"}
+    (mine,) = (words[name] for name in words if "Scaled" in name)
+    assert mine == {"claim of no bias refuted"}
+
+
+def test_layers_without_gradient_are_undefined_not_wrong(make_problem) -> None:
+    problem = make_problem()
+    with torch.no_grad():
+        problem.network.head.weight.zero_()
+    summary = evaluate(problem, ["st", "psa"], draws=100).summary.set_index(["estimator", "layer"])
+    assert summary.loc[("st", "1"), "verdict"] == "undefined: the exact gradient is zero"
+    assert np.isfinite(summary.loc[("st", "head"), "relative_bias"])
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "losses"), [("reinforce", 3, 1), ("arm", 6, 4), ("psa", 5, 3), ("tanh", 3, 1)]
+)
+def test_evaluations_are_counted(make_problem, name: str, layers: int, losses: int) -> None:
+    """ARM: L(L + 1)/2 layers and L + 1 losses; PSA: L forward, L − 1 times all flips, and 1 + n losses."""
+    assert count_evaluations(make_problem((3, 4, 2)), get_estimator(name)) == (layers, losses)
+
+
+def test_save_and_load(make_problem, tmp_path: Path) -> None:
+    evaluation = evaluate(make_problem(), SPECS, draws=500)
+    evaluation.save(tmp_path / "run")
+    again = Evaluation.load(tmp_path / "run")
+    pd.testing.assert_frame_equal(again.summary, evaluation.summary)
+    pd.testing.assert_frame_equal(again.curves, evaluation.curves)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.csv")}
+    again.rewrite(tmp_path / "run")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.csv")} == before
+    with pytest.raises(GradevalError, match="exists and is not empty"):
+        evaluation.save(tmp_path / "run")
+
+
+@pytest.mark.parametrize("damage", ["manifest", "format", "moments", "curves", "absent"])
+def test_damaged_runs_are_refused(make_problem, tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "run"
+    evaluate(make_problem(), ["st"], draws=40).save(folder)
+    if damage == "manifest":
+        (folder / "manifest.json").write_text("{")
+    elif damage == "format":
+        manifest = json.loads((folder / "manifest.json").read_text()) | {"format": "gradeval-run/9"}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    elif damage == "moments":
+        content = (folder / "moments.npz").read_bytes()
+        (folder / "moments.npz").write_bytes(content[: len(content) // 2])
+    elif damage == "curves":
+        (folder / "curves.parquet").write_bytes(b"PAR1")
+    else:
+        folder = tmp_path / "nowhere"
+    with pytest.raises(GradevalError) as caught:
+        Evaluation.load(folder)
+    assert str(folder) in str(caught.value)

@@ -1,0 +1,351 @@
+"""Figures: made for every shape of run, labelled, and an estimator looks the same in all of them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.markers import CARETDOWNBASE
+
+from gradeval.analysis import figures
+
+SEVEN = ("reinforce", "arm", "concrete:temperature=0.1", "concrete:temperature=1.0", "tanh", "st", "psa")
+UNBIASED = ("reinforce", "arm", "ram", "rloo", "user:exact")
+# relative bias and relative variance of one draw, near those of the paper's 5-5-5 network after one epoch
+SIZES = {
+    "reinforce": (0.0, 76.0),
+    "arm": (0.0, 9.0),
+    "concrete:temperature=0.1": (0.09, 6.0),
+    "concrete:temperature=1.0": (0.55, 0.4),
+    "tanh": (0.8, 0.0),
+    "st": (0.14, 0.9),
+    "psa": (0.034, 0.8),
+}
+
+
+def make_run(
+    names: Iterable[str] = SEVEN,
+    layers: Iterable[str] = ("1", "2", "3", "head", "all"),
+    *,
+    undefined: Iterable[str] = (),
+    blocks: int = 20_000,
+    points: bool = True,
+    sizes: dict[str, tuple[float, float]] | None = None,
+) -> Any:
+    """A run whose tables follow from a bias and a variance per estimator and layer; `undefined` layers are NaN."""
+    names, layers = list(names), list(layers)
+    known = SIZES | (sizes or {})
+    summary: list[dict[str, Any]] = []
+    curves: list[dict[str, Any]] = []
+    fits: list[dict[str, Any]] = []
+    for (i, name), (j, layer) in itertools.product(enumerate(names), enumerate(layers)):
+        bias, variance = known.get(name, (0.0 if name in UNBIASED else 0.02 * (1 + i), 0.5 * (1 + i)))
+        bias, variance = bias * (1 + 0.3 * j), variance * (1 + 0.2 * j)
+        if layer in undefined:
+            bias = variance = float("nan")
+        error = np.sqrt(variance / blocks)
+        seen = bias > 3 * error or variance == 0
+        low, high = (bias * 0.95 if seen else 0.0), (bias * 1.05 if seen else 2 * error)
+
+        def around(column: str, value: float, share: float = 0.02) -> dict[str, float]:
+            return {column: value, f"{column}_low": value * (1 - share), f"{column}_high": value * (1 + share)}
+
+        def rmse(m: int, bias: float = bias, variance: float = variance) -> float:
+            return float(np.sqrt(bias**2 + variance / m))
+
+        def cosine(m: int, bias: float = bias, variance: float = variance) -> float:
+            return float(1 / np.sqrt(1 + bias**2 + variance / m))
+
+        fixed = variance == 0
+        summary.append(
+            {"estimator": name, "layer": layer, "draws": blocks}
+            | {"relative_bias": bias if seen else error, "relative_bias_low": low, "relative_bias_high": high}
+            | {"bias_pvalue": 0.0 if seen else 0.4 + 0 * bias, "bias_pvalue_adjusted": 0.0 if seen else 1.0 + 0 * bias}
+            | {"detectable_bias": 3 * error}
+            | around("relative_variance", variance)
+            | around("cosine", cosine(1))
+            | around("relative_rmse", rmse(1), 0.0 if fixed else 0.01)
+            | around("descent_probability", 1.0 if fixed else 0.5 + 0.5 * cosine(1), 0.0)
+            | around("scale", 1 + bias)
+            | {"seconds_per_draw": 3.4e-5 * (1 + i), "layer_evaluations": 3.0, "loss_evaluations": 1.0}
+            | {"unbiased_claim": name in UNBIASED, "deterministic": fixed}
+            | {"verdict": "no bias seen" if not seen else "biased, as it says"}
+        )
+        for m in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000):
+            if blocks // m < 20:
+                continue
+            middle, width = cosine(m), 0.0 if fixed else 0.3 / np.sqrt(m)
+            curves.append(
+                {"estimator": name, "layer": layer, "samples": m, "blocks": blocks // m}
+                | around("cosine", middle, 0.0 if fixed else 0.005)
+                | {"cosine_q15": middle - width, "cosine_q85": min(1.0, middle + width)}
+                | around("relative_rmse", rmse(m), 0.0 if fixed else 0.02)
+            )
+        fits.append(
+            {"estimator": name, "layer": layer, "relative_bias": bias, "relative_variance": variance}
+            | around("wls_relative_bias", bias, 0.1)
+            | around("wls_relative_variance", variance, 0.03)
+        )
+    pairs: list[dict[str, Any]] = []
+    everything = [row for row in summary if row["layer"] == "all"]
+    for a, b in itertools.product(everything, everything):
+        if a["unbiased_claim"] and not b["unbiased_claim"]:
+            m = max(0.0, (a["relative_variance"] - b["relative_variance"]) / b["relative_bias"] ** 2)
+            pairs.append(
+                {"unbiased": a["estimator"], "biased": b["estimator"], "layer": "all"}
+                | around("draws", m, 0.1)
+                | around("seconds", m * a["seconds_per_draw"], 0.1)
+            )
+    pair_columns = ["unbiased", "biased", "layer", "draws", "draws_low", "draws_high"]
+    pair_columns += ["seconds", "seconds_low", "seconds_high"]
+    curve_columns = ["estimator", "layer", "samples", "blocks", "cosine", "cosine_low", "cosine_high", "cosine_q15"]
+    curve_columns += ["cosine_q85", "relative_rmse", "relative_rmse_low", "relative_rmse_high"]
+    random = np.random.default_rng(0)
+    x, y = random.uniform(-np.pi / 2, np.pi / 2, 60), random.uniform(-1, 1, 60)
+    grid = np.array(list(itertools.product(np.linspace(-2, 2, 41), np.linspace(-1.3, 1.3, 31))))
+    return SimpleNamespace(
+        summary=pd.DataFrame(summary),
+        curves=pd.DataFrame(curves, columns=curve_columns),
+        breakeven=pd.DataFrame(pairs, columns=pair_columns),
+        fits=pd.DataFrame(fits),
+        points=pd.DataFrame({"x": x, "y": y, "target": np.where(y > 0, 1, -1)}) if points else None,
+        prediction=pd.DataFrame({"x": grid[:, 0], "y": grid[:, 1], "prediction": 1 / (1 + np.exp(-3 * grid[:, 1]))})
+        if points
+        else None,
+        manifest={
+            "format": "gradeval-run/1",
+            "created": "2025-01-01T12:00:00+00:00",
+            "arguments": {"problem": "expclass", "units": "5-5-5", "draws": blocks},
+            "seed": 7,
+            "draws": blocks,
+            "versions": {"gradeval": "0.1.0", "torch": "2.9.0"},
+            "device": "cpu",
+            "dtype": "float64",
+            "problem": {
+                "name": "expclass",
+                "description": "2-D classification, 5-5-5 network",
+                "fingerprint": "0123456789abcdef",
+                "points": 200,
+                "widths": [2, 5, 5, 5, 1],
+                "noise": "logistic",
+                "states": [0, 1],
+                "loss": "logistic",
+                "parameters": 81,
+                "exact_value": 0.7209702952557941,
+                "gradient_norms": {layer: 0.0 if layer in undefined else 0.0123 for layer in layers},
+            },
+            "estimators": {
+                name: {
+                    "source": "Author, Venue 2020, arXiv:0000.00000",
+                    "unbiased_claim": name in UNBIASED,
+                    "deterministic": known.get(name, (0, 1))[1] == 0,
+                    "vectorised": True,
+                    "notes": [],
+                }
+                for name in names
+            },
+            "timings": dict.fromkeys(names, 1.25),
+        },
+    )
+
+
+MANY = [*list(figures.KNOWN)[:12], *(f"user:estimator_{i}" for i in range(13))]
+HOSTILE = ["_private:$x_{", "<script>alert(1)</script>", "模块:估计\n", "a" * 300]
+SHAPES: dict[str, dict[str, Any]] = {
+    "the paper's": {},
+    "one estimator": {"names": ["st"]},
+    "one layer": {"layers": ["all"]},
+    "one of each": {"names": ["reinforce"], "layers": ["all"]},
+    "a layer without gradient": {"undefined": ["2"]},
+    "no gradient at all": {"undefined": ["1", "2", "3", "head", "all"]},
+    "deterministic only": {"names": ["tanh"]},
+    "exactly unbiased and deterministic": {"names": ["user:exact"], "sizes": {"user:exact": (0.0, 0.0)}},
+    "unbiased only": {"names": ["reinforce", "arm"]},
+    "few draws": {"layers": ["1", "all"], "blocks": 20},
+    "25 estimators": {"names": MANY, "layers": ["1", "all"]},
+    "12 layers": {"names": ["st", "arm"], "layers": [*map(str, range(1, 11)), "head", "all"]},
+    "hostile names": {"names": HOSTILE, "layers": ["1", "all"]},
+    "not in the plane": {"names": ["st"], "layers": ["all"], "points": False},
+}
+
+
+def draw(run: Any) -> dict[str, Figure]:
+    drawn = {name: function(run) for name, (function, _) in figures.FIGURES.items()}
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def labels(figure: Figure) -> set[str]:
+    texts = [axis.get_label_text() for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)]
+    return {text for text in [*texts, figure.get_supxlabel(), figure.get_supylabel()] if text}
+
+
+def legend(figure: Figure) -> dict[str, tuple[str, Any]]:
+    """Colour and marker by the legend's words."""
+    entries = {}
+    for box in figure.legends:
+        for text, handle in zip(box.get_texts(), box.legend_handles, strict=True):
+            entries[text.get_text()] = (to_hex(handle.get_color()), handle.get_marker())
+    return entries
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_figure_is_drawn_for_every_shape_of_run(shape: str) -> None:
+    before = dict(matplotlib.rcParams)
+    drawn = draw(make_run(**SHAPES[shape]))
+    assert {"bias-variance", "heat-map"} <= set(drawn)
+    for figure in drawn.values():
+        assert figures.render(figure, "svg")
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_figures_without_anything_to_show_are_left_out() -> None:
+    assert set(draw(make_run())) == set(figures.FIGURES)
+    assert "data" not in draw(make_run(points=False))
+    assert "break-even" not in draw(make_run(["reinforce", "arm"]))
+    assert not {"rmse", "cosine"} & set(draw(make_run(blocks=10)))
+
+
+def test_axes_are_labelled() -> None:
+    for name, figure in draw(make_run()).items():
+        assert len(labels(figure)) >= (1 if name == "heat-map" else 2), name
+    titles = [ax.get_title() for ax in draw(make_run())["rmse"].axes]
+    assert titles == ["layer 1", "layer 2", "layer 3", "head", "all layers"]
+
+
+def test_legend_names_the_estimators_that_are_plotted() -> None:
+    drawn = draw(make_run())
+    for name in ("bias-variance", "rmse", "cosine"):
+        assert list(legend(drawn[name])) == list(SEVEN)
+    assert list(legend(drawn["break-even"])) == ["reinforce", "arm"]
+    rows = make_run()
+    rows.curves = rows.curves[rows.curves["estimator"] != "arm"]
+    assert "arm" not in legend(draw(rows)["rmse"])
+
+
+def test_names_are_shown_as_they_are_and_never_read_as_mathematics() -> None:
+    shown = list(legend(draw(make_run(HOSTILE, ["all"]))["rmse"]))
+    assert shown[:2] == HOSTILE[:2]
+    assert shown[2] == "??:???"
+    assert len(shown[3]) < 40
+
+
+def test_an_estimator_looks_the_same_in_all_figures_and_in_any_company() -> None:
+    names = [*SEVEN, "user:one", "user:two", "rloo:samples=4"]
+    looks = [legend(figure) for key, figure in draw(make_run(names)).items() if key != "data"]
+    alone = [legend(draw(make_run([name]))["rmse"]) for name in names]
+    for look in (*looks, *alone):
+        for name, style in look.items():
+            assert style == looks[0][name]
+    assert figures.styles(reversed(names)) == figures.styles(names)
+    assert figures.styles(["rloo:samples=4"])["rloo:samples=4"].colour == figures.KNOWN["rloo"].colour
+
+
+def test_no_two_estimators_look_alike() -> None:
+    chosen = figures.styles([*figures.KNOWN, *(f"user:{i}" for i in range(60)), *(f"st:x={i}" for i in range(10))])
+    assert len(set(chosen.values())) == len(chosen) == 96
+    assert len(figures.styles(f"user:{i}" for i in range(150))) == 150  # more than there are: reused, not refused
+
+
+def test_curves_and_bands_hold_the_numbers_of_the_table() -> None:
+    run = make_run(["st"], ["all"])
+    (ax,) = draw(run)["rmse"].axes
+    (line,) = ax.lines
+    np.testing.assert_array_equal(line.get_xdata(), run.curves["samples"])
+    np.testing.assert_array_equal(line.get_ydata(), run.curves["relative_rmse"])
+    (band,) = ax.collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert heights.min() == run.curves["relative_rmse_low"].min()
+    assert heights.max() == run.curves["relative_rmse_high"].max()
+
+
+@pytest.mark.parametrize(("name", "height", "arrow"), [("st", "relative_bias", 0), ("arm", "relative_bias_high", 1)])
+def test_a_bias_that_was_not_seen_is_shown_by_its_upper_end(name: str, height: str, arrow: int) -> None:
+    run = make_run([name], ["all"])
+    (ax,) = draw(run)["bias-variance"].axes
+    (bars,) = ax.containers
+    (row,) = run.summary.to_dict("records")
+    assert bars[0].get_xdata()[0] == math.sqrt(row["relative_variance"])
+    assert bars[0].get_ydata()[0] == pytest.approx(row[height])
+    assert len([cap for cap in bars[1] if cap.get_marker() == CARETDOWNBASE]) == arrow
+
+
+def test_no_variance_is_shown_on_the_left_edge() -> None:
+    (ax,) = draw(make_run(["tanh"], ["all"]))["bias-variance"].axes
+    (bars,) = ax.containers
+    assert bars[0].get_xdata()[0] == ax.get_xlim()[0]
+
+
+def test_break_even_keeps_to_its_axes() -> None:
+    run = make_run(layers=["all"])
+    run.breakeven.loc[0, ["draws", "draws_low"]] = 0.0
+    run.breakeven.loc[1, ["draws", "draws_high"]] = math.inf
+    run.breakeven[["seconds", "seconds_low", "seconds_high"]] = math.nan
+    figure = draw(run)["break-even"]
+    draws, seconds = figure.axes
+    points = [line.get_xdata()[0] for line in draws.lines if line.get_marker() != "None"]
+    assert (min(points), max(points)) == draws.get_xlim()
+    assert len(points) == len(run.breakeven)
+    assert [text.get_text() for text in seconds.texts] == ["no finite value"]
+
+
+def test_heat_map_tells_a_bias_that_was_not_seen_from_one_that_was() -> None:
+    bias, _ = draw(make_run(["arm", "st"], ["1", "all"], undefined=["1"]))["heat-map"].axes
+    assert [text.get_text() for text in bias.texts] == ["–", "<0.046", "–", "0.18"]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(0.0344, "0.034"), (0.0, "0"), (1.0, "1.0"), (0.996, "1.00"), (87.4, "87"), (2.3e-5, "2e-5"), (math.nan, "–")],
+)
+def test_numbers_in_cells(value: float, words: str) -> None:
+    assert figures._short(value) == words
+
+
+def test_files_are_whole_and_the_same_each_time(tmp_path: Path) -> None:
+    run = make_run(["reinforce", "st"], ["all"])
+    first, second = figures.save_all(run, tmp_path / "a"), figures.save_all(run, tmp_path / "b")
+    assert {path.name for path in first} == {
+        f"{name}.{extension}" for name in figures.FIGURES for extension in ("svg", "png", "pdf")
+    }
+    for one, two in zip(first, second, strict=True):
+        assert one.read_bytes() == two.read_bytes(), one.name
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {path.name for path in first}  # nothing left beside
+
+
+def test_a_figure_that_a_run_lacks_does_not_survive_from_an_earlier_one(tmp_path: Path) -> None:
+    figures.save_all(make_run(["st"], ["all"]), tmp_path)
+    figures.save_all(make_run(["st"], ["all"], points=False), tmp_path)
+    assert not list(tmp_path.glob("data.*"))
+    assert list(tmp_path.glob("rmse.*"))
+
+
+def test_a_failing_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "figure.svg"
+    figures.write_atomically(target, b"old")
+
+    def full(path: Path, content: bytes) -> int:
+        path.touch()
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="no space"):
+        figures.write_atomically(target, b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["figure.svg"]
+    assert target.read_bytes() == b"old"
+
+
+def test_the_reader_s_settings_do_not_change_a_figure() -> None:
+    run = make_run(["st"], ["all"])
+    usual = figures.render(draw(run)["rmse"], "svg")
+    with matplotlib.rc_context({"font.size": 20, "lines.linewidth": 5, "axes.grid": True, "text.color": "red"}):
+        assert figures.render(draw(run)["rmse"], "svg") == usual

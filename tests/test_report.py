@@ -1,0 +1,326 @@
+"""The report: right numbers in words, nothing of a stranger's text gets loose, and it works in a real browser."""
+
+from __future__ import annotations
+
+import math
+import re
+import runpy
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gradeval.analysis import figures, report
+
+make_run = runpy.run_path(str(Path(__file__).with_name("test_figures.py")))["make_run"]
+CHROMIUM = Path("/usr/bin/chromium")
+HOSTILE = "evil\"'><script>alert(1)</script><img src=http://example.org/x onerror=alert(2)>:{{ 7*7 }}"
+
+
+class Elements(HTMLParser):
+    """All tags with their attributes, and the text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def page(run: Any, drawn: list[dict[str, str]] | None = None) -> str:
+    """The report without its figures, which take most of the time."""
+    return report.page(run, drawn or [])
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report.build(make_run(), tmp_path_factory.mktemp("run"))
+
+
+# --- what it says -------------------------------------------------------------------------------------------------
+
+
+def test_opens_with_the_answer() -> None:
+    text = Elements(page(make_run())).text
+    claim = "The claim to be unbiased holds for reinforce and arm (a relative bias of 0.248 would have been seen"
+    assert text.index(claim) < text.index("Ranking") < text.index("Break-even") < text.index("Method")
+    assert "From a single draw, psa is the most accurate (relative RMSE 1.202, 95% interval [1.190, 1.214])." in text
+    later = "From the mean of 1,000 draws, psa is the most accurate .*; arm overtakes it at about 2,600 draws"
+    assert re.search(later, text)
+
+
+def test_answer_names_a_claim_that_fails_and_where() -> None:
+    run = make_run()
+    wrong = (run.summary["estimator"] == "arm") & run.summary["layer"].isin(["2", "all"])
+    run.summary.loc[wrong, "bias_pvalue_adjusted"] = 0.009
+    first = report.answer(run)[0]
+    assert first.startswith("The claim to be unbiased holds for reinforce (")
+    assert first.endswith("; the claim to be unbiased fails for arm (layer 2 and all layers).")
+    run.summary.loc[wrong, "bias_pvalue_adjusted"] = 0.011
+    assert "holds for reinforce and arm" in report.answer(run)[0]
+
+
+@pytest.mark.parametrize(
+    ("shape", "sentence"),
+    [
+        ({"names": ["st", "psa"]}, "No estimator of this run claims to be unbiased."),
+        ({"names": ["arm"], "undefined": ["1", "all"], "layers": ["1", "all"]}, "could not be tested for arm."),
+        ({"names": ["st"]}, "From a single draw, st, the only estimator of this run, has relative RMSE"),
+        ({"names": ["st", "psa"]}, "psa is the most accurate (relative RMSE 1.202, 95% interval [1.190, 1.214])."),
+    ],
+)
+def test_answer_for_other_runs(shape: dict[str, Any], sentence: str) -> None:
+    assert sentence in " ".join(report.answer(make_run(**shape)))
+
+
+def test_answer_says_when_the_best_cannot_be_told_from_the_next() -> None:
+    run = make_run(["st", "psa"], ["all"])
+    run.summary["relative_rmse_low"] -= 0.2
+    assert "; st cannot be told from it." in report.answer(run)[1]
+
+
+def test_answer_names_estimators_that_failed() -> None:
+    run = make_run(["st"])
+    run.manifest["failures"] = {"mine:broken": "NaN in its gradient"}
+    assert report.answer(run)[-1] == "Not evaluated: mine:broken (NaN in its gradient)."
+
+
+def test_ranking_is_by_error_of_one_draw_with_undefined_last() -> None:
+    run = make_run()
+    run.summary.loc[run.summary["estimator"] == "psa", "relative_rmse"] = math.nan
+    groups = report._ranking(run.summary)
+    assert [group["title"] for group in groups] == ["all layers", "layer 1", "layer 2", "layer 3", "head"]
+    assert [row["name"] for row in groups[0]["rows"]][::6] == ["st", "psa"]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"names": ["tanh"]},
+        {"names": ["st"], "layers": ["all"]},
+        {"undefined": ["1", "2", "3", "head", "all"]},
+        {"blocks": 10},
+        {"points": False},
+        {"names": ["user:exact"], "sizes": {"user:exact": (0.0, 0.0)}},
+        {"names": [f"user:{i}" for i in range(25)]},
+    ],
+)
+def test_every_shape_of_run_has_a_report(shape: dict[str, Any]) -> None:
+    run = make_run(**shape)
+    run.fits = run.fits.iloc[:0]
+    text = Elements(page(run)).text
+    assert "nan" not in text.lower().split()
+    assert all(name in text for name in run.manifest["estimators"])
+
+
+def test_break_even_in_words() -> None:
+    run = make_run(["arm", "st"], ["all"])
+    run.breakeven.loc[0, ["draws_low", "draws", "draws_high"]] = [0.0, 0.0, math.inf]
+    (pair,) = report._pairs(run.breakeven)
+    assert (pair["draws"]["text"], pair["draws"]["interval"]) == ("the start", "[the start, never]")
+
+
+def test_fitted_variance_that_disagrees_is_counted() -> None:
+    run = make_run(["arm", "st"], ["all"])
+    assert "holds the direct figure in 2 of 2 cases" in Elements(page(run)).text
+    run.fits.loc[0, "relative_variance"] *= 1.5
+    assert "holds the direct figure in 1 of 2 cases" in Elements(page(run)).text
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "text", "interval"),
+    [
+        (8.7121, 8.687, 8.737, "8.712", "[8.687, 8.737]"),
+        (0.0342, 0.0331, 0.0353, "0.0342", "[0.0331, 0.0353]"),
+        (0.083, 0.0, 0.17, "0.083", "[0, 0.17]"),
+        (0.32384, 0.32384, 0.32384, "0.324", ""),
+        (0.0, 0.0, 0.0123, "0", "[0, 0.0123]"),
+        (123456.0, 120000.0, 126000.0, "123,456", "[120,000, 126,000]"),
+        (math.nan, math.nan, math.nan, "–", ""),
+        (0.5, math.nan, math.nan, "0.500", ""),
+    ],
+)
+def test_numbers_have_the_digits_that_their_interval_supports(
+    value: float, low: float, high: float, text: str, interval: str
+) -> None:
+    found = report.interval({"x": value, "x_low": low, "x_high": high}, "x")
+    assert (found["text"], found["interval"]) == (text, interval)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3.4e-5, "34.0 µs"), (0.0012, "1.20 ms"), (75.0, "75.0 s"), (2e-8, "20.0 ns"), (0.0, "0 ns"), (math.nan, "–")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert report.duration(seconds) == text
+
+
+# --- what it must not do ------------------------------------------------------------------------------------------
+
+
+def test_names_from_strangers_stay_text() -> None:
+    run = make_run([HOSTILE, "arm"])
+    facts = run.manifest["estimators"][HOSTILE]
+    facts |= {"source": "</td><script>alert(3)</script>", "notes": ["<b onclick=alert(4)>"]}
+    run.manifest["problem"]["description"] = "<iframe src=https://example.org>"
+    found = Elements(page(run))
+    honest = Elements(page(make_run(["st", "arm"])))
+    assert {tag for tag, _ in found.tags} == {tag for tag, _ in honest.tags}
+    assert not [name for _, attributes in found.tags for name in attributes if name.startswith("on")]
+    assert found.text.count(HOSTILE) >= 3
+    assert "</td><script>alert(3)</script>" in found.text
+
+
+def test_is_one_self_contained_file(built: Path) -> None:
+    assert {path.name for path in built.parent.iterdir()} == {"figures", "report.html"}
+    found = Elements(built.read_text(encoding="utf-8"))
+    sources = [attributes[key] for _, attributes in found.tags for key in ("src", "href") if key in attributes]
+    assert len(sources) == len(figures.FIGURES) + 1
+    assert all(source and source.startswith("data:") for source in sources)
+    assert not [tag for tag, _ in found.tags if tag in ("iframe", "object", "embed")]
+    assert "url(" not in built.read_text(encoding="utf-8")
+    assert "default-src 'none'" in built.read_text(encoding="utf-8")
+
+
+# --- in a browser -------------------------------------------------------------------------------------------------
+
+
+class Browser:
+    """Chromium showing the report, with everything that it complained about or asked for."""
+
+    def __init__(self, chromium: Any, path: Path) -> None:
+        self.chromium, self.path = chromium, path
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+
+    def open(self, width: int = 1200, scheme: str = "light") -> Any:
+        page = self.chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        page.on("console", lambda message: self.complaints.append(message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("dialog", self._refuse)
+        page.goto(self.path.as_uri())
+        return page
+
+    def _refuse(self, dialog: Any) -> None:
+        self.complaints.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser: {CHROMIUM} is missing")
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    arguments += ["--disable-sync", "--no-first-run"]
+    with playwright.sync_playwright() as program:
+        browser = program.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def browser(chromium: Any, built: Path) -> Iterator[Browser]:
+    """The built report; afterwards: no complaint, and no request but for the file itself and what it holds."""
+    browser = Browser(chromium, built)
+    yield browser
+    for context in chromium.contexts:
+        context.close()
+    assert browser.complaints == []
+    assert [url for url in browser.requests if not url.startswith("data:")] == [built.as_uri()]
+
+
+def names(page: Any) -> list[str]:
+    found = page.locator("#ranking-table tbody:visible th[scope=row]").all_inner_texts()
+    return [str(name) for name in found]
+
+
+def test_browser_shows_figures_and_one_layer(browser: Browser) -> None:
+    page = browser.open()
+    widths = page.evaluate("[...document.images].map(image => image.naturalWidth)")
+    assert len(widths) == len(figures.FIGURES)
+    assert min(widths) > 100
+    assert names(page)[0] == "psa"
+    page.select_option("#layer", "1")
+    assert len(names(page)) == 7
+    assert names(page)[0] == "tanh"
+
+
+def test_browser_sorts_by_number_and_by_name(browser: Browser) -> None:
+    page = browser.open()
+    header = page.locator("#ranking-table th", has=page.get_by_role("button", name="Variance"))
+    header.locator("button").click()
+    assert header.get_attribute("aria-sort") == "ascending"
+    assert names(page)[0] == "tanh"
+    assert names(page)[-1] == "reinforce"
+    header.locator("button").focus()
+    page.keyboard.press("Enter")
+    assert header.get_attribute("aria-sort") == "descending"
+    assert names(page)[0] == "reinforce"
+    page.get_by_role("button", name="Estimator").first.click()
+    assert names(page) == sorted(names(page))
+    assert header.get_attribute("aria-sort") is None
+
+
+def test_browser_sorts_what_is_undefined_last_either_way(browser: Browser) -> None:
+    page = browser.open()
+    page.evaluate("document.querySelector('#ranking-table tbody tr:nth-child(4) td:nth-child(3)').dataset.value = ''")
+    emptied = names(page)[2]
+    for _ in range(2):
+        page.get_by_role("button", name="RMSE, 1 draw").click()
+        assert names(page)[-1] == emptied
+
+
+def test_browser_at_400_pixels_scrolls_tables_and_not_the_page(browser: Browser) -> None:
+    page = browser.open(width=400)
+    page.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= 400
+    box = page.locator("div.scroll").first
+    assert box.evaluate("box => box.scrollWidth > box.clientWidth")
+    assert box.evaluate("box => getComputedStyle(box).overflowX") == "auto"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_browser_follows_the_colour_scheme_with_enough_contrast(browser: Browser, scheme: str) -> None:
+    page = browser.open(scheme=scheme)
+
+    def luminance(colour: str) -> float:
+        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    def colour(selector: str, key: str) -> float:
+        return luminance(page.locator(selector).first.evaluate(f"element => getComputedStyle(element).{key}"))
+
+    paper = colour("body", "backgroundColor")
+    assert (paper < 0.05) == (scheme == "dark")
+    for selector in ("body", ".soft", ".good", "summary", "thead button", "figcaption"):
+        ink = colour(selector, "color")
+        assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) >= 4.5, selector  # WCAG AA
+
+
+def test_browser_runs_no_stranger_s_script(chromium: Any, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(page(make_run([HOSTILE, "arm"])), encoding="utf-8")
+    hostile = Browser(chromium, path)
+    opened = hostile.open()
+    opened.wait_for_timeout(200)
+    assert hostile.complaints == []
+    assert [url for url in hostile.requests if not url.startswith("data:")] == [path.as_uri()]
+
+
+def test_browser_without_scripts_shows_every_layer(chromium: Any, built: Path) -> None:
+    context = chromium.new_context(java_script_enabled=False)
+    opened = context.new_page()
+    opened.goto(built.as_uri())
+    assert opened.locator("#ranking-table th[scope=rowgroup]:visible").count() == 5
+    context.close()

@@ -1,0 +1,136 @@
+"""Intervals and tests against statsmodels, closed forms, and their coverage over replicate runs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.multivariate import test_mvmean as hotelling
+
+from gradeval.analysis import statistics
+from gradeval.analysis.statistics import bias_interval, bias_test, positive_mean_interval, quadratic_form_cdf
+
+
+def population(p: int, seed: int) -> tuple[np.ndarray, np.random.Generator]:
+    random = np.random.default_rng(seed)
+    mix = random.normal(size=(p, p)) @ np.diag(np.linspace(0.1, 2, p))
+    return mix, random
+
+
+def sample(mix: np.ndarray, bias: np.ndarray, n: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    draws = bias + random.normal(size=(n, len(bias))) @ mix.T
+    return draws.mean(0), np.cov(draws.T)
+
+
+def test_hotelling_equals_statsmodels() -> None:
+    mix, random = population(4, 0)
+    draws = 0.1 + random.normal(size=(200, 4)) @ mix.T
+    ours = bias_test(draws.mean(0), np.cov(draws.T), 200, 1.0, 1)
+    assert ours.pvalue == pytest.approx(hotelling(draws).pvalue, rel=1e-10)
+
+
+def test_few_draws_fall_back_to_coordinates_with_holm() -> None:
+    mix, random = population(30, 0)
+    draws = random.normal(size=(100, 30)) @ mix.T
+    smallest = stats.ttest_1samp(draws, 0).pvalue.min()
+    ours = bias_test(draws.mean(0), np.cov(draws.T), 100, 1.0, 1)
+    assert ours.pvalue == pytest.approx(min(1, 30 * smallest), rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [60, 4000])
+def test_bias_test_has_its_level(n: int) -> None:
+    """1000 unbiased replicates: p < 0.05 in at most the 1e-6 quantile of Binomial(1000, 0.05)."""
+    mix, random = population(6, 1)
+    found = sum(bias_test(*sample(mix, np.zeros(6), n, random), n, 1.0, 1).pvalue < 0.05 for _ in range(1000))
+    assert found <= stats.binom.isf(1e-6, 1000, 0.05)
+    assert found >= stats.binom.ppf(1e-6, 1000, 0.04)
+
+
+def test_detectable_bias_is_detected() -> None:
+    """A bias of the stated size in the worst direction is found in 95 % of runs (binomial at 1e-6)."""
+    mix, random = population(5, 2)
+    covariance = mix @ mix.T
+    _, vectors = np.linalg.eigh(covariance)
+    size = bias_test(np.zeros(5), covariance, 1000, 1.0, 10).detectable
+    found = sum(
+        bias_test(*sample(mix, size * vectors[:, -1], 1000, random), 1000, 1.0, 10).pvalue
+        < statistics.FAMILY_ALPHA / 10
+        for _ in range(400)
+    )
+    assert found >= stats.binom.ppf(1e-6, 400, 0.95)
+    assert found <= stats.binom.isf(1e-6, 400, 0.95)
+
+
+def test_directions_without_variance_are_decided_by_rounding() -> None:
+    covariance = np.diag([1.0, 0.0, 2.0])
+    assert bias_test(np.array([0.0, 1e-9, 0.0]), covariance, 1000, 1.0, 1).pvalue == pytest.approx(1)
+    assert bias_test(np.array([0.0, 1e-3, 0.0]), covariance, 1000, 1.0, 1).pvalue == 0
+    assert bias_test(np.array([1e-3, 0.0]), np.zeros((2, 2)), 1000, 1.0, 1).pvalue == 0
+    assert bias_test(np.zeros(2), np.zeros((2, 2)), 1000, 1.0, 1).pvalue == 1
+    # the same in a direction that is no axis: draws on a line, bias off it
+    line = np.ones((2, 2))
+    assert bias_test(np.array([1e-3, -1e-3]), line, 1000, 1.0, 1).pvalue == 0
+
+
+@pytest.mark.parametrize("spread", [0.0, 3.0], ids=["round", "long"])
+@pytest.mark.parametrize("size", [0.0, 1.0, 20.0])
+def test_bias_interval_covers(size: float, spread: float) -> None:
+    """300 replicates of n = 200 draws at biases of 0, 1 and 20 standard errors of b̂: at least 95 % within
+    binomial error at 1e-4, and not idle: at a large bias at most 98 %."""
+    random = np.random.default_rng(3)
+    mix = np.diag(np.geomspace(1, 10**-spread, 6))
+    direction = random.normal(size=6)
+    direction /= np.linalg.norm(direction)
+    truth = size * math.sqrt(np.trace(mix @ mix.T) / 200)
+    covered = 0
+    for _ in range(300):
+        interval = bias_interval(*sample(mix, truth * direction, 200, random), 200)
+        covered += interval.low <= truth <= interval.high
+    assert covered >= stats.binom.ppf(1e-4, 300, 0.95)
+    if size == 20:
+        assert covered <= stats.binom.isf(1e-4, 300, 0.98)
+
+
+def test_quadratic_forms_equal_chi_square_and_simulation() -> None:
+    """In the tails, where intervals read it (in the middle it is off by up to 0.015).
+
+    χ²₅ exactly, to 3 % of the tail; non-central by 400,000 draws, to 5 % of the tail and 4.9 standard errors (1e-6).
+    """
+    for tail in (0.001, 0.025, 0.975, 0.999):
+        found = quadratic_form_cdf(stats.chi2.ppf(tail, 5), np.ones(5), np.zeros(5))
+        assert found == pytest.approx(tail, abs=0.03 * min(tail, 1 - tail))
+    variances, means = np.array([1.0, 0.4, 0.1]), np.array([0.3, 0.5, 1.0])
+    draws = means + np.random.default_rng(6).normal(size=(400_000, 3)) * np.sqrt(variances)
+    squares = (draws**2).sum(1)
+    for tail in (0.01, 0.025, 0.975, 0.99):
+        error = 4.9 * math.sqrt(tail * (1 - tail) / len(squares))
+        found = quadratic_form_cdf(float(np.quantile(squares, tail)), variances, means)
+        assert found == pytest.approx(tail, abs=0.05 * min(tail, 1 - tail) + error)
+
+
+def test_the_sign_of_the_bias_correction() -> None:
+    """Estimates of no bias are 0 about half the time when tr Σ/n is subtracted, never when it is added."""
+    mix, random = population(8, 4)
+    estimates = [bias_interval(*sample(mix, np.zeros(8), 100, random), 100).estimate for _ in range(200)]
+    noise = math.sqrt(np.trace(mix @ mix.T) / 100)
+    assert np.mean(np.array(estimates) == 0) > 0.4
+    assert np.mean(np.square(estimates)) < 0.5 * noise**2
+
+
+def test_deterministic_estimators_have_no_interval() -> None:
+    interval = bias_interval(np.array([3.0, 4.0]), np.zeros((2, 2)), 100)
+    assert (interval.estimate, interval.low, interval.high) == (5, 5, 5)
+    assert positive_mean_interval(2.0, 0.0, 100).low == 2
+
+
+def test_intervals_of_positive_means_cover() -> None:
+    """Mean of χ²₃ draws, n = 400, 2000 replicates: 95 % to one point of approximation and binomial error at 1e-4."""
+    random = np.random.default_rng(5)
+    draws = random.chisquare(3, size=(2000, 400))
+    covered = 0
+    for row in draws:
+        interval = positive_mean_interval(row.mean(), row.std(ddof=1) / 20, 400)
+        covered += interval.low <= 3 <= interval.high
+    assert stats.binom.ppf(1e-4, 2000, 0.94) <= covered <= stats.binom.isf(1e-4, 2000, 0.96)
