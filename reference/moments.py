@@ -89,7 +89,7 @@ def exact_moments(
     *,
     samples: int = 64,
     seed: int = 0,
-    memory: int = 2**28,
+    memory: int = 2**25,
 ) -> ExactMoments:
     """Exact mean and covariance of one draw of ``estimator``.
 
@@ -100,7 +100,7 @@ def exact_moments(
         estimator: any surrogate that can be vectorised.
         samples: draws of the further chance in each joint state.
         seed: of those.
-        memory: bytes that a chunk of states may take, about.
+        memory: bytes that a chunk of states may take, about; small enough to stay in the cache is fastest.
 
     Raises:
         GradevalError: the estimator takes more than 2^18 joint states per point.
@@ -125,11 +125,13 @@ def exact_moments(
     def one(bits: Tensor, x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
         states = EnumeratedStates(bits, random, dtype)
 
-        def value(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-            surrogate_value = functional_call(surrogate, parameters, (x, y, states))
-            return surrogate_value, torch.as_tensor(states.weight, dtype=dtype, device=device).detach()
+        def scaled(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+            # √P times the surrogate: its gradients' plain products are the weighted second moments
+            value = functional_call(surrogate, parameters, (x, y, states))
+            weight = torch.as_tensor(states.weight, dtype=dtype, device=device).detach()
+            return torch.where(weight > 0, value, 0.0) * weight.sqrt(), weight
 
-        result: Any = grad_and_value(value, has_aux=True)(parameters)
+        result: Any = grad_and_value(scaled, has_aux=True)(parameters)
         return result[0], result[1]
 
     over_points = vmap(one, in_dims=(None, 0, 0), randomness="different")
@@ -148,16 +150,16 @@ def exact_moments(
             bits = binary_digits(part, 0, count.taken).to(dtype)
             gradients, (values, weights) = over_states(bits, problem.inputs, problem.targets)
             g = torch.cat([v.reshape(len(part), points, -1) for v in gradients.values()], -1)
-            weights = (weights / samples).expand(len(part), points)[..., None]
-            g = torch.where(weights > 0, g, 0.0)  # impossible states may have infinite scores
-            values = torch.where(weights[..., 0] > 0, values, 0.0)
-            mean += (weights * g).sum(0)
-            value += (weights[..., 0] * values).sum() / points
-            scaled = (weights.sqrt() * g).reshape(-1, size)
-            second += scaled.T @ scaled
+            roots = weights.expand(len(part), points).sqrt()
+            if not bool((roots > 0).all()):
+                g = torch.where(roots[..., None] > 0, g, 0.0)  # impossible states may have infinite scores
+            mean += torch.bmm(roots.T[:, None, :], g.transpose(0, 1)).squeeze(1) / samples
+            value += (roots * values).sum() / (points * samples)
+            second += g.reshape(-1, size).T @ g.reshape(-1, size) / samples
             if samples > 1:
+                # √P g has P times the variance of g within a joint state
                 spread = g.reshape(-1, samples, points, size).var(1)
-                within += (weights.reshape(-1, samples, points, 1).sum(1) ** 2 * spread / samples).sum(0)
+                within += (roots.reshape(-1, samples, points)[:, 0, :, None] ** 2 * spread / samples).sum(0)
     covariance = (second - mean.T @ mean) / points**2
     exact = exact_gradient(problem)
     error = within.sum(0).sqrt() / points
