@@ -11,7 +11,7 @@ import torch
 
 from gradeval.errors import GradevalError
 from gradeval.problem import Problem
-from gradeval.reference.layerwise import CHUNK_BYTES, distinct_targets
+from gradeval.reference.layerwise import CHUNK_BYTES, GROUPED_POINTS, distinct_targets
 
 # Measured on one core of a server of 2021: multiply–adds of a matrix product, operations on single numbers, a second.
 PRODUCT_RATE = 1e10
@@ -48,8 +48,10 @@ def costs(
     """The cost of every method for layers of these widths, ``targets`` of the ``points`` targets being distinct."""
     pairs = list(itertools.pairwise(widths))
     calls = LAYER_SECONDS * len(widths)
-    # Three products of targets × 2^(nₖ₋₁+nₖ) for every pair of layers, and of points × 2^n₁ for the first.
-    products = 3 * (targets * sum(2 ** (a + b) for a, b in pairs) + points * 2 ** widths[0])
+    # Three products of targets × 2^(nₖ₋₁+nₖ) for every pair of layers, and of points × 2^n₁ for the first, where
+    # small groups of equal targets share a product.
+    shared_by = min(targets, max(1, GROUPED_POINTS * targets // points))
+    products = 3 * (targets * sum(2 ** (a + b) for a, b in pairs) + points * shared_by * 2 ** widths[0])
     # Digits, states and probabilities of every layer, with their gradients; the chunks in work.
     shared = itemsize * (6 * sum(2**n * n for n in widths) + 8 * points * widths[0]) + 8 * CHUNK_BYTES
     # The tables with their gradients, and the slopes (units × rows).
@@ -138,7 +140,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.3g} seconds"
 
 
-def _size(size: float) -> str:
+def _size(size: int) -> str:
     for unit, power in (("TiB", 40), ("GiB", 30)):
         if size >= 2**power:
             return f"{size / 2**power:.3g} {unit}"
