@@ -23,8 +23,9 @@ from gradeval.reference.joint import binary_digits
 Advance = Callable[[int], None]
 """Told the multiply–adds of every chunk as it is done."""
 
-# The products of one chunk of rows stay in the processor's cache (measured: 4 to 16 MiB are equally fast).
-CHUNK_BYTES = 2**23
+# The products of one chunk of rows: beyond this size memory is given back to the system and faulted in again for every
+# chunk, which doubles the time; below it the calls themselves begin to count (measured: 1 to 2 MiB are fastest).
+CHUNK_BYTES = 2**21
 # Points of small groups of equal targets are taken together up to this number; each then meets the others' tables too.
 GROUPED_POINTS = 256
 # In place of probabilities that are exactly 0: dividing by it gives the derivative, and it is far below rounding.
@@ -34,13 +35,15 @@ TINY = 1e-30
 def layerwise_values(problem: Problem) -> Float[Tensor, " points"]:
     """E[f(x^L)] for every data point, differentiable (once), by Σₖ 2^(nₖ₋₁+nₖ) terms."""
     targets, which = distinct_targets(problem.targets)
-    return _values(problem, problem.inputs, targets, which, _ignore)
+    which, order = which.sort()
+    return _values(problem, problem.inputs[order], targets, which, lambda multiply_adds: None)[order.argsort()]
 
 
 def plain_values(problem: Problem) -> Float[Tensor, " points"]:
     """The same from all 2^(nₖ₋₁+nₖ) probabilities of every layer at once: for small nets the fewest operations."""
     targets, which = distinct_targets(problem.targets)
-    return _values(problem, problem.inputs, targets, which, None)
+    table = _first_table(problem, targets, lambda p, table: table @ _probabilities(p).mT)
+    return (_probabilities(_chances(problem.network.layers[0])(problem.inputs)) * table[which]).sum(-1)
 
 
 def layerwise_value_and_gradient(
@@ -50,10 +53,10 @@ def layerwise_value_and_gradient(
     parameters = [p for p in problem.network.parameters() if p.requires_grad]
     value, gradient = problem.inputs.new_zeros(()), [torch.zeros_like(p) for p in parameters]
     targets, which = distinct_targets(problem.targets)
-    for first in range(0, len(targets), targets_at_once):
-        mine = (which >= first) & (which < first + targets_at_once)
-        some = targets[first : first + targets_at_once]
-        values = _values(problem, problem.inputs[mine], some, which[mine] - first, advance)
+    which, order = which.sort()
+    for some in torch.arange(len(targets), device=which.device).split(targets_at_once):
+        mine = (which >= some[0]) & (which <= some[-1])
+        values = _values(problem, problem.inputs[order[mine]], targets[some], which[mine] - some[0], advance)
         part = values.sum() / problem.points
         value += part.detach()
         for total, piece in zip(gradient, torch.autograd.grad(part, parameters, allow_unused=True), strict=True):
@@ -63,37 +66,37 @@ def layerwise_value_and_gradient(
 
 
 def _values(
-    problem: Problem, inputs: Tensor, targets: Tensor, which: Int[Tensor, " points"], advance: Advance | None
+    problem: Problem, inputs: Tensor, targets: Tensor, which: Int[Tensor, " points"], advance: Advance
 ) -> Float[Tensor, " points"]:
-    """E[f(x^L)] of every input, whose target is targets[which]; without ``advance`` by the plain contraction."""
-    network, plain = problem.network, advance is None
+    """E[f(x^L)] of every input; its target is targets[which], and ``which`` is sorted."""
+    table = _first_table(problem, targets, lambda p, table: _Expectation.apply(p, table, advance))
+    values = []
+    for rows, group in _blocks(which, len(targets)):
+        mean = _Expectation.apply(_chances(problem.network.layers[0])(inputs[rows]), table[group], advance)
+        values.append(mean.gather(0, which[None, rows] - group.start)[0])
+    return torch.cat(values)
+
+
+def _first_table(
+    problem: Problem, targets: Tensor, expectation: Callable[[Tensor, Tensor], Tensor]
+) -> Float[Tensor, "targets states"]:
+    """V¹ of every target and state of layer 1; ``expectation(p, V)`` is Σ_x P(x | r) V(x) for every row r of p."""
+    network = problem.network
 
     def losses(x: Tensor) -> Tensor:
         output = network.head(x)  # [rows, outputs], the same for every target
         return problem.output_loss(output[:, None].expand(-1, len(targets), *output.shape[1:]), targets)
 
-    digits = [_all_digits(width, inputs) for width in problem.widths]
-    states = [layer.encode(s) for layer, s in zip(network.layers, digits, strict=True)]
+    states = [layer.encode(_all_digits(n, targets)) for layer, n in zip(network.layers, problem.widths, strict=True)]
     table = _in_pieces(losses, states[-1], targets.numel()).mT
-    for k in reversed(range(1, len(states))):
-        p = _in_pieces(_chances(network.layers[k]), states[k - 1], states[k - 1].shape[-1])
-        table = table @ _probabilities(p, digits[k]).mT if plain else _Expectation.apply(p, table, advance)
-    p = _chances(network.layers[0])(inputs)
-    if plain:
-        return (_probabilities(p, digits[0]) * table[which]).sum(-1)
-    which, order = which.sort()
-    values = []
-    for rows, group in _blocks(which, len(targets)):
-        mean = _Expectation.apply(p[order[rows]], table[group], advance)
-        values.append(mean.gather(0, which[None, rows] - group.start)[0])
-    return torch.cat(values)[order.argsort()]
+    for layer, below in zip(reversed(network.layers[1:]), reversed(states[:-1]), strict=True):
+        table = expectation(_in_pieces(_chances(layer), below, below.shape[-1]), table)
+    return table
 
 
-def _probabilities(
-    p: Float[Tensor, "rows units"], digits: Float[Tensor, "states units"]
-) -> Float[Tensor, "rows states"]:
+def _probabilities(p: Float[Tensor, "rows units"]) -> Float[Tensor, "rows states"]:
     """Πⱼ P(sⱼ) for every state."""
-    return torch.where(digits > 0, p[:, None], 1 - p[:, None]).prod(-1)
+    return torch.where(_all_digits(p.shape[-1], p) > 0, p[:, None], 1 - p[:, None]).prod(-1)
 
 
 def _chances(layer: BinaryLayer) -> Callable[[Tensor], Tensor]:
@@ -142,15 +145,14 @@ class _Expectation(torch.autograd.Function):
         by_low = by_high.mT.contiguous()
         value = p.new_empty(targets, rows)
         slope = p.new_empty(targets, units, rows) if ctx.needs_input_grad[0] else None
-        low_states, high_states = _off_on(low, p), _off_on(units - low, p)
         for chunk in _chunks(p, targets):
             chance = _chances_off_on(p[chunk])
             p_low, p_high = _product(chance[:low]), _product(chance[low:])
             weighted = (by_high @ p_low).mul_(p_high)
             value[:, chunk] = weighted.sum(1)
             if slope is not None:
-                slope[:, low:, chunk] = _slopes(weighted, chance[low:], high_states)
-                slope[:, :low, chunk] = _slopes((by_low @ p_high).mul_(p_low), chance[:low], low_states)
+                slope[:, low:, chunk] = _slopes(weighted, chance[low:])
+                slope[:, :low, chunk] = _slopes((by_low @ p_high).mul_(p_low), chance[:low])
             advance((2 if slope is not None else 1) * p_low.shape[-1] * table.numel())
         ctx.save_for_backward(p, slope)
         ctx.advance = advance
@@ -193,26 +195,26 @@ def _chances_off_on(p: Float[Tensor, "rows units"]) -> Float[Tensor, "units 2 ro
 
 def _product(chance: Float[Tensor, "units 2 rows"]) -> Float[Tensor, "states rows"]:
     """Πⱼ P(sⱼ) for every state of these units."""
-    product = chance.new_ones(1, chance.shape[-1])
-    for unit in chance:
-        product = (unit[:, None] * product).flatten(0, 1)
-    return product
+    units = len(chance)
+    if units < 2:
+        return chance.flatten(0, 1) if units else chance.new_ones(1, chance.shape[-1])
+    low = units // 2
+    return (_product(chance[low:])[:, None] * _product(chance[:low])).flatten(0, 1)
 
 
 def _slopes(
-    weighted: Float[Tensor, "targets states rows"],
-    chance: Float[Tensor, "units 2 rows"],
-    off_on: Float[Tensor, "indicators states"],
+    weighted: Float[Tensor, "targets states rows"], chance: Float[Tensor, "units 2 rows"]
 ) -> Float[Tensor, "targets units rows"]:
     """E[V | sⱼ = 1] − E[V | sⱼ = 0] of these units, from P V of all their states."""
-    off, on = ((off_on @ weighted).view(len(weighted), *chance.shape) / chance).unbind(2)
+    targets, units = len(weighted), len(chance)
+    if units > 3:  # sum over one half of the units for the other's: the sums below then have few terms
+        low = units // 2
+        parts = weighted.view(targets, 2 ** (units - low), 2**low, -1)
+        return torch.cat((_slopes(parts.sum(1), chance[:low]), _slopes(parts.sum(2), chance[low:])), 1)
+    on = _all_digits(units, weighted).mT
+    off_on = torch.stack((1 - on, on), 1).flatten(0, 1)
+    off, on = ((off_on @ weighted).view(targets, *chance.shape) / chance).unbind(2)
     return on - off
-
-
-def _off_on(units: int, like: Tensor) -> Float[Tensor, "indicators states"]:
-    """1[sⱼ = 0] and 1[sⱼ = 1] of every unit j in every state."""
-    on = _all_digits(units, like).mT
-    return torch.stack((1 - on, on), 1).flatten(0, 1)
 
 
 def _all_digits(width: int, like: Tensor) -> Float[Tensor, "states units"]:
@@ -225,7 +227,3 @@ def distinct_targets(targets: Tensor) -> tuple[Tensor, Int[Tensor, " points"]]:
     if targets.ndim == 1:  # dim=0 takes 35 ms for 20,000 points, this 0.4 ms
         return torch.unique(targets, return_inverse=True)
     return torch.unique(targets, dim=0, return_inverse=True)
-
-
-def _ignore(multiply_adds: int) -> None:
-    """No progress to show."""
