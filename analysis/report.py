@@ -164,9 +164,10 @@ def _claims(summary: pd.DataFrame) -> str:
     held = [name for name in dict.fromkeys(tested["estimator"]) if name not in failed]
     parts = []
     if held:
-        seen = tested[tested["estimator"].isin(held)]["detectable_bias"].max()
+        seen = tested[tested["estimator"].isin(held) & (tested["layer"] == "all")]["detectable_bias"].max()
         power = (
-            f" (a relative bias of {significant(seen)} would have been seen with probability 95%, in any layer)"
+            f" (in the gradient of all layers, a relative bias of {significant(seen)} would have been seen with "
+            "probability 95%)"
             if seen > 0
             else ""
         )
@@ -301,7 +302,7 @@ def _lists(manifest: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
         (title, [(key, _words(value, seconds=title == "Timings")) for key, value in _flat(tree)])
         for title, tree in (
             ("Problem", problem),
-            ("Run", run | manifest["arguments"]),
+            ("Run", run | {key: value for key, value in manifest["arguments"].items() if value is not None}),
             ("Timings", manifest["timings"]),
             ("Versions", manifest["versions"]),
         )
