@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gradeval.analysis.figures import FIGURES, layer_title, save_all, write_atomically
 from gradeval.analysis.statistics import FAMILY_ALPHA
+from gradeval.analysis.tables import EXACTLY_UNBIASED
 
 if TYPE_CHECKING:
     from gradeval.analysis.tables import Evaluation
@@ -239,7 +240,12 @@ def _cell(row: dict[str, Any], key: str) -> dict[str, str]:
         return {"value": _sortable(value), "text": small, "interval": ""}
     if key == "descent_probability":
         return interval(row, key, percent=True)
-    return interval(row, key)
+    cell = interval(row, key)
+    exact = row.get(f"exact_{key}", math.nan)
+    if not math.isnan(exact):
+        known = f"exactly {significant(exact) if exact > EXACTLY_UNBIASED else 0}"
+        cell["interval"] = ", ".join(filter(None, (cell["interval"], known)))
+    return cell
 
 
 def _pairs(breakeven: pd.DataFrame) -> list[dict[str, Any]]:

@@ -13,11 +13,13 @@ from gradeval.problem import Problem
 from gradeval.reference.differences import finite_differences
 from gradeval.reference.joint import joint_value_and_gradient
 from gradeval.reference.layerwise import layerwise_values
-from gradeval.reference.moments import ExactMoments, exact_moments
+from gradeval.reference.moments import MAX_BITS, ExactMoments, count_chance, exact_moments
 
 __all__ = [
+    "MAX_BITS",
     "ExactGradient",
     "ExactMoments",
+    "count_chance",
     "exact_gradient",
     "exact_moments",
     "finite_differences",
