@@ -312,6 +312,9 @@ def rmse_curves(run: Evaluation) -> Figure | None:
             _log_axis(ax, "x", *draws)
             _log_axis(ax, "y", low, high)
         seen = _draw_curves(run, look, axes, "relative_rmse", floor=low)
+        for (_name, layer), curve in run.exact_curves.groupby(["estimator", "layer"], sort=False):
+            value = curve["relative_rmse"].clip(lower=low)
+            axes[layer].plot(curve["samples"], value, color="black", linewidth=0.7, linestyle=":", zorder=5)
         figure.supxlabel("number of draws averaged, M")
         figure.supylabel("relative RMSE of the mean of M draws")
         _estimator_legend(figure, look, seen, lines=True)
@@ -510,7 +513,8 @@ FIGURES: dict[str, tuple[Callable[[Evaluation], Figure | None], str]] = {
     "rmse": (
         rmse_curves,
         "Relative root-mean-square error, √(E‖ḡ − g*‖²) / ‖g*‖, of the mean ḡ of M draws. Variance falls as 1/M: a "
-        "curve that goes on falling shows variance, one that levels off has reached its bias. Bands are 95% intervals. "
+        "curve that goes on falling shows variance, one that levels off has reached its bias. Bands are 95% intervals, "
+        "dotted lines exact (no sampling), where known. "
         "Solid: claims to be unbiased; dashed: does not.",
     ),
     "cosine": (

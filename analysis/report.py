@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gradeval.analysis.figures import FIGURES, layer_title, save_all, write_atomically
 from gradeval.analysis.statistics import FAMILY_ALPHA
+from gradeval.analysis.tables import EXACTLY_UNBIASED
 
 if TYPE_CHECKING:
     from gradeval.analysis.tables import Evaluation
@@ -164,9 +165,10 @@ def _claims(summary: pd.DataFrame) -> str:
     held = [name for name in dict.fromkeys(tested["estimator"]) if name not in failed]
     parts = []
     if held:
-        seen = tested[tested["estimator"].isin(held)]["detectable_bias"].max()
+        seen = tested[tested["estimator"].isin(held) & (tested["layer"] == "all")]["detectable_bias"].max()
         power = (
-            f" (a relative bias of {significant(seen)} would have been seen with probability 95%, in any layer)"
+            f" (in the gradient of all layers, a relative bias of {significant(seen)} would have been seen with "
+            "probability 95%)"
             if seen > 0
             else ""
         )
@@ -238,7 +240,12 @@ def _cell(row: dict[str, Any], key: str) -> dict[str, str]:
         return {"value": _sortable(value), "text": small, "interval": ""}
     if key == "descent_probability":
         return interval(row, key, percent=True)
-    return interval(row, key)
+    cell = interval(row, key)
+    exact = row.get(f"exact_{key}", math.nan)
+    if not math.isnan(exact):
+        known = f"exactly {significant(exact) if exact > EXACTLY_UNBIASED else 0}"
+        cell["interval"] = ", ".join(filter(None, (cell["interval"], known)))
+    return cell
 
 
 def _pairs(breakeven: pd.DataFrame) -> list[dict[str, Any]]:
@@ -301,7 +308,7 @@ def _lists(manifest: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
         (title, [(key, _words(value, seconds=title == "Timings")) for key, value in _flat(tree)])
         for title, tree in (
             ("Problem", problem),
-            ("Run", run | manifest["arguments"]),
+            ("Run", run | {key: value for key, value in manifest["arguments"].items() if value is not None}),
             ("Timings", manifest["timings"]),
             ("Versions", manifest["versions"]),
         )

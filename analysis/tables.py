@@ -34,7 +34,9 @@ from gradeval.errors import GradevalError
 FORMAT = "gradeval-run/1"
 MIN_BLOCKS = 20
 _Z = 1.959963984540054  # standard normal quantile of a two-sided 95 % interval
-TABLES = ("summary", "curves", "breakeven", "fits", "timings", "points", "prediction")
+TABLES = ("summary", "curves", "exact_moments", "breakeven", "fits", "timings", "points", "prediction")
+EXACT_COLUMNS = ["estimator", "layer", "exact_relative_bias", "exact_relative_variance", "exact_scale"]
+EXACTLY_UNBIASED = 1e-9  # an exact relative bias below this is rounding
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Evaluation:
         slices: where each layer's parameters lie in it.
         moments: by estimator.
         curves: one row per estimator × layer × samples M.
+        exact_moments: bias, variance and scale without sampling, of the estimators that were also run on all states.
         points, prediction: for two-dimensional inputs, the data and the mean prediction on a grid.
     """
 
@@ -76,6 +79,7 @@ class Evaluation:
     slices: dict[str, slice]
     moments: Mapping[str, Moments]
     curves: pd.DataFrame
+    exact_moments: pd.DataFrame
     points: pd.DataFrame | None = None
     prediction: pd.DataFrame | None = None
 
@@ -92,7 +96,7 @@ class Evaluation:
             for name, moments in self.moments.items()
             for k, layer in enumerate(self.slices)
         ]
-        table = pd.DataFrame(rows)
+        table = pd.DataFrame(rows).merge(self.exact_moments, on=["estimator", "layer"], how="left")
         table.insert(table.columns.get_loc("bias_pvalue") + 1, "bias_pvalue_adjusted", _holm(table["bias_pvalue"]))
         table["verdict"] = [_verdict(row) for row in table.itertuples()]
         return table
@@ -189,6 +193,13 @@ class Evaluation:
             rows.append(row)
         return pd.DataFrame(rows)
 
+    @cached_property
+    def exact_curves(self) -> pd.DataFrame:
+        """√(bias² + variance/M) at the curves' M, relative, of the estimators whose exact moments are known."""
+        table = self.curves[["estimator", "layer", "samples"]].merge(self.exact_moments, on=["estimator", "layer"])
+        square = table["exact_relative_bias"] ** 2 + table["exact_relative_variance"] / table["samples"]
+        return table[["estimator", "layer", "samples"]].assign(relative_rmse=np.sqrt(square))
+
     @property
     def timings(self) -> pd.DataFrame:
         """Seconds of compute per draw."""
@@ -258,11 +269,12 @@ class Evaluation:
                 exact = arrays["exact"]
             tables = {
                 name: pd.read_parquet(folder / f"{name}.parquet") if (folder / f"{name}.parquet").exists() else None
-                for name in ("curves", "points", "prediction")
+                for name in ("curves", "exact_moments", "points", "prediction")
             }
             slices = {layer: slice(*ends) for layer, ends in manifest["problem"]["slices"].items()}
-            if tables["curves"] is None:
-                raise GradevalError(f"{folder}: curves.parquet is missing.")
+            for name in ("curves", "exact_moments"):
+                if tables[name] is None:
+                    raise GradevalError(f"{folder}: {name}.parquet is missing.")
             return cls(manifest, exact, slices, moments, **tables)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
             raise GradevalError(f"{folder}: a damaged run ({type(error).__name__}: {error}).") from None
@@ -310,6 +322,10 @@ def _verdict(row: Any) -> str:
     """What the row's numbers say, in words."""
     if math.isnan(row.bias_pvalue):
         return "undefined: the exact gradient is zero"
+    if not math.isnan(row.exact_relative_bias):
+        if row.exact_relative_bias < EXACTLY_UNBIASED:
+            return "claim of no bias holds exactly" if row.unbiased_claim else "exactly unbiased"
+        return "claim of no bias refuted exactly" if row.unbiased_claim else "biased"
     if row.bias_pvalue_adjusted < FAMILY_ALPHA:
         return "claim of no bias refuted" if row.unbiased_claim else "biased"
     return "claim of no bias holds" if row.unbiased_claim else "no bias seen"

@@ -53,6 +53,9 @@ def run(
     workers: Annotated[
         int | None, typer.Option(help="Threads; results do not depend on it. One per core if not given.")
     ] = None,
+    exact: Annotated[
+        str, typer.Option(help="Exact bias and variance on all joint states: auto (where affordable), always, never.")
+    ] = "auto",
     device: Annotated[str, typer.Option(help="Where to draw: cpu, cuda, …")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")] = False,
 ) -> None:
@@ -78,7 +81,14 @@ def run(
     with TerminalProgress() as progress:
         try:
             evaluation = evaluate(
-                subject, specs, draws=draws, seed=seed, workers=workers, progress=progress, arguments=arguments
+                subject,
+                specs,
+                draws=draws,
+                seed=seed,
+                workers=workers,
+                exact=exact,
+                progress=progress,
+                arguments=arguments,
             )
         except Incomplete as error:
             if error.evaluation is None:
@@ -93,7 +103,7 @@ def run(
 
 _RUN_ARGUMENTS = (
     *("problem", "units", "stage", "noise", "points", "problem_seed", "estimators", "draws", "seed", "workers"),
-    *("device", "out"),
+    *("device", "exact", "out"),
 )
 
 

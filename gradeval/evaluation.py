@@ -21,15 +21,24 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from gradeval.analysis.tables import CURVE_COLUMNS, FORMAT, MIN_BLOCKS, Evaluation, Moments, curve_rows
-from gradeval.errors import GradevalError
+from gradeval.analysis.tables import CURVE_COLUMNS, EXACT_COLUMNS, FORMAT, MIN_BLOCKS, Evaluation, Moments, curve_rows
+from gradeval.errors import GradevalError, unknown_name
 from gradeval.estimators import Estimator, claims_unbiased, get_facts, resolve
 from gradeval.network import BinaryLayer, StochasticBinaryNetwork
 from gradeval.problem import Problem
 from gradeval.randomness import RandomDraws, Randomness, generator
-from gradeval.reference import ExactGradient, exact_gradient, layerwise_values
+from gradeval.reference import (
+    MAX_BITS,
+    ExactGradient,
+    count_chance,
+    exact_gradient,
+    exact_moments,
+    layerwise_values,
+)
 from gradeval.streaming import CHUNK, ChunkStatistics, Scorer, Stream, reduce_chunk, tree
 
+EXACT = ("auto", "always", "never")
+EXACT_ENTRIES = 2**30  # joint states × points × parameters that exact="auto" takes, about ten seconds
 MAX_PARAMETERS = 10_000  # the joint covariance of all parameters is kept
 BATCH_BYTES = 2**23  # one vectorised batch keeps its largest tensor about this small: it should stay in the cache
 
@@ -65,6 +74,7 @@ def evaluate(
     draws: int = 20_000,
     seed: int = 0,
     workers: int | None = None,
+    exact: str = "auto",
     progress: Progress | None = None,
     arguments: dict[str, Any] | None = None,
 ) -> Evaluation:
@@ -76,6 +86,8 @@ def evaluate(
         draws: number of draws of each estimator, at least 20.
         seed: every random number follows from it, the problem and the estimator's name.
         workers: threads; the result does not depend on it. Default: one per core.
+        exact: whether estimators whose only chance is Bernoulli states are also run on all joint states, for exact bias
+            and variance: "auto" (where affordable), "always" (or refuse), "never".
         progress: told how far it is.
         arguments: kept in the manifest.
 
@@ -87,19 +99,22 @@ def evaluate(
         raise GradevalError(f"draws must be at least {MIN_BLOCKS}, found {draws}.")
     if workers is not None and workers < 1:
         raise GradevalError(f"workers must be at least 1, found {workers}.")
+    if exact not in EXACT:
+        raise unknown_name("choice of exact", exact, EXACT)
     resolved = resolve(estimators)
     parameters = sum(p.numel() for p in problem.network.parameters())
     if parameters > MAX_PARAMETERS:
         raise GradevalError(f"the network has {parameters} parameters; evaluation takes at most {MAX_PARAMETERS}.")
     began = time.perf_counter()
-    exact = exact_gradient(problem)
+    truth = exact_gradient(problem)
     reference_seconds = time.perf_counter() - began
     fingerprint = problem.fingerprint()
-    target = _without_rounding(exact)
-    scorer = Scorer(target, exact.slices)
+    target = _without_rounding(truth)
+    scorer = Scorer(target, truth.slices)
     samplers = {name: Sampler(problem, name, estimator) for name, estimator in resolved.items()}
     moments: dict[str, Moments] = {}
     curves: list[dict[str, Any]] = []
+    exact_rows: list[dict[str, Any]] = []
     facts: dict[str, dict[str, Any]] = {}
     failures: dict[str, str] = {}
     seconds: dict[str, float] = {}
@@ -108,13 +123,14 @@ def evaluate(
     def result() -> Evaluation | None:
         if not moments:
             return None
-        manifest = _manifest(problem, exact, fingerprint, draws, seed, facts, arguments or {})
+        manifest = _manifest(problem, truth, fingerprint, draws, seed, facts, arguments or {})
         manifest["failures"] = failures
         total = time.perf_counter() - began
         manifest["timings"] = {"reference": reference_seconds, "total": total, "seconds_per_draw": seconds}
         points, prediction = mean_prediction(problem)
         table = pd.DataFrame(curves, columns=CURVE_COLUMNS)
-        return Evaluation(manifest, target.cpu().numpy(), exact.slices, moments, table, points, prediction)
+        known = pd.DataFrame(exact_rows, columns=EXACT_COLUMNS)
+        return Evaluation(manifest, target.cpu().numpy(), truth.slices, moments, table, known, points, prediction)
 
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
@@ -123,6 +139,9 @@ def evaluate(
                     progress.start(name, draws)
                 try:
                     stream, cost = _sample(pool, workers, sampler, scorer, draws, (seed, fingerprint, name), progress)
+                    if progress:
+                        progress.finish("; ".join(sampler.notes))
+                    exact_rows += _exact_rows(name, sampler, exact, target, progress)
                 except GradevalError as error:
                     failures[name] = str(error)
                     continue
@@ -130,8 +149,6 @@ def evaluate(
                 moments[name] = _moments(stream, draws, sampler.deterministic)
                 curves += _curves(name, stream, scorer, draws, sampler.deterministic)
                 seconds[name] = cost
-                if progress:
-                    progress.finish("; ".join(sampler.notes))
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
             raise Incomplete("interrupted", result(), exit_code=130) from None
@@ -169,6 +186,7 @@ class Sampler:
     Attributes:
         vectorised: whether draws are made by `torch.func.vmap`, else by a loop.
         deterministic: whether the estimator asks for no randomness and all draws agree.
+        own_chance: whether it asks for none and yet they differ.
         notes: what the user should know.
     """
 
@@ -195,7 +213,8 @@ class Sampler:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             self.notes.append(f"not vectorised, drawn in a loop (vmap: {reason})")
         self.deterministic = not trial.used and bool((gradients[0] == gradients[1]).all())
-        if not trial.used and not self.deterministic:
+        self.own_chance = not trial.used and not self.deterministic
+        if self.own_chance:
             self.notes.append("uses randomness of its own: draws do not follow from the seed")
 
     def chunk(self, count: int, *names: object) -> tuple[Float[Tensor, "draws P"], Float[Tensor, " draws"]]:
@@ -329,6 +348,31 @@ def _curves(name: str, stream: Stream, scorer: Scorer, draws: int, deterministic
             name, scorer.layers, samples, blocks, np.asarray(level.spread.mean), variance, quantiles, norms
         )
     return rows
+
+
+def _exact_rows(
+    name: str, sampler: Sampler, exact: str, target: Tensor, progress: Progress | None
+) -> list[dict[str, Any]]:
+    """Exact bias, variance and scale of each layer, where they are wanted and can be had without sampling."""
+    problem, estimator = sampler.problem, sampler.estimator
+    if exact == "never" or not sampler.vectorised or sampler.own_chance:
+        return []
+    bits, continuous = count_chance(problem, estimator)
+    if continuous:
+        return []
+    if exact == "auto" and (bits > MAX_BITS or 2**bits * problem.points * len(target) > EXACT_ENTRIES):
+        return []
+    if progress:
+        progress.start(f"{name} on all states", 2**bits)
+    moments = exact_moments(problem, estimator, progress=progress.advance if progress else None)
+    if progress:
+        progress.finish("")
+    scale, variance, bias = moments.scale(), moments.relative_variance(), moments.relative_bias()
+    return [
+        dict(zip(EXACT_COLUMNS, (name, layer, bias[layer], max(0.0, variance[layer]), scale[layer]), strict=True))
+        for layer, where in moments.slices.items()
+        if target[where].any()
+    ]
 
 
 def _estimator_facts(problem: Problem, name: str, sampler: Sampler, draws: int) -> dict[str, Any]:

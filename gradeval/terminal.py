@@ -74,7 +74,7 @@ class TerminalProgress:
         self.progress.update(self.task, completed=self.draws)
         seconds = time.perf_counter() - self.began
         if not self.bars:
-            print(f"{self.name}: {self.draws} draws in {seconds:.1f} s", file=sys.stderr)
+            print(f"{self.name}: {self.draws:,} in {seconds:.1f} s", file=sys.stderr)
         if note:
             self.progress.console.print(f"{self.name}: {note}", markup=False, highlight=False)
 

@@ -83,6 +83,15 @@ class _OnePoint(nn.Module):
         return self.estimator(self.network, x[None], loss, states).squeeze(0)
 
 
+def count_chance(problem: Problem, estimator: Callable[..., Tensor]) -> tuple[int, bool]:
+    """The number of Bernoulli variables an estimator takes per data point, and whether it asks for any other chance."""
+    network = problem.network
+    count = EnumeratedStates(None, generator(network.device, "count"), network.dtype)
+    with torch.no_grad():
+        _OnePoint(problem, estimator)(problem.inputs[0], problem.targets[0], count)
+    return count.taken, count.continuous
+
+
 def exact_moments(
     problem: Problem,
     estimator: Callable[..., Tensor],
@@ -90,6 +99,7 @@ def exact_moments(
     samples: int = 64,
     seed: int = 0,
     memory: int = 2**25,
+    progress: Callable[[int], None] | None = None,
 ) -> ExactMoments:
     """Exact mean and covariance of one draw of ``estimator``.
 
@@ -102,28 +112,28 @@ def exact_moments(
         seed: of those.
         memory: bytes that a chunk of states may take, about; small enough to stay in the cache is fastest.
 
+        progress: told the number of states done since it was last told.
+
     Raises:
         GradevalError: the estimator takes more than 2^18 joint states per point.
     """
     from gradeval.reference import exact_gradient
 
     surrogate = _OnePoint(problem, estimator)
+    bits, continuous = count_chance(problem, estimator)
     parameters = {name: p.detach() for name, p in surrogate.named_parameters()}
     dtype, device = problem.network.dtype, problem.network.device
-    count = EnumeratedStates(None, generator(device, "count"), dtype)
-    with torch.no_grad():
-        surrogate(problem.inputs[0], problem.targets[0], count)
-    if count.taken > MAX_BITS:
+    if bits > MAX_BITS:
         raise GradevalError(
-            f"the estimator takes {count.taken} Bernoulli variables per point, 2^{count.taken} joint states; "
+            f"the estimator takes {bits} Bernoulli variables per point, 2^{bits} joint states; "
             f"the limit is 2^{MAX_BITS}."
         )
-    if not count.continuous:
+    if not continuous:
         samples = 1
     random = generator(device, "exact moments", seed)
 
-    def one(bits: Tensor, x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
-        states = EnumeratedStates(bits, random, dtype)
+    def one(state: Tensor, x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
+        states = EnumeratedStates(state, random, dtype)
 
         def scaled(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
             # √P times the surrogate: its gradients' plain products are the weighted second moments
@@ -139,7 +149,7 @@ def exact_moments(
     size = sum(p.numel() for p in parameters.values())
     points = problem.points
     chunk = max(1, memory // (3 * points * size * dtype.itemsize))
-    indices = torch.arange(2**count.taken, device=device).repeat_interleave(samples)
+    indices = torch.arange(2**bits, device=device).repeat_interleave(samples)
     mean = torch.zeros(points, size, dtype=dtype, device=device)
     within = torch.zeros_like(mean)  # variance of the sampled part of the mean
     second = torch.zeros(size, size, dtype=dtype, device=device)
@@ -147,8 +157,8 @@ def exact_moments(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="There is a performance drop")
         for part in indices.split(-(-chunk // samples) * samples):
-            bits = binary_digits(part, 0, count.taken).to(dtype)
-            gradients, (values, weights) = over_states(bits, problem.inputs, problem.targets)
+            states = binary_digits(part, 0, bits).to(dtype)
+            gradients, (values, weights) = over_states(states, problem.inputs, problem.targets)
             g = torch.cat([v.reshape(len(part), points, -1) for v in gradients.values()], -1)
             roots = weights.expand(len(part), points).sqrt()
             if not bool((roots > 0).all()):
@@ -160,6 +170,8 @@ def exact_moments(
                 # √P g has P times the variance of g within a joint state
                 spread = g.reshape(-1, samples, points, size).var(1)
                 within += (roots.reshape(-1, samples, points)[:, 0, :, None] ** 2 * spread / samples).sum(0)
+            if progress:
+                progress(len(part) // samples)
     covariance = (second - mean.T @ mean) / points**2
     exact = exact_gradient(problem)
     error = within.sum(0).sqrt() / points

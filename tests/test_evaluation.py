@@ -147,7 +147,7 @@ def test_an_interrupt_keeps_what_had_finished(make_problem) -> None:
             self.finished += 1
 
     with pytest.raises(Incomplete, match="interrupted; kept: st, psa") as caught:
-        evaluate(make_problem(), ["st", "psa", "arm"], draws=100, progress=Impatient())
+        evaluate(make_problem(), ["st", "psa", "arm"], draws=100, exact="never", progress=Impatient())
     assert caught.value.exit_code == 130
 
 
@@ -182,13 +182,48 @@ def test_verdicts(make_problem) -> None:
             f = get_estimator("psa")(network, inputs, loss, randomness)
             return f.detach() + 1.1 * (f - f.detach())
 
-    summary = evaluate(make_problem((3,)), ["reinforce", "arm", "psa", "tanh", Scaled()], draws=5000).summary
+    summary = evaluate(
+        make_problem((3,)), ["reinforce", "arm", "psa", "tanh", Scaled()], draws=5000, exact="never"
+    ).summary
     words = {name: set(rows["verdict"]) for name, rows in summary.groupby("estimator")}
     assert words["reinforce"] == words["arm"] == {"claim of no bias holds"}
     assert words["psa"] == {"no bias seen"}
     assert words["tanh"] == {"biased"}
     (mine,) = (words[name] for name in words if "Scaled" in name)
     assert mine == {"claim of no bias refuted"}
+
+
+def test_exact_columns_stand_beside_the_sampled_ones(make_problem) -> None:
+    """Known where all chance is Bernoulli; the sampled intervals, widened to 5.5 σ, hold them."""
+    problem = make_problem(states=(-1.0, 1.0))
+    evaluation = evaluate(problem, ["reinforce", "st", "tanh", "arm"], draws=10_000)
+    summary = evaluation.summary
+    known = summary.dropna(subset="exact_relative_bias")
+    assert set(known["estimator"]) == {"reinforce", "st", "tanh"}
+    for name in ("reinforce", "st"):
+        exact = exact_moments(problem, get_estimator(name))
+        rows = known[known["estimator"] == name].set_index("layer")
+        for layer, value in exact.relative_variance().items():
+            assert rows.loc[layer, "exact_relative_variance"] == pytest.approx(value)
+            half = (rows.loc[layer, "relative_variance_high"] - rows.loc[layer, "relative_variance"]) * 5.5 / 1.96
+            assert rows.loc[layer, "relative_variance"] == pytest.approx(value, abs=half)
+    words = summary.set_index(["estimator", "layer"])["verdict"]
+    assert words["reinforce", "all"] == "claim of no bias holds exactly"
+    assert words["arm", "all"] == "claim of no bias holds"
+    curve = evaluation.exact_curves.set_index(["estimator", "layer", "samples"])["relative_rmse"]
+    sampled = evaluation.curves.set_index(["estimator", "layer", "samples"]).loc[curve.index]
+    error = sampled["relative_rmse_se"] * 5.5 + 1e-12
+    assert ((sampled["relative_rmse"] - curve).abs() <= error).all()
+
+
+def test_exact_never_and_always(make_problem) -> None:
+    problem = make_problem((10, 9))
+    assert evaluate(problem, ["st"], draws=20).summary["exact_relative_bias"].isna().all()
+    assert evaluate(make_problem(), ["st"], draws=20, exact="never").exact_moments.empty
+    with pytest.raises(Incomplete, match=r"2\^19 joint states; the limit is 2\^18"):
+        evaluate(problem, ["st"], draws=20, exact="always")
+    with pytest.raises(GradevalError, match="unknown choice of exact 'sometime'"):
+        evaluate(problem, ["st"], draws=20, exact="sometime")
 
 
 def test_layers_without_gradient_are_undefined_not_wrong(make_problem) -> None:

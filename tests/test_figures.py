@@ -116,6 +116,7 @@ def make_run(
     return SimpleNamespace(
         summary=pd.DataFrame(summary),
         curves=pd.DataFrame(curves, columns=curve_columns),
+        exact_curves=pd.DataFrame(curves, columns=curve_columns)[["estimator", "layer", "samples", "relative_rmse"]],
         breakeven=pd.DataFrame(pairs, columns=pair_columns),
         fits=pd.DataFrame(fits),
         points=pd.DataFrame({"x": x, "y": y, "target": np.where(y > 0, 1, -1)}) if points else None,
@@ -259,7 +260,7 @@ def test_no_two_estimators_look_alike() -> None:
 def test_curves_and_bands_hold_the_numbers_of_the_table() -> None:
     run = make_run(["st"], ["all"])
     (ax,) = draw(run)["rmse"].axes
-    (line,) = ax.lines
+    line, _exact = ax.lines
     np.testing.assert_array_equal(line.get_xdata(), run.curves["samples"])
     np.testing.assert_array_equal(line.get_ydata(), run.curves["relative_rmse"])
     (band,) = ax.collections

@@ -115,6 +115,29 @@ def test_exact_moments_of_several_points_add(make_problem) -> None:
     torch.testing.assert_close(whole.mean, sum(part.mean for part in parts) / 4)
 
 
+def test_further_noise_is_sampled_within_every_joint_state(make_problem) -> None:
+    """f (1 + ε) with ε ~ N(0, 1) has the mean of f: within 5.5 standard errors of every parameter (17: 1e-6)."""
+    from gradeval.estimators import get_estimator
+
+    def noisy(network, inputs, loss, randomness):
+        f = get_estimator("st")(network, inputs, loss, randomness)
+        return f * (1 + randomness.normal((len(inputs),)))
+
+    problem = make_problem((2, 2))
+    plain = exact_moments(problem, get_estimator("st"))
+    found = exact_moments(problem, noisy, samples=400, seed=1)
+    assert (plain.standard_error == 0).all()
+    assert (found.standard_error > 0).all()
+    assert ((found.mean - plain.mean).abs() <= 5.5 * found.standard_error).all()
+    # Var(f (1 + ε)) = Var(f) + E[f²]/N per point: the noise adds, and not less than the mean's square
+    assert (found.variance.sum() > plain.variance.sum() + (plain.mean**2).sum() / problem.points).item()
+    # the stated error is the true one: 40 seeds' means spread by it, χ² at 1e-6
+    means = torch.stack([exact_moments(problem, noisy, samples=20, seed=s).mean for s in range(40)])
+    error = exact_moments(problem, noisy, samples=20, seed=99).standard_error
+    ratio = float((means.var(0).sum() / (error**2).sum()).sqrt())
+    assert 0.6 < ratio < 1.6
+
+
 def test_exact_moments_refuse_too_many_states(make_problem) -> None:
     from gradeval.estimators import get_estimator
 

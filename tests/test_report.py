@@ -50,7 +50,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_opens_with_the_answer() -> None:
     text = Elements(page(make_run())).text
-    claim = "The claim to be unbiased holds for reinforce and arm (a relative bias of 0.248 would have been seen"
+    claim = "The claim to be unbiased holds for reinforce and arm (in the gradient of all layers, a relative bias of "
     assert text.index(claim) < text.index("Ranking") < text.index("Break-even") < text.index("Method")
     assert "From a single draw, psa is the most accurate (relative RMSE 1.202, 95% interval [1.190, 1.214])." in text
     later = "From the mean of 1,000 draws, psa is the most accurate .*; arm overtakes it at about 2,600 draws"
