@@ -23,6 +23,7 @@ from statistics import median
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from gradeval.network import StochasticBinaryNetwork
@@ -110,7 +111,7 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def figure(widths: Sequence[Row], depths: Sequence[Row], points: Sequence[Row]) -> plt.Figure:
+def figure(widths: Sequence[Row], depths: Sequence[Row], points: Sequence[Row]) -> Figure:
     drawing, (left, middle, right) = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained", sharey=True)
     for axes, rows, label, xs in (
         (left, widths, "units in each of 3 layers", [row.units[0] for row in widths]),
@@ -148,7 +149,7 @@ def main() -> None:
         "library with its problem.\n\n![Time against width, depth and points](reference-benchmark.svg)\n\n"
         f"{table([*widths, *depths, *points])}\n\n"
         "“Of the products' time” is the best time divided by what the same multiply–adds take in square matrix\n"
-        "products, measured in the same process: three products for every pair of layers, none of them a recomputation.\n"
+        "products, measured in the same process: three for every pair of layers, none of them a recomputation.\n"
     )
 
 
