@@ -3,8 +3,9 @@
     python docs/peers/compare.py                  writes docs/peers/comparison.md (some minutes)
 
 Each measurement is a process of its own, stopped at a limit of time and memory. Its value and gradient must equal this
-project's to 1e-9 (the value to 1e-6: Storchastic adds it up in float32) before its time counts. The peers are general: they take any distribution and any program, and this
-project one family of networks; the comparison shows what the restriction buys, not a fault of theirs.
+project's to 1e-9 before its time counts (Storchastic's to 1e-7: it adds costs up in float32). The peers are general:
+they take any distribution and any program, and this project one family of networks; the comparison shows what the
+restriction buys, not a fault of theirs.
 
 Pyro: `TraceEnum_ELBO` (tensor variable elimination), every unit one enumerated Bernoulli of the guide. The model holds
 the same units, so that the ELBO is E[−f] − KL(q‖q) = E[−f]. Storchastic: `Expect`, one per layer.
@@ -121,9 +122,10 @@ def measure(tool: str, net: str, memory: int) -> dict[str, float]:
     began = time.perf_counter()
     value, gradient = function(problem)
     times = [time.perf_counter() - began]
-    assert abs(value - right.value) < 1e-6, f"the value is {value}, not {right.value}"
+    tolerance = 1e-7 if tool == "storchastic" else 1e-9
+    assert abs(value - right.value) < tolerance, f"the value is {value}, not {right.value}"
     error = float((gradient - right.vector).abs().max())
-    assert error < 1e-9, f"the gradient differs by {error}"
+    assert error < tolerance, f"the gradient differs by {error}"
     while sum(times) < 5 and len(times) < 100:
         began = time.perf_counter()
         function(problem)
@@ -170,8 +172,9 @@ def main() -> None:
     (Path(__file__).parent / "comparison.md").write_text(f"""\
 # Exact value and gradient: general tools beside this one
 
-Written by `tox -e peers` ({settings}). {POINTS} points, two inputs, two labels, float64; best time, and peak
-memory beyond the imported libraries. Every gradient equals this project's to 1e-9. Limits: {limits}.
+Written by `tox -e peers` ({settings}).
+{POINTS} points, two inputs, two labels, float64; best time, and peak memory beyond the imported libraries. Every value and
+gradient equals this project's to 1e-9 (Storchastic's, added up in float32, to 1e-7). Limits: {limits}.
 
 {table}
 
