@@ -173,8 +173,8 @@ def main() -> None:
 # Exact value and gradient: general tools beside this one
 
 Written by `tox -e peers` ({settings}).
-{POINTS} points, two inputs, two labels, float64; best time, and peak memory beyond the imported libraries. Every value and
-gradient equals this project's to 1e-9 (Storchastic's, added up in float32, to 1e-7). Limits: {limits}.
+{POINTS} points, two inputs, two labels, float64; best time, and peak memory beyond the imported libraries. Every value
+and gradient equals this project's to 1e-9 (Storchastic's, added up in float32, to 1e-7). Limits: {limits}.
 
 {table}
 
