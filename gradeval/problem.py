@@ -112,6 +112,10 @@ class Problem:
         targets = self.targets if targets is None else targets
         return lambda x: self._loss(head(x), targets)
 
+    def output_loss(self, output: Tensor, targets: Tensor) -> Tensor:
+        """loss(output, targets) of outputs of the head: [..., points, outputs] -> [..., points]."""
+        return self._loss(output, targets)
+
     def fingerprint(self) -> str:
         """A SHA-256 of everything the exact gradient depends on."""
         digest = hashlib.sha256()

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gradeval.errors import GradevalError
 from gradeval.problem import Problem
+from gradeval.reference.cost import Cost, check_affordable, predicted_cost
 from gradeval.reference.differences import finite_differences
 from gradeval.reference.joint import joint_value_and_gradient
-from gradeval.reference.layerwise import layerwise_values
+from gradeval.reference.layerwise import layerwise_value_and_gradient, layerwise_values, plain_values
 from gradeval.reference.moments import MAX_BITS, ExactMoments, count_chance, exact_moments
 
 __all__ = [
     "MAX_BITS",
+    "Cost",
     "ExactGradient",
     "ExactMoments",
     "count_chance",
@@ -24,10 +26,12 @@ __all__ = [
     "exact_moments",
     "finite_differences",
     "layerwise_values",
+    "plain_values",
+    "predicted_cost",
 ]
 
-MAX_LOG2_JOINT = 22
-MAX_LOG2_PAIR = 24
+# A progress bar is shown for anything predicted to take longer.
+PATIENCE = 2.0
 
 
 @dataclass(frozen=True)
@@ -53,36 +57,51 @@ class ExactGradient:
         return {name: self.vector[where] for name, where in self.slices.items()}
 
 
-def exact_gradient(problem: Problem, method: str = "auto") -> ExactGradient:
+def exact_gradient(
+    problem: Problem, method: str = "auto", *, memory: int = 2**32, seconds: float = 3600.0, progress: bool = True
+) -> ExactGradient:
     """J and its gradient, by enumeration of all binary states.
 
     Args:
-        problem: network, data and loss.
-        method: "layerwise" (Σₖ 2^(nₖ₋₁+nₖ) terms), "joint" (2^(n₁+…+n_L) terms), or "auto" (layerwise).
+        problem: network, data and loss. Parameters that do not require a gradient get zeros.
+        method: "layerwise" (Σₖ 2^(nₖ₋₁+nₖ) terms by matrix products), "plain" (the same terms one by one, for small
+            nets), "joint" (2^(n₁+…+n_L) terms: the oracle), or "auto", the one predicted to be fastest.
+        memory: bytes that may be used beyond the problem's own; many distinct targets are taken in turn to keep to it.
+        seconds: refuse what is predicted to take longer.
+        progress: show a progress bar on stderr for anything predicted to take over two seconds.
 
     Raises:
-        GradevalError: too many states to enumerate, or an unknown method.
+        GradevalError: too many states for the limits (the message names the layers), or an unknown method.
     """
-    names = [name for name, _ in problem.network.named_parameters()]
-    parameters = list(problem.network.parameters())
-    widths = problem.widths
-    if method == "joint":
-        _check_size(sum(widths), MAX_LOG2_JOINT, "joint enumeration of " + "-".join(map(str, widths)))
-        value, gradient = joint_value_and_gradient(problem)
-    elif method in ("auto", "layerwise"):
-        pairs = list(itertools.pairwise(widths)) or [(0, widths[0])]
-        wide = max(pairs, key=sum)
-        _check_size(max(sum(wide), widths[0]), MAX_LOG2_PAIR, f"layers of {wide[0]} and {wide[1]} units in sequence")
-        value = layerwise_values(problem).mean()
-        found = torch.autograd.grad(value, parameters, allow_unused=True)
-        gradient = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+    cost = predicted_cost(problem, method)
+    check_affordable(problem, cost, memory, seconds)
+    parameters = [p for p in problem.network.parameters() if p.requires_grad]
+    if cost.method == "joint":
+        value, found = joint_value_and_gradient(problem)
+    elif cost.method == "plain":
+        value = plain_values(problem).mean()
+        found = list(torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True))
     else:
-        raise GradevalError(f"unknown method '{method}': use 'auto', 'layerwise' or 'joint'.")
-    return ExactGradient(value.item(), dict(zip(names, gradient, strict=True)), problem.network.layer_slices())
+        at_once = 1 + (memory - cost.bytes) // cost.bytes_per_target
+        with _bar(cost, progress and cost.seconds > PATIENCE) as advance:
+            value, found = layerwise_value_and_gradient(problem, at_once, advance)
+    by_parameter = dict(zip(parameters, found, strict=True))
+    gradient = {
+        name: by_parameter.get(p, torch.zeros_like(p)).detach() for name, p in problem.network.named_parameters()
+    }
+    return ExactGradient(value.item(), gradient, problem.network.layer_slices())
 
 
-def _check_size(log2_states: int, limit: int, what: str) -> None:
-    if log2_states > limit:
-        raise GradevalError(
-            f"{what} needs 2^{log2_states} = {2.0**log2_states:.3g} states; the limit is 2^{limit}. Use fewer units."
-        )
+@contextmanager
+def _bar(cost: Cost, shown: bool) -> Iterator[Callable[[int], None]]:
+    """A bar of multiply–adds on stderr; yields the function that moves it."""
+    if not shown:
+        yield lambda multiply_adds: None
+        return
+    from rich.console import Console  # loaded only where a bar is shown
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("exact gradient"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=cost.multiply_adds)
+        yield lambda multiply_adds: bar.advance(task, multiply_adds)
