@@ -467,6 +467,41 @@ def break_even(run: Evaluation) -> Figure | None:
     return figure
 
 
+def variance_reduction(run: Evaluation) -> Figure | None:
+    """Share of the variance from REINFORCE to RAM that each unbiased estimator removes, by layer."""
+    table = run.variance_reduction.dropna(subset="share")
+    if table.empty:
+        return None
+    look = _Look.of(run)
+    names = [name for name in look.names if name in set(table["estimator"])]
+    layers = [layer for layer in look.layers if layer in set(table["layer"])]
+    least = -0.5  # an estimator may be much worse than REINFORCE; it is drawn on the edge
+    with paper_style():
+        figure = Figure(figsize=(max(3.6, 1.5 * len(layers) + 1.2), 0.2 * len(names) + 1.0), layout="constrained")
+        panels = figure.subplots(1, len(layers), sharey=True, sharex=True, squeeze=False).ravel()
+        for layer, ax in zip(layers, panels, strict=True):
+            ax.set_title(layer_title(layer))
+            ax.grid(axis="x", color="0.92", linewidth=0.6)
+            for yardstick in (0, 1):
+                ax.axvline(yardstick, color="0.6", linewidth=0.8, zorder=0)
+            for row in table[table["layer"] == layer].to_dict("records"):
+                y = names.index(row["estimator"])
+                low, x, high = np.clip(
+                    np.nan_to_num([row["share_low"], row["share"], row["share_high"]], nan=row["share"]), least, 1.5
+                )
+                style = look.marker(row["estimator"])
+                ax.plot([low, high], [y, y], color=style["color"], linewidth=0.9)
+                ax.plot(x, y, clip_on=False, **style)
+            ax.set_xlim(least, 1.5)
+            ax.set_xticks([0, 1], ["0", "1"])
+            sns.despine(ax=ax)
+        panels[0].set_ylim(len(names) - 0.5, -0.5)
+        panels[0].set_yticks(range(len(names)), [printable(name) for name in names], parse_math=False)
+        figure.supxlabel("share of the variance removed, from reinforce (0) to ram (1)")
+        figure.supylabel("unbiased estimator")
+    return figure
+
+
 def data(run: Evaluation) -> Figure | None:
     """The points of a two-dimensional problem over the network's mean prediction."""
     if run.points is None or run.prediction is None:
@@ -534,6 +569,12 @@ FIGURES: dict[str, tuple[Callable[[Evaluation], Figure | None], str]] = {
         "Break-even, for the gradient of all layers: from how many draws, and from how much compute, the mean of an "
         "unbiased estimator has a smaller squared error than that of a biased one. On the left edge: from the start; "
         "on the right edge: beyond the axis. Bars are 95% intervals.",
+    ),
+    "variance-reduction": (
+        variance_reduction,
+        "Quality of control variates: the share of the variance between REINFORCE (0) and RAM (1), which integrates "
+        "out one unit at a time, that each unbiased estimator removes. Bars are 95% intervals. On the left edge: "
+        "worse than REINFORCE by half of that or more.",
     ),
     "data": (
         data,

@@ -110,6 +110,8 @@ def page(run: Evaluation, figures: list[dict[str, str]]) -> str:
         first_layer=ranking[0]["layer"],
         pair_columns=_columns("Biased estimator", "overtaken by", "from draw", "from compute time"),
         pairs=_pairs(run.breakeven),
+        reduction_columns=_columns("Estimator", "Share removed", "Gain in evaluations", "Gain in time"),
+        reductions=_reductions(run.variance_reduction),
         figures=figures,
         check_columns=_columns("Estimator", "Layer", "Bias", "fitted bias", "Variance", "fitted variance"),
         checks=checks,
@@ -256,6 +258,23 @@ def _pairs(breakeven: pd.DataFrame) -> list[dict[str, Any]]:
             "unbiased": row["unbiased"],
             "draws": _moment(row, "draws", lambda value: f"{math.ceil(value):,}" if value < 1e7 else f"{value:.1e}"),
             "seconds": _moment(row, "seconds", duration),
+        }
+        for row in rows.to_dict("records")
+    ]
+
+
+def _reductions(table: pd.DataFrame) -> list[dict[str, Any]]:
+    rows = table[table["layer"] == "all"].sort_values("share", ascending=False, kind="stable")
+    return [
+        {
+            "name": row["estimator"],
+            "cells": [
+                interval(row, "share"),
+                *(
+                    {"value": _sortable(row[key]), "text": f"{significant(row[key])}×", "interval": ""}
+                    for key in ("evaluations_gain", "seconds_gain")
+                ),
+            ],
         }
         for row in rows.to_dict("records")
     ]

@@ -141,7 +141,7 @@ def evaluate(
                     stream, cost = _sample(pool, workers, sampler, scorer, draws, (seed, fingerprint, name), progress)
                     if progress:
                         progress.finish("; ".join(sampler.notes))
-                    exact_rows += _exact_rows(name, sampler, exact, target, progress)
+                    exact_rows += _exact_rows(name, sampler, exact, target, workers, progress)
                 except GradevalError as error:
                     failures[name] = str(error)
                     continue
@@ -351,7 +351,7 @@ def _curves(name: str, stream: Stream, scorer: Scorer, draws: int, deterministic
 
 
 def _exact_rows(
-    name: str, sampler: Sampler, exact: str, target: Tensor, progress: Progress | None
+    name: str, sampler: Sampler, exact: str, target: Tensor, workers: int, progress: Progress | None
 ) -> list[dict[str, Any]]:
     """Exact bias, variance and scale of each layer, where they are wanted and can be had without sampling."""
     problem, estimator = sampler.problem, sampler.estimator
@@ -364,7 +364,7 @@ def _exact_rows(
         return []
     if progress:
         progress.start(f"{name} on all states", 2**bits)
-    moments = exact_moments(problem, estimator, progress=progress.advance if progress else None)
+    moments = exact_moments(problem, estimator, workers=workers, progress=progress.advance if progress else None)
     if progress:
         progress.finish("")
     scale, variance, bias = moments.scale(), moments.relative_variance(), moments.relative_bias()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -92,6 +94,31 @@ def count_chance(problem: Problem, estimator: Callable[..., Tensor]) -> tuple[in
     return count.taken, count.continuous
 
 
+def _on_states(
+    surrogate: _OnePoint, states: Tensor, random: torch.Generator
+) -> tuple[Float[Tensor, "states points P"], Float[Tensor, "states points"], Tensor]:
+    """√P times gradient and value of every state and point, and P itself: plain products are weighted moments."""
+    problem = surrogate.problem
+    dtype, device = problem.network.dtype, problem.network.device
+    parameters = {name: p.detach() for name, p in surrogate.named_parameters()}
+
+    def one(state: Tensor, x: Tensor, y: Tensor) -> Any:
+        chance = EnumeratedStates(state, random, dtype)
+
+        def scaled(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+            value = functional_call(surrogate, parameters, (x, y, chance))
+            weight = torch.as_tensor(chance.weight, dtype=dtype, device=device).detach()
+            return torch.where(weight > 0, value, 0.0) * weight.sqrt(), weight
+
+        return grad_and_value(scaled, has_aux=True)(parameters)
+
+    over_points = vmap(one, in_dims=(None, 0, 0), randomness="different")
+    over_states = vmap(over_points, in_dims=(0, None, None), randomness="different")
+    gradients, (values, weights) = over_states(states, problem.inputs, problem.targets)
+    flat = torch.cat([g.reshape(len(states), problem.points, -1) for g in gradients.values()], -1)
+    return flat, values, weights
+
+
 def exact_moments(
     problem: Problem,
     estimator: Callable[..., Tensor],
@@ -99,6 +126,7 @@ def exact_moments(
     samples: int = 64,
     seed: int = 0,
     memory: int = 2**25,
+    workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ExactMoments:
     """Exact mean and covariance of one draw of ``estimator``.
@@ -111,7 +139,7 @@ def exact_moments(
         samples: draws of the further chance in each joint state.
         seed: of those.
         memory: bytes that a chunk of states may take, about; small enough to stay in the cache is fastest.
-
+        workers: threads; the result does not depend on it. Default: one per core.
         progress: told the number of states done since it was last told.
 
     Raises:
@@ -119,10 +147,7 @@ def exact_moments(
     """
     from gradeval.reference import exact_gradient
 
-    surrogate = _OnePoint(problem, estimator)
     bits, continuous = count_chance(problem, estimator)
-    parameters = {name: p.detach() for name, p in surrogate.named_parameters()}
-    dtype, device = problem.network.dtype, problem.network.device
     if bits > MAX_BITS:
         raise GradevalError(
             f"the estimator takes {bits} Bernoulli variables per point, 2^{bits} joint states; "
@@ -130,48 +155,47 @@ def exact_moments(
         )
     if not continuous:
         samples = 1
-    random = generator(device, "exact moments", seed)
+    dtype, device, points = problem.network.dtype, problem.network.device, problem.points
+    size = sum(p.numel() for p in problem.network.parameters())
+    chunk = max(1, memory // (3 * points * size * dtype.itemsize * samples))
+    own = threading.local()  # a functional call exchanges the parameters of the module it calls
 
-    def one(state: Tensor, x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
-        states = EnumeratedStates(state, random, dtype)
+    def work(first: int) -> tuple[Tensor, ...]:
+        """Sums over the states first..first+chunk−1 of mean, second moment, value, and variance within a state."""
+        if not hasattr(own, "surrogate"):
+            own.surrogate = _OnePoint(problem, estimator)
+        numbers = torch.arange(first, min(first + chunk, 2**bits), device=device).repeat_interleave(samples)
+        states = binary_digits(numbers, 0, bits).to(dtype)
+        g, values, weights = _on_states(own.surrogate, states, generator(device, "exact moments", seed, first))
+        roots = weights.expand(len(states), points).sqrt()
+        if not bool((roots > 0).all()):
+            g = torch.where(roots[..., None] > 0, g, 0.0)  # impossible states may have infinite scores
+        mean = torch.bmm(roots.T[:, None, :], g.transpose(0, 1)).squeeze(1) / samples
+        second = g.reshape(-1, size).T @ g.reshape(-1, size) / samples
+        value = (roots * values).sum() / (points * samples)
+        within = torch.zeros_like(mean)
+        if samples > 1:
+            # √P g has P times the variance of g within a joint state
+            spread = g.reshape(-1, samples, points, size).var(1)
+            within = (roots.reshape(-1, samples, points)[:, 0, :, None] ** 2 * spread / samples).sum(0)
+        return mean, second, value, within
 
-        def scaled(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-            # √P times the surrogate: its gradients' plain products are the weighted second moments
-            value = functional_call(surrogate, parameters, (x, y, states))
-            weight = torch.as_tensor(states.weight, dtype=dtype, device=device).detach()
-            return torch.where(weight > 0, value, 0.0) * weight.sqrt(), weight
-
-        result: Any = grad_and_value(scaled, has_aux=True)(parameters)
-        return result[0], result[1]
-
-    over_points = vmap(one, in_dims=(None, 0, 0), randomness="different")
-    over_states = vmap(over_points, in_dims=(0, None, None), randomness="different")
-    size = sum(p.numel() for p in parameters.values())
-    points = problem.points
-    chunk = max(1, memory // (3 * points * size * dtype.itemsize))
-    indices = torch.arange(2**bits, device=device).repeat_interleave(samples)
-    mean = torch.zeros(points, size, dtype=dtype, device=device)
-    within = torch.zeros_like(mean)  # variance of the sampled part of the mean
-    second = torch.zeros(size, size, dtype=dtype, device=device)
-    value = torch.zeros((), dtype=dtype, device=device)
-    with warnings.catch_warnings():
+    sums: list[Tensor] = []
+    workers = workers or torch.get_num_threads()
+    with (
+        warnings.catch_warnings(),
+        ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+    ):
         warnings.filterwarnings("ignore", message="There is a performance drop")
-        for part in indices.split(-(-chunk // samples) * samples):
-            states = binary_digits(part, 0, bits).to(dtype)
-            gradients, (values, weights) = over_states(states, problem.inputs, problem.targets)
-            g = torch.cat([v.reshape(len(part), points, -1) for v in gradients.values()], -1)
-            roots = weights.expand(len(part), points).sqrt()
-            if not bool((roots > 0).all()):
-                g = torch.where(roots[..., None] > 0, g, 0.0)  # impossible states may have infinite scores
-            mean += torch.bmm(roots.T[:, None, :], g.transpose(0, 1)).squeeze(1) / samples
-            value += (roots * values).sum() / (points * samples)
-            second += g.reshape(-1, size).T @ g.reshape(-1, size) / samples
-            if samples > 1:
-                # √P g has P times the variance of g within a joint state
-                spread = g.reshape(-1, samples, points, size).var(1)
-                within += (roots.reshape(-1, samples, points)[:, 0, :, None] ** 2 * spread / samples).sum(0)
-            if progress:
-                progress(len(part) // samples)
+        try:
+            for parts in pool.map(work, range(0, 2**bits, chunk)):
+                sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else list(parts)
+                if progress:
+                    progress(chunk)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    mean, second, value, within = sums
     covariance = (second - mean.T @ mean) / points**2
     exact = exact_gradient(problem)
     error = within.sum(0).sqrt() / points

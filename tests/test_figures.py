@@ -118,6 +118,15 @@ def make_run(
         curves=pd.DataFrame(curves, columns=curve_columns),
         exact_curves=pd.DataFrame(curves, columns=curve_columns)[["estimator", "layer", "samples", "relative_rmse"]],
         breakeven=pd.DataFrame(pairs, columns=pair_columns),
+        variance_reduction=pd.DataFrame(
+            [
+                {"estimator": row["estimator"], "layer": row["layer"], "evaluations_gain": 2.0, "seconds_gain": 3.0}
+                | around("share", 0.1 + 0.7 * place / len(summary), 0.1)
+                for place, row in enumerate(summary)
+                if row["unbiased_claim"] and pairs
+            ],
+            columns=["estimator", "layer", "share", "share_low", "share_high", "evaluations_gain", "seconds_gain"],
+        ),
         fits=pd.DataFrame(fits),
         points=pd.DataFrame({"x": x, "y": y, "target": np.where(y > 0, 1, -1)}) if points else None,
         prediction=pd.DataFrame({"x": grid[:, 0], "y": grid[:, 1], "prediction": 1 / (1 + np.exp(-3 * grid[:, 1]))})
