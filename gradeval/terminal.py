@@ -141,10 +141,14 @@ def show_lists(problems: Iterable[ProblemFacts], estimators: Iterable[Facts]) ->
         table.add_row(problem.name, problem.description, problem.source)
     console.print(table)
     table = Table(title="Estimators", title_justify="left")
-    for column in ("name", "defaults", "unbiased", "needs ∇f", "randomness", "source"):
+    for column in ("name", "defaults", "unbiased", "needs ∇f", "randomness", "layers", "losses", "source"):
         table.add_column(column)
     for row in estimators:
         yes = {True: "yes", False: "no"}
-        table.add_row(row.name, row.defaults, yes[row.unbiased], yes[row.differentiable], row.randomness, row.source)
+        name = f"{row.name} (= {', '.join(row.aliases)})" if row.aliases else row.name
+        cost = (row.layer_evaluations, row.loss_evaluations)
+        facts = (row.defaults, yes[row.unbiased], yes[row.differentiable], row.randomness, *cost, row.source)
+        table.add_row(*map(escape, (name, *facts)))
     console.print(table)
+    console.print("Evaluations of a layer and of the loss per draw and point: L layers, n their widths, K samples.")
     console.print("Your own: module:name or file.py:name. Problem files: see README.")

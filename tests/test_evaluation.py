@@ -226,6 +226,28 @@ def test_exact_never_and_always(make_problem) -> None:
         evaluate(problem, ["st"], draws=20, exact="sometime")
 
 
+def batch_baseline(network, inputs, loss, randomness):
+    """A baseline from the other points of the batch: unbiased, but no sum over points."""
+    x, log_prob = inputs, 0.0
+    for layer in network.layers:
+        a = layer.preactivation(x)
+        s = randomness.bernoulli(layer.probability(a))
+        log_prob = log_prob + layer.log_prob(s, a)
+        x = layer.encode(s)
+    f = loss(x)
+    others = (f.sum() - f) / max(1, len(f) - 1)
+    return f + (f - others).detach() * (log_prob - log_prob.detach())
+
+
+def test_estimators_that_mix_points_have_no_exact_moments(make_problem) -> None:
+    evaluation = evaluate(make_problem(), [batch_baseline], draws=100)
+    assert evaluation.exact_moments.empty
+    (facts,) = evaluation.manifest["estimators"].values()
+    assert "treats several data points together otherwise" in facts["notes"][0]
+    with pytest.raises(GradevalError, match="treats several data points together"):
+        exact_moments(make_problem(), batch_baseline)
+
+
 def test_layers_without_gradient_are_undefined_not_wrong(make_problem) -> None:
     problem = make_problem()
     with torch.no_grad():
