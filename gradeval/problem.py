@@ -42,7 +42,7 @@ class Problem:
 
     network: StochasticBinaryNetwork
     inputs: Shaped[Tensor, "points *inputs"]
-    targets: Shaped[Tensor, "points *outputs"]
+    targets: Shaped[Tensor, "_ *outputs"]
     loss: str | Loss = "logistic"
     name: str = "problem"
     description: str = ""
