@@ -94,7 +94,11 @@ class Normal(Noise):
         return torch.special.ndtri(u)
 
     def log_cdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        return torch.special.log_ndtr(a)
+        # torch.special.log_ndtr cannot be vectorised over draws: vmap falls back to a loop
+        below, above = -a.clamp(max=0) / math.sqrt(2), a.clamp(min=0) / math.sqrt(2)
+        lower = torch.log(0.5 * torch.special.erfcx(below)) - below**2
+        upper = torch.log1p(-0.5 * torch.special.erfcx(above) * torch.exp(-(above**2)))
+        return torch.where(a < 0, lower, upper)
 
     def gaussian_expectation(self, mean: Float[Tensor, "..."], variance: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """E[Φ(a)] = Φ(mean / √(1 + variance)), exact."""

@@ -136,4 +136,5 @@ class Mve:
 def _half_score(layer: BinaryLayer, a: Tensor, s: Tensor) -> Tensor:
     """½σ log P(s) with σ = 2s − 1, whose derivative is F'(a)/(2 P(s))."""
     sign = 2 * s - 1
-    return 0.5 * sign * layer.noise.log_cdf(sign * a)
+    # clamped: an impossible state, as enumeration meets it, has log P = −∞, and the states above would be NaN
+    return 0.5 * sign * layer.noise.log_cdf(sign * a).clamp(min=-1e300)
