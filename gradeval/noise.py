@@ -85,7 +85,7 @@ class Normal(Noise):
     name = "normal"
 
     def cdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        return torch.special.ndtr(a)
+        return 0.5 * torch.erfc(-a / math.sqrt(2))  # torch.special.ndtr is 0 below −8
 
     def pdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return torch.exp(-0.5 * a * a) / math.sqrt(2 * math.pi)
