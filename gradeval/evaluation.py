@@ -145,18 +145,21 @@ def evaluate(
                     progress.start(name, draws)
                 try:
                     stream, cost = _sample(pool, workers, sampler, scorer, draws, (seed, fingerprint, name), progress)
-                    if progress:
-                        progress.finish("; ".join(sampler.notes))
-                    exact_rows += _exact_rows(name, sampler, exact, target, workers, progress)
                 except GradevalError as error:
                     failures[name] = str(error)
                     continue
+                if progress:
+                    progress.finish("; ".join(sampler.notes))
                 facts[name] = _estimator_facts(problem, name, sampler, draws)
                 if name in fits:
                     facts[name]["fit"] = fits[name]
                 moments[name] = _moments(stream, draws, sampler.deterministic)
                 curves += _curves(name, stream, scorer, draws, sampler.deterministic)
                 seconds[name] = cost
+                try:  # last: an interrupt here keeps the draws
+                    exact_rows += _exact_rows(name, sampler, exact, target, workers, progress)
+                except GradevalError as error:
+                    failures[name] = str(error)
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
             raise Incomplete("interrupted", result(), exit_code=130) from None
