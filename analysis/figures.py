@@ -324,9 +324,9 @@ def rmse_curves(run: Evaluation) -> Figure | None:
 def bias_variance(run: Evaluation) -> Figure:
     """Relative bias against the relative standard deviation of one draw."""
     look = _Look.of(run)
-    table = run.summary.assign(
+    table = run.best.assign(
         **{
-            f"deviation{end}": np.sqrt(run.summary[f"relative_variance{end}"].clip(lower=0))
+            f"deviation{end}": np.sqrt(run.best[f"relative_variance{end}"].clip(lower=0))
             for end in ("", "_low", "_high")
         },
     )
@@ -368,7 +368,7 @@ def heat_map(run: Evaluation) -> Figure:
     look = _Look.of(run)
 
     def matrix(column: str) -> pd.DataFrame:
-        table = run.summary.pivot(index="estimator", columns="layer", values=column)
+        table = run.best.pivot(index="estimator", columns="layer", values=column)
         return table.loc[look.names, look.layers].astype(float)
 
     bias, low, high, rmse = map(matrix, ("relative_bias", "relative_bias_low", "relative_bias_high", "relative_rmse"))
@@ -561,8 +561,8 @@ FIGURES: dict[str, tuple[Callable[[Evaluation], Figure | None], str]] = {
     "heat-map": (
         heat_map,
         "Relative bias and relative RMSE of one draw, by estimator and layer; a stronger colour is worse, on a "
-        "logarithmic scale. White with <: no bias was seen, the number is the upper end of its 95% interval. A dash: "
-        "not defined.",
+        "logarithmic scale. White with <: no bias was seen, the number is the upper end of its 95% interval; 0: "
+        "exactly none. A dash: not defined.",
     ),
     "break-even": (
         break_even,

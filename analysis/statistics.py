@@ -50,7 +50,7 @@ def positive_mean_interval(mean: float, standard_error: float, n: int) -> Interv
     """Student's interval of the logarithm of a positive mean (delta method), mapped back."""
     if not mean > 0 or standard_error == 0:
         return Interval(mean, mean, mean)
-    half = _t(n) * standard_error / mean
+    half = min(_t(n) * standard_error / mean, 50.0)  # beyond, the data say nothing but that it is positive
     return Interval(mean, mean * math.exp(-half), mean * math.exp(half))
 
 

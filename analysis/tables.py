@@ -46,6 +46,7 @@ TABLES = (
     "prediction",
 )
 EXACT_COLUMNS = ["estimator", "layer", "exact_relative_bias", "exact_relative_variance", "exact_scale"]
+ROUNDING_VARIANCE = 1e-26  # a variance below this share of the mean squared gradient is rounding
 EXACTLY_UNBIASED = 1e-9  # an exact relative bias below this is rounding
 
 
@@ -123,6 +124,8 @@ class Evaluation:
         contrast[square] = 1.0
         contrast[where] = -2 * bias
         variance = float(np.trace(covariance))
+        if variance < ROUNDING_VARIANCE * (norm**2 + moments.mean[square]):
+            variance = 0.0
         variance_error = math.sqrt(max(0.0, contrast @ moments.covariance @ contrast) / n)
         square_error = math.sqrt(moments.covariance[square, square] / n)
         direction = self.exact[where] / norm if norm else np.zeros_like(bias)
@@ -150,17 +153,34 @@ class Evaluation:
         return row | {"deterministic": moments.deterministic}
 
     @cached_property
+    def best(self) -> pd.DataFrame:
+        """`summary` with exact bias and variance in place of the estimates, and no interval, where they are known.
+
+        ``unbiased``: claimed, or exactly so.
+        """
+        table = self.summary.copy()
+        for key in ("relative_bias", "relative_variance"):
+            exact = table[f"exact_{key}"]
+            if key == "relative_bias":
+                exact = exact.where(~(exact < EXACTLY_UNBIASED), 0.0)
+            for end in ("", "_low", "_high"):
+                table[f"{key}{end}"] = exact.where(exact.notna(), table[f"{key}{end}"])
+        exact_bias = table["exact_relative_bias"]
+        table["unbiased"] = table["unbiased_claim"].astype(bool).where(exact_bias.isna(), exact_bias < EXACTLY_UNBIASED)
+        return table
+
+    @cached_property
     def breakeven(self) -> pd.DataFrame:
         """From how many draws (seconds of compute) on the mean of an unbiased estimator beats that of a biased one.
 
-        Draws: M = (V₁ − V₂)/b₂²; seconds: (V₁c₁ − V₂c₂)/b₂² with c seconds a draw. The interval combines the 95 %
-        intervals of V₁, V₂ and b₂ at their worst and so covers at least as often.
+        Draws: M = (V₁ − V₂)/b₂²; seconds: (V₁c₁ − V₂c₂)/b₂² with c seconds a draw. Exact V and b are used where known.
+        The interval combines the 95 % intervals of V₁, V₂ and b₂ at their worst and so covers at least as often.
         """
         rows = []
-        for layer, group in self.summary.groupby("layer", sort=False):
-            unbiased = group[group["unbiased_claim"]]
+        for layer, group in self.best.groupby("layer", sort=False):
+            unbiased = group[group["unbiased"]]
             for one in unbiased.itertuples():
-                for two in group[~group["unbiased_claim"]].itertuples():
+                for two in group[~group["unbiased"]].itertuples():
                     row = {"unbiased": one.estimator, "biased": two.estimator, "layer": layer}
                     for key, c1, c2 in (("draws", 1.0, 1.0), ("seconds", one.seconds_per_draw, two.seconds_per_draw)):
                         row |= {
@@ -188,7 +208,7 @@ class Evaluation:
         """
         columns = ["estimator", "layer", "share", "share_low", "share_high", "evaluations_gain", "seconds_gain"]
         rows = []
-        for layer, group in self.summary.groupby("layer", sort=False):
+        for layer, group in self.best.groupby("layer", sort=False):
             table = group.set_index("estimator")
             if not {"reinforce", "ram"} <= set(table.index):
                 continue
@@ -197,7 +217,7 @@ class Evaluation:
             def share(v: float, end_v: float, end_ram: float) -> float:
                 return (end_v - v) / (end_v - end_ram) if end_v > end_ram else math.nan
 
-            for name, row in table[table["unbiased_claim"]].iterrows():
+            for name, row in table[table["unbiased"]].iterrows():
                 v, low, high = (row[f"relative_variance{end}"] for end in ("", "_low", "_high"))
                 least = share(high, plain["relative_variance_low"], ram["relative_variance_low"])
                 most = share(low, plain["relative_variance_high"], ram["relative_variance_high"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -63,8 +64,7 @@ def run(
     from gradeval.terminal import TerminalProgress, training_progress
 
     folder = out or _free_folder()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise GradevalError(f"{folder} exists and is not empty: choose another folder or remove it.")
+    _check_output(folder)
     arguments = {k: str(v) if isinstance(v, Path) else v for k, v in locals().items() if k in _RUN_ARGUMENTS}
     given = {"units": units, "stage": stage, "noise": noise, "points": points, "seed": problem_seed}
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
@@ -76,7 +76,10 @@ def run(
     with training_progress() as on_epoch:
         if problem == "expclass":
             options["progress"] = on_epoch
-        subject = _on_device(load_problem(problem, **options), device)
+        try:
+            subject = _on_device(load_problem(problem, **options), device)
+        except KeyboardInterrupt:
+            raise Incomplete("interrupted while making the problem", None, exit_code=130) from None
     failure: Incomplete | None = None
     with TerminalProgress() as progress:
         try:
@@ -156,6 +159,20 @@ def _specs(text: str) -> list[str]:
     return list(dict.fromkeys(specs))
 
 
+def _check_output(folder: Path) -> None:
+    """Refuse a folder that results could not be written to, before they are computed."""
+    if folder.exists() and not folder.is_dir():
+        raise GradevalError(f"{folder} is a file, not a folder: choose another folder.")
+    if folder.exists() and any(folder.iterdir()):
+        raise GradevalError(f"{folder} exists and is not empty: choose another folder or remove it.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent):
+            pass
+    except OSError as error:
+        raise GradevalError(f"cannot write {folder}: {error.strerror}.") from None
+
+
 def _free_folder() -> Path:
     number = 1
     while (folder := Path(f"gradeval-run-{number}")).exists():
@@ -169,8 +186,8 @@ def _on_device(problem: Any, device: str) -> Any:
     if device == "cpu":
         return problem
     try:
-        torch.zeros((), device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.ones(2, device=device).sum().item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise GradevalError(f"device '{device}' cannot be used: {str(error).splitlines()[0]}") from None
     return problem.to(device=device)
 

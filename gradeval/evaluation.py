@@ -26,10 +26,11 @@ from gradeval.errors import GradevalError, unknown_name
 from gradeval.estimators import Estimator, claims_unbiased, get_facts, resolve
 from gradeval.network import BinaryLayer, StochasticBinaryNetwork
 from gradeval.problem import Problem
-from gradeval.randomness import RandomDraws, Randomness, generator
+from gradeval.randomness import RandomDraws, Randomness, derived_seed, generator
 from gradeval.reference import (
     MAX_BITS,
     ExactGradient,
+    check_pointwise,
     count_chance,
     exact_gradient,
     exact_moments,
@@ -111,6 +112,11 @@ def evaluate(
     fingerprint = problem.fingerprint()
     target = _without_rounding(truth)
     scorer = Scorer(target, truth.slices)
+    fits = {}
+    for name, estimator in resolved.items():
+        if hasattr(estimator, "fit"):
+            seeds = (seed, fingerprint, name, "fit")
+            resolved[name], fits[name] = _fit(problem, name, estimator, derived_seed(*seeds), progress)
     samplers = {name: Sampler(problem, name, estimator) for name, estimator in resolved.items()}
     moments: dict[str, Moments] = {}
     curves: list[dict[str, Any]] = []
@@ -139,16 +145,21 @@ def evaluate(
                     progress.start(name, draws)
                 try:
                     stream, cost = _sample(pool, workers, sampler, scorer, draws, (seed, fingerprint, name), progress)
-                    if progress:
-                        progress.finish("; ".join(sampler.notes))
-                    exact_rows += _exact_rows(name, sampler, exact, target, workers, progress)
                 except GradevalError as error:
                     failures[name] = str(error)
                     continue
+                if progress:
+                    progress.finish("; ".join(sampler.notes))
                 facts[name] = _estimator_facts(problem, name, sampler, draws)
+                if name in fits:
+                    facts[name]["fit"] = fits[name]
                 moments[name] = _moments(stream, draws, sampler.deterministic)
                 curves += _curves(name, stream, scorer, draws, sampler.deterministic)
                 seconds[name] = cost
+                try:  # last: an interrupt here keeps the draws
+                    exact_rows += _exact_rows(name, sampler, exact, target, workers, progress)
+                except GradevalError as error:
+                    failures[name] = str(error)
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
             raise Incomplete("interrupted", result(), exit_code=130) from None
@@ -159,6 +170,20 @@ def evaluate(
     if failures or evaluation is None:
         raise Incomplete("; ".join(failures.values()), evaluation, exit_code=1)
     return evaluation
+
+
+def _fit(
+    problem: Problem, name: str, estimator: Any, seed: int, progress: Progress | None
+) -> tuple[Estimator, dict[str, Any]]:
+    """The estimator fitted to the problem, then frozen; what was learned and the seconds of compute it cost."""
+    if progress:
+        progress.start(f"fitting {name}", estimator.budget)
+    began = _clock(problem)
+    fitted = estimator.fit(problem, seed, progress.advance if progress else None)
+    cost = _clock(problem) - began
+    if progress:
+        progress.finish("")
+    return fitted, {"learned": fitted.learned, "seconds": cost}
 
 
 class _Surrogate(nn.Module):
@@ -357,14 +382,22 @@ def _exact_rows(
     problem, estimator = sampler.problem, sampler.estimator
     if exact == "never" or not sampler.vectorised or sampler.own_chance:
         return []
-    bits, continuous = count_chance(problem, estimator)
-    if continuous:
+    try:
+        check_pointwise(problem, estimator)
+        bits, continuous = count_chance(problem, estimator)
+        if continuous:
+            return []
+        if exact == "auto" and (bits > MAX_BITS or 2**bits * problem.points * len(target) > EXACT_ENTRIES):
+            return []
+        if progress:
+            progress.start(f"{name} on all states", 2**bits)
+        advance = progress.advance if progress else None
+        moments = exact_moments(problem, estimator, workers=workers, progress=advance)
+    except GradevalError as error:
+        if exact == "always":
+            raise GradevalError(f"no exact moments of '{name}': {error}") from None
+        sampler.notes.append(f"no exact moments: {error}")
         return []
-    if exact == "auto" and (bits > MAX_BITS or 2**bits * problem.points * len(target) > EXACT_ENTRIES):
-        return []
-    if progress:
-        progress.start(f"{name} on all states", 2**bits)
-    moments = exact_moments(problem, estimator, workers=workers, progress=progress.advance if progress else None)
     if progress:
         progress.finish("")
     scale, variance, bias = moments.scale(), moments.relative_variance(), moments.relative_bias()
@@ -400,6 +433,10 @@ class _CountingLayer(BinaryLayer):
         a = super().preactivation(x)
         self.count += a.shape[:-2].numel()
         return a
+
+    def gaussian_moments(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        self.count += 2 * mean.shape[:-2].numel()
+        return super().gaussian_moments(mean, variance)
 
     def flipped_preactivations(self, x: Tensor, a: Tensor) -> Tensor:
         self.count += a.shape[:-2].numel() if isinstance(self.map, nn.Linear) else x.shape[-1]

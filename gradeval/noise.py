@@ -21,31 +21,31 @@ class Noise:
 
     name: str
 
-    def cdf(self, a: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def cdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """F(a), elementwise."""
         raise NotImplementedError
 
-    def pdf(self, a: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def pdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """F'(a), elementwise."""
         raise NotImplementedError
 
-    def icdf(self, u: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def icdf(self, u: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """F⁻¹(u) for u in (0, 1), elementwise."""
         raise NotImplementedError
 
-    def log_cdf(self, a: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def log_cdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """log F(a); where F is zero it is −inf with a zero gradient (F' is zero there too)."""
         probability = self.cdf(a)
         possible = probability > 0
         return torch.where(possible, torch.log(torch.where(possible, probability, 1.0)), -math.inf)
 
-    def log_odds(self, a: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def log_odds(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """log F(a)/(1 − F(a)); 0 with a zero gradient where F is 0 or 1."""
         possible = (self.cdf(a) > 0) & (self.cdf(-a) > 0)
         inside = torch.where(possible, a, 0.0)
         return torch.where(possible, self.log_cdf(inside) - self.log_cdf(-inside), 0.0)
 
-    def gaussian_expectation(self, mean: Float[Tensor, ...], variance: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def gaussian_expectation(self, mean: Float[Tensor, "..."], variance: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """E[F(a)] for a ~ N(mean, variance), by Gauss–Hermite quadrature with 64 nodes."""
         nodes, weights = (torch.as_tensor(v, dtype=mean.dtype, device=mean.device) for v in _gauss_hermite(64))
         return self.cdf(mean[..., None] + safe_sqrt(variance)[..., None] * nodes) @ weights
@@ -56,22 +56,22 @@ class Logistic(Noise):
 
     name = "logistic"
 
-    def cdf(self, a: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def cdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return torch.sigmoid(a)
 
-    def pdf(self, a: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def pdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return torch.sigmoid(a) * torch.sigmoid(-a)
 
-    def icdf(self, u: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def icdf(self, u: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return torch.logit(u)
 
-    def log_cdf(self, a: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def log_cdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return torch.nn.functional.logsigmoid(a)
 
-    def log_odds(self, a: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def log_odds(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return a
 
-    def gaussian_expectation(self, mean: Float[Tensor, ...], variance: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def gaussian_expectation(self, mean: Float[Tensor, "..."], variance: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """E[F(a)] ≈ F(mean / √(1 + π variance / 8)), the usual probit matching (error below 0.02).
 
         Source: D. J. C. MacKay, Neural Computation 4(5), 1992, doi:10.1162/neco.1992.4.5.720.
@@ -84,19 +84,23 @@ class Normal(Noise):
 
     name = "normal"
 
-    def cdf(self, a: Float[Tensor, ...]) -> Float[Tensor, ...]:
-        return torch.special.ndtr(a)
+    def cdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return 0.5 * torch.erfc(-a / math.sqrt(2))  # torch.special.ndtr is 0 below −8
 
-    def pdf(self, a: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def pdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return torch.exp(-0.5 * a * a) / math.sqrt(2 * math.pi)
 
-    def icdf(self, u: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def icdf(self, u: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return torch.special.ndtri(u)
 
-    def log_cdf(self, a: Float[Tensor, ...]) -> Float[Tensor, ...]:
-        return torch.special.log_ndtr(a)
+    def log_cdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        # torch.special.log_ndtr cannot be vectorised over draws: vmap falls back to a loop
+        below, above = -a.clamp(max=0) / math.sqrt(2), a.clamp(min=0) / math.sqrt(2)
+        lower = torch.log(0.5 * torch.special.erfcx(below)) - below**2
+        upper = torch.log1p(-0.5 * torch.special.erfcx(above) * torch.exp(-(above**2)))
+        return torch.where(a < 0, lower, upper)
 
-    def gaussian_expectation(self, mean: Float[Tensor, ...], variance: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def gaussian_expectation(self, mean: Float[Tensor, "..."], variance: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """E[Φ(a)] = Φ(mean / √(1 + variance)), exact."""
         return self.cdf(mean / torch.sqrt(1 + variance))
 
@@ -106,13 +110,13 @@ class Uniform(Noise):
 
     name = "uniform"
 
-    def cdf(self, a: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def cdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return 0.5 + 0.5 * a.clamp(-1, 1)
 
-    def pdf(self, a: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def pdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return 0.5 * (a.abs() <= 1).to(a.dtype)
 
-    def icdf(self, u: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def icdf(self, u: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return 2 * u - 1
 
 
@@ -121,16 +125,16 @@ class Laplace(Noise):
 
     name = "laplace"
 
-    def cdf(self, a: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def cdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return torch.where(a < 0, 0.5 * torch.exp(a.clamp(max=0)), 1 - 0.5 * torch.exp(-a.clamp(min=0)))
 
-    def pdf(self, a: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def pdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return 0.5 * torch.exp(-a.abs())
 
-    def icdf(self, u: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def icdf(self, u: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return torch.where(u < 0.5, torch.log(2 * u), -torch.log(2 * (1 - u)))
 
-    def log_cdf(self, a: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def log_cdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return torch.where(a < 0, a - math.log(2), torch.log1p(-0.5 * torch.exp(-a.clamp(min=0))))
 
 
@@ -139,16 +143,16 @@ class Cauchy(Noise):
 
     name = "cauchy"
 
-    def cdf(self, a: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def cdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return torch.atan2(torch.ones_like(a), -a) / math.pi
 
-    def pdf(self, a: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def pdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return 1 / (math.pi * (1 + a * a))
 
-    def icdf(self, u: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def icdf(self, u: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return torch.tan(math.pi * (u - 0.5))
 
-    def log_cdf(self, a: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def log_cdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return torch.where(a < 0, torch.log(self.cdf(a.clamp(max=0))), torch.log1p(-self.cdf(-a.clamp(min=0))))
 
 
@@ -157,13 +161,13 @@ class Triangular(Noise):
 
     name = "triangular"
 
-    def cdf(self, a: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def cdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return torch.where(a < 0, 0.5 * (1 + a.clamp(-1, 0)) ** 2, 1 - 0.5 * (1 - a.clamp(0, 1)) ** 2)
 
-    def pdf(self, a: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def pdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return (1 - a.abs()).clamp(min=0)
 
-    def icdf(self, u: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def icdf(self, u: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return torch.where(u < 0.5, torch.sqrt(2 * u) - 1, 1 - torch.sqrt(2 * (1 - u)))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from gradeval.errors import GradevalError
@@ -41,8 +41,8 @@ class Problem:
     """
 
     network: StochasticBinaryNetwork
-    inputs: Float[Tensor, points * inputs]
-    targets: Float[Tensor, points * outputs]
+    inputs: Shaped[Tensor, "points *inputs"]
+    targets: Shaped[Tensor, "_ *outputs"]
     loss: str | Loss = "logistic"
     name: str = "problem"
     description: str = ""

@@ -20,16 +20,16 @@ from gradeval.noise import Noise
 class Randomness(Protocol):
     """What an estimator sees of chance."""
 
-    def bernoulli(self, probability: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def bernoulli(self, probability: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Independent 0/1 variables (as floats) with P(1) = ``probability``."""
 
-    def uniform(self, shape: Sequence[int]) -> Float[Tensor, ...]:
+    def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
         """Independent uniform variables on (0, 1)."""
 
-    def normal(self, shape: Sequence[int]) -> Float[Tensor, ...]:
+    def normal(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
         """Independent standard normal variables."""
 
-    def noise(self, distribution: Noise, shape: Sequence[int]) -> Float[Tensor, ...]:
+    def noise(self, distribution: Noise, shape: Sequence[int]) -> Float[Tensor, "..."]:
         """Independent variables with the cdf of ``distribution``."""
 
 
@@ -41,21 +41,21 @@ class RandomDraws:
         self.dtype = dtype
         self.used = False  # stays False for a deterministic estimator
 
-    def uniform(self, shape: Sequence[int]) -> Float[Tensor, ...]:
+    def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
         self.used = True
         draws = torch.rand(tuple(shape), generator=self.generator, dtype=self.dtype, device=self.generator.device)
         return draws.clamp(min=2.0**-54)  # an exact 0 would be an infinite noise
 
-    def bernoulli(self, probability: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def bernoulli(self, probability: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         self.used = True
         draws = torch.rand(probability.shape, generator=self.generator, dtype=self.dtype, device=self.generator.device)
         return (draws < probability).to(probability.dtype)
 
-    def normal(self, shape: Sequence[int]) -> Float[Tensor, ...]:
+    def normal(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
         self.used = True
         return torch.randn(tuple(shape), generator=self.generator, dtype=self.dtype, device=self.generator.device)
 
-    def noise(self, distribution: Noise, shape: Sequence[int]) -> Float[Tensor, ...]:
+    def noise(self, distribution: Noise, shape: Sequence[int]) -> Float[Tensor, "..."]:
         return distribution.icdf(self.uniform(shape))
 
 
@@ -77,7 +77,7 @@ class EnumeratedStates(RandomDraws):
         self.weight: Tensor | float = 1.0
         self.continuous = False
 
-    def bernoulli(self, probability: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    def bernoulli(self, probability: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         start, self.taken = self.taken, self.taken + probability.numel()
         if self.bits is None:
             return torch.zeros_like(probability)
@@ -85,11 +85,11 @@ class EnumeratedStates(RandomDraws):
         self.weight = self.weight * torch.where(state > 0.5, probability, 1 - probability).prod()
         return state
 
-    def uniform(self, shape: Sequence[int]) -> Float[Tensor, ...]:
+    def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
         self.continuous = True
         return super().uniform(shape)
 
-    def normal(self, shape: Sequence[int]) -> Float[Tensor, ...]:
+    def normal(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
         self.continuous = True
         return super().normal(shape)
 

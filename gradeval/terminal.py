@@ -114,7 +114,7 @@ def show_summary(evaluation: Evaluation) -> None:
     table = Table(title="Relative to the norm of the exact gradient, all layers, one draw", title_justify="left")
     table.add_column("estimator", overflow="fold")
     for column in ("RMSE", "bias [95 % interval]", "st. dev.", "cosine", "µs/draw"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     table.add_column("verdict")
     for row in rows.itertuples():
         table.add_row(
@@ -136,15 +136,19 @@ def show_lists(problems: Iterable[ProblemFacts], estimators: Iterable[Facts]) ->
     console = Console()
     table = Table(title="Problems", title_justify="left")
     for column in ("name", "what", "source"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for problem in problems:
         table.add_row(problem.name, problem.description, problem.source)
     console.print(table)
     table = Table(title="Estimators", title_justify="left")
-    for column in ("name", "defaults", "unbiased", "needs ∇f", "randomness", "source"):
-        table.add_column(column)
+    for column in ("name", "defaults", "unbiased", "needs ∇f", "randomness", "layers", "losses", "source"):
+        table.add_column(column, overflow="fold")
     for row in estimators:
         yes = {True: "yes", False: "no"}
-        table.add_row(row.name, row.defaults, yes[row.unbiased], yes[row.differentiable], row.randomness, row.source)
+        name = f"{row.name} (= {', '.join(row.aliases)})" if row.aliases else row.name
+        cost = (row.layer_evaluations, row.loss_evaluations)
+        facts = (row.defaults, yes[row.unbiased], yes[row.differentiable], row.randomness, *cost, row.source)
+        table.add_row(*map(escape, (name, *facts)))
     console.print(table)
+    console.print("Evaluations of a layer and of the loss per draw and point: L layers, n their widths, K samples.")
     console.print("Your own: module:name or file.py:name. Problem files: see README.")

@@ -14,13 +14,14 @@ from gradeval.reference.cost import Cost, check_affordable, predicted_cost
 from gradeval.reference.differences import finite_differences
 from gradeval.reference.joint import joint_value_and_gradient
 from gradeval.reference.layerwise import layerwise_value_and_gradient, layerwise_values, plain_values
-from gradeval.reference.moments import MAX_BITS, ExactMoments, count_chance, exact_moments
+from gradeval.reference.moments import MAX_BITS, ExactMoments, check_pointwise, count_chance, exact_moments
 
 __all__ = [
     "MAX_BITS",
     "Cost",
     "ExactGradient",
     "ExactMoments",
+    "check_pointwise",
     "count_chance",
     "exact_gradient",
     "exact_moments",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from gradeval.errors import GradevalError
 from gradeval.problem import Problem
-from gradeval.randomness import EnumeratedStates, generator
+from gradeval.randomness import EnumeratedStates, RandomDraws, generator
 from gradeval.reference.joint import binary_digits
 
 MAX_BITS = 18
@@ -119,6 +119,50 @@ def _on_states(
     return flat, values, weights
 
 
+class _FixedChance(RandomDraws):
+    """Chance without chance: the same calls give the same numbers, whatever the number of points."""
+
+    def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+        return torch.full(tuple(shape), 0.37, dtype=self.dtype, device=self.generator.device)
+
+    def bernoulli(self, probability: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return (probability > 0.37).to(probability.dtype)
+
+    def normal(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+        return torch.full(tuple(shape), 0.37, dtype=self.dtype, device=self.generator.device)
+
+
+def check_pointwise(problem: Problem, estimator: Callable[..., Tensor], points: int = 4) -> None:
+    """Raise GradevalError unless the surrogates of several points, and their gradients, are those of each point alone.
+
+    An estimator that mixes points (a baseline from the batch, say) has other moments than its points one by one.
+    """
+    network = problem.network
+    chance = _FixedChance(generator(network.device, "fixed"), network.dtype)
+    parameters = list(network.parameters())
+
+    def run(some: slice) -> tuple[Tensor, ...]:
+        loss = problem.loss_function(targets=problem.targets[some])
+        surrogate = estimator(network, problem.inputs[some], loss, chance)
+        found = torch.autograd.grad(surrogate.sum(), parameters, allow_unused=True, materialize_grads=True)
+        return surrogate.detach(), torch.cat([g.flatten() for g in found])
+
+    points = min(points, problem.points)
+    try:
+        values, gradient = run(slice(0, points))
+        if not torch.equal(values, run(slice(0, points))[0]):
+            raise GradevalError("it uses randomness of its own, which cannot be enumerated")
+        alone = [run(slice(i, i + 1)) for i in range(points)]
+        agree = torch.allclose(values, torch.cat([v for v, _ in alone]), rtol=1e-8, atol=1e-10)
+        agree &= torch.allclose(gradient, torch.stack([g for _, g in alone]).sum(0), rtol=1e-8, atol=1e-10)
+    except GradevalError:
+        raise
+    except Exception as error:
+        raise GradevalError(f"it cannot be run on one data point alone ({type(error).__name__}: {error})") from None
+    if not agree:
+        raise GradevalError("it treats several data points together otherwise than one by one")
+
+
 def exact_moments(
     problem: Problem,
     estimator: Callable[..., Tensor],
@@ -143,10 +187,11 @@ def exact_moments(
         progress: told the number of states done since it was last told.
 
     Raises:
-        GradevalError: the estimator takes more than 2^18 joint states per point.
+        GradevalError: the estimator takes more than 2^18 joint states per point, or mixes points.
     """
     from gradeval.reference import exact_gradient
 
+    check_pointwise(problem, estimator)
     bits, continuous = count_chance(problem, estimator)
     if bits > MAX_BITS:
         raise GradevalError(

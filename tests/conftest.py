@@ -7,14 +7,12 @@ from collections.abc import Callable, Sequence
 import pytest
 from jaxtyping import install_import_hook
 
-with install_import_hook("gradeval", "beartype.beartype"):
-    pass
+install_import_hook("gradeval", "beartype.beartype")  # for all that tests import from here on
 
+import torch  # noqa: E402
 
-import torch
-
-from gradeval.network import StochasticBinaryNetwork
-from gradeval.problem import Problem
+from gradeval.network import StochasticBinaryNetwork  # noqa: E402
+from gradeval.problem import Problem  # noqa: E402
 
 MakeProblem = Callable[..., Problem]
 

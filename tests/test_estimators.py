@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 
 from gradeval.errors import GradevalError
-from gradeval.estimators import TABLE, claims_unbiased, get_estimator, resolve, spec_of, split_specs
+from gradeval.estimators import (
+    TABLE,
+    Estimator,
+    claims_unbiased,
+    get_estimator,
+    hyper_parameters,
+    resolve,
+    spec_of,
+    split_specs,
+)
 from gradeval.estimators.psa import PathSampleAnalytic
 from gradeval.noise import NOISES
 from gradeval.problem import Problem
@@ -16,6 +23,13 @@ from gradeval.randomness import RandomDraws, generator
 from gradeval.reference import exact_gradient, exact_moments
 
 ENUMERABLE = [name for name, facts in TABLE.items() if facts.randomness in ("none", "bernoulli")]
+
+
+def ready(estimator: Estimator, problem: Problem) -> Estimator:
+    """The estimator, fitted to the problem where it must be."""
+    return estimator.fit(problem, seed=1) if hasattr(estimator, "fit") else estimator
+
+
 UNITS = [(3,), (2, 2), (2, 1, 2)]
 
 
@@ -23,11 +37,14 @@ UNITS = [(3,), (2, 2), (2, 1, 2)]
 def test_the_table_states_the_facts(make_problem, name: str) -> None:
     """The row's class, defaults and randomness are those of the code."""
     facts, estimator = TABLE[name], get_estimator(name)
-    defaults = ",".join(f"{f.name}={f.default}" for f in dataclasses.fields(estimator))  # type: ignore[arg-type]
+    defaults = ",".join(f"{key}={value}" for key, value in hyper_parameters(type(estimator)).items())
     assert defaults == facts.defaults
-    assert spec_of(estimator) == (f"{name}:{defaults}" if defaults else name)
+    shown = "" if name == "reinforce" else defaults  # no baseline is not shown
+    assert spec_of(estimator) == (f"{name}:{shown}" if shown else name)
     assert get_estimator(spec_of(estimator)) == estimator
+    assert [get_estimator(alias) for alias in facts.aliases] == [estimator] * len(facts.aliases)
     assert claims_unbiased(estimator) == facts.unbiased
+    assert hasattr(estimator, "fit") == facts.fitted
     asked: set[str] = set()
 
     class Recording(RandomDraws):
@@ -44,6 +61,7 @@ def test_the_table_states_the_facts(make_problem, name: str) -> None:
             return super().bernoulli(probability)
 
     problem = make_problem((2, 2))
+    estimator = ready(estimator, problem)
     surrogate = estimator(problem.network, problem.inputs, problem.loss_function(), Recording(generator("cpu", 1)))
     assert surrogate.shape == (4,)
     used = "continuous" if "continuous" in asked else "bernoulli" if asked else "none"
@@ -63,7 +81,8 @@ def test_reinforce_is_unbiased(make_problem, units, noise: str, states) -> None:
 def test_value_and_head_gradient_are_unbiased(make_problem, name: str, loss: str) -> None:
     """Estimators that follow a sampled path have unbiased values and head gradients."""
     problem = make_problem((2, 3), loss=loss, states=(-1.0, 1.0))
-    moments = exact_moments(problem, get_estimator(name))
+    spec = f"{name}:samples=2" if "samples" in TABLE[name].defaults else name
+    moments = exact_moments(problem, ready(get_estimator(spec), problem))
     assert moments.value == pytest.approx(exact_gradient(problem).value, rel=1e-12)
     assert moments.relative_bias()["head"] < 1e-12
 
@@ -186,7 +205,8 @@ def test_saturated_units_give_finite_gradients(make_problem) -> None:
             problem.network.layers[1].map.bias.copy_(torch.tensor([-40.0, 40.0]))
         for name in TABLE:
             chance = RandomDraws(generator("cpu", 1))
-            surrogate = get_estimator(name)(problem.network, problem.inputs, problem.loss_function(), chance)
+            estimator = ready(get_estimator(name), problem)
+            surrogate = estimator(problem.network, problem.inputs, problem.loss_function(), chance)
             gradients = torch.autograd.grad(surrogate.mean(), list(problem.network.parameters()))
             assert all(torch.isfinite(g).all() for g in gradients), (noise, name)
 

@@ -220,10 +220,91 @@ def test_exact_never_and_always(make_problem) -> None:
     problem = make_problem((10, 9))
     assert evaluate(problem, ["st"], draws=20).summary["exact_relative_bias"].isna().all()
     assert evaluate(make_problem(), ["st"], draws=20, exact="never").exact_moments.empty
-    with pytest.raises(Incomplete, match=r"2\^19 joint states; the limit is 2\^18"):
+    with pytest.raises(Incomplete, match=r"2\^19 joint states; the limit is 2\^18.*kept: st"):
         evaluate(problem, ["st"], draws=20, exact="always")
     with pytest.raises(GradevalError, match="unknown choice of exact 'sometime'"):
         evaluate(problem, ["st"], draws=20, exact="sometime")
+
+
+def batch_baseline(network, inputs, loss, randomness):
+    """A baseline from the other points of the batch: unbiased, but no sum over points."""
+    x, log_prob = inputs, 0.0
+    for layer in network.layers:
+        a = layer.preactivation(x)
+        s = randomness.bernoulli(layer.probability(a))
+        log_prob = log_prob + layer.log_prob(s, a)
+        x = layer.encode(s)
+    f = loss(x)
+    others = (f.sum() - f) / max(1, len(f) - 1)
+    return f + (f - others).detach() * (log_prob - log_prob.detach())
+
+
+def test_estimators_that_mix_points_have_no_exact_moments(make_problem) -> None:
+    evaluation = evaluate(make_problem(), [batch_baseline], draws=100)
+    assert evaluation.exact_moments.empty
+    (facts,) = evaluation.manifest["estimators"].values()
+    assert "treats several data points together otherwise" in facts["notes"][0]
+    with pytest.raises(GradevalError, match="treats several data points together"):
+        exact_moments(make_problem(), batch_baseline)
+    with pytest.raises(GradevalError, match="randomness of its own"):
+        exact_moments(make_problem(), careless)
+
+
+def forgot(network, inputs, loss, randomness):
+    """The commonest mistake: samples without a log-probability term; inner layers get no gradient."""
+    x = inputs
+    for layer in network.layers:
+        x = layer.encode(randomness.bernoulli(layer.probability(layer.preactivation(x))))
+    return loss(x)
+
+
+def test_an_estimator_without_inner_gradients_is_a_result_not_an_error(make_problem) -> None:
+    summary = evaluate(make_problem((1, 1)), [forgot], draws=300, exact="never").summary.set_index("layer")
+    assert summary.loc["1", "relative_bias"] == pytest.approx(1)
+    assert summary.loc["1", "relative_variance"] == 0
+    assert summary.loc["1", "verdict"] == "biased"
+
+
+def test_rounding_is_no_variance(make_problem) -> None:
+    class Shaken:
+        def __call__(self, network, inputs, loss, randomness):
+            f = get_estimator("tanh")(network, inputs, loss, randomness)
+            return f * (1 + 1e-17 * randomness.normal((1,)).exp())
+
+    summary = evaluate(make_problem(), [Shaken()], draws=300).summary
+    assert (summary["relative_variance_high"] < 1e-20).all()
+
+
+def test_break_even_uses_exact_figures(make_problem) -> None:
+    """An exactly unbiased estimator is unbiased whether it claims so or not; an exact bias has no interval."""
+    evaluation = evaluate(make_problem(states=(-1.0, 1.0)), ["reinforce", "st", batchless], draws=2000)
+    table = evaluation.breakeven
+    assert set(table["unbiased"]) == {"reinforce", f"{__name__}:batchless"}
+    exact = evaluation.exact_moments.set_index(["estimator", "layer"])
+    row = table[(table["unbiased"] == "reinforce") & (table["layer"] == "1")].iloc[0]
+    variances = [exact.loc[(name, "1"), "exact_relative_variance"] for name in ("reinforce", "st")]
+    bias = exact.loc[("st", "1"), "exact_relative_bias"]
+    assert row["draws"] == row["draws_high"] == pytest.approx((variances[0] - variances[1]) / bias**2)
+
+
+def batchless(network, inputs, loss, randomness):
+    return get_estimator("reinforce:baseline=0.3")(network, inputs, loss, randomness)
+
+
+def test_an_interrupt_while_enumerating_keeps_the_draws(make_problem) -> None:
+    class Impatient:
+        def start(self, estimator: str, draws: int) -> None:
+            if "all states" in estimator:
+                raise KeyboardInterrupt
+
+        def advance(self, draws: int) -> None:
+            pass
+
+        def finish(self, note: str) -> None:
+            pass
+
+    with pytest.raises(Incomplete, match="interrupted; kept: st"):
+        evaluate(make_problem(), ["st", "psa"], draws=100, progress=Impatient())
 
 
 def test_layers_without_gradient_are_undefined_not_wrong(make_problem) -> None:

@@ -118,3 +118,20 @@ def test_the_readmes_example_runs(tmp_path, monkeypatch) -> None:
         script = tmp_path / f"{name}.py"
         script.write_text("\n".join(blocks))
         runpy.run_path(str(script), run_name="example")
+
+
+def test_shapes_are_checked_at_run_time(make_problem) -> None:
+    """Tests run with jaxtyping's hook: a wrong shape, and a wrong type, of an estimator's input raises."""
+    import torch
+    from jaxtyping import TypeCheckError
+
+    from gradeval.estimators import get_estimator
+    from gradeval.losses import logistic
+    from gradeval.randomness import RandomDraws, generator
+
+    problem = make_problem()
+    chance = RandomDraws(generator("cpu", 1))
+    with pytest.raises(TypeCheckError):
+        get_estimator("st")(problem.network, problem.inputs.long(), problem.loss_function(), chance)
+    with pytest.raises(TypeCheckError):
+        logistic(torch.zeros(4, 2), torch.zeros(4))

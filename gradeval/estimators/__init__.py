@@ -32,8 +32,12 @@ class Facts:
         unbiased: whether E[gradient] = ∇J is claimed.
         differentiable: whether f must be differentiable in the last layer's states.
         randomness: what it asks of chance: "none", "bernoulli" or "continuous".
-        defaults: its hyper-parameters as a spec would give them.
         source: where it was published.
+        defaults: its hyper-parameters as a spec would give them.
+        layer_evaluations, loss_evaluations: what one draw costs per data point, see `Facts.evaluations`. Python
+            expressions of L, the number of layers; n, the list of their widths; K, the samples.
+        aliases: other names that users may write.
+        fitted: whether `fit(problem, seed)` must learn something first; `evaluate` does it.
     """
 
     name: str
@@ -43,6 +47,15 @@ class Facts:
     randomness: str
     source: str
     defaults: str = ""
+    layer_evaluations: str = "L"
+    loss_evaluations: str = "1"
+    aliases: tuple[str, ...] = ()
+    fitted: bool = False
+
+    def evaluations(self, widths: Sequence[int], samples: int = 0) -> tuple[int, int]:
+        """Evaluations of one layer, and of the loss, per draw and point, on linear layers of the given widths."""
+        names = {"L": len(widths), "n": list(widths), "K": samples, "sum": sum, "range": range, "__builtins__": {}}
+        return int(eval(self.layer_evaluations, names)), int(eval(self.loss_evaluations, names))
 
 
 TABLE: dict[str, Facts] = {
@@ -55,6 +68,70 @@ TABLE: dict[str, Facts] = {
             differentiable=False,
             randomness="bernoulli",
             source="Williams 1992, doi:10.1007/BF00992696",
+            defaults="baseline=0.0",
+        ),
+        Facts(
+            "rloo",
+            "score_function:Rloo",
+            unbiased=True,
+            differentiable=False,
+            randomness="bernoulli",
+            source="Salimans & Knowles 2014, arXiv:1401.1022; Kool et al. 2019, openreview r1lgTGL5DE",
+            defaults="samples=4",
+            layer_evaluations="K * L",
+            loss_evaluations="K",
+        ),
+        Facts(
+            "nvil",
+            "score_function:Nvil",
+            unbiased=True,
+            differentiable=False,
+            randomness="bernoulli",
+            source="Mnih & Gregor 2014, arXiv:1402.0030",
+            fitted=True,
+        ),
+        Facts(
+            "muprop",
+            "control_variates:MuProp",
+            unbiased=True,
+            differentiable=True,
+            randomness="bernoulli",
+            source="Gu et al. 2016, arXiv:1511.05176",
+            layer_evaluations="L + L * (L - 1) // 2",
+            loss_evaluations="L + 1",
+        ),
+        Facts(
+            "rebar",
+            "control_variates:Rebar",
+            unbiased=True,
+            differentiable=True,
+            randomness="continuous",
+            source="Tucker et al. 2017, arXiv:1703.07370",
+            defaults="temperature=0.5,eta=1.0",
+            layer_evaluations="L * L",
+            loss_evaluations="2 * L + 1",
+        ),
+        Facts(
+            "relax",
+            "control_variates:Relax",
+            unbiased=True,
+            differentiable=True,
+            randomness="continuous",
+            source="Grathwohl et al. 2018, arXiv:1711.00123",
+            layer_evaluations="L + 3 * L * (L - 1)",
+            loss_evaluations="6 * L + 1",
+            fitted=True,
+        ),
+        Facts(
+            "double-cv",
+            "control_variates:DoubleCV",
+            unbiased=True,
+            differentiable=True,
+            randomness="bernoulli",
+            source="Titsias & Shi 2022, arXiv:2111.05300",
+            defaults="samples=4",
+            layer_evaluations="K * (L + L * (L - 1) // 2)",
+            loss_evaluations="K * (L + 1)",
         ),
         Facts(
             "arm",
@@ -63,6 +140,50 @@ TABLE: dict[str, Facts] = {
             differentiable=False,
             randomness="continuous",
             source="Yin & Zhou 2019, arXiv:1807.11143",
+            layer_evaluations="L * (L + 1) // 2",
+            loss_evaluations="L + 1",
+        ),
+        Facts(
+            "disarm",
+            "antithetic:Disarm",
+            unbiased=True,
+            differentiable=False,
+            randomness="bernoulli",
+            source="Dong et al. 2020, arXiv:2006.10680; Yin et al. 2020, arXiv:2006.06448",
+            layer_evaluations="L * (L + 1) // 2",
+            loss_evaluations="L + 1",
+            aliases=("u2g",),
+        ),
+        Facts(
+            "arms",
+            "antithetic:Arms",
+            unbiased=True,
+            differentiable=False,
+            randomness="continuous",
+            source="Dimitriev & Zhou 2021, arXiv:2105.14141",
+            defaults="samples=4",
+            layer_evaluations="L + (K - 1) * L * (L - 1) // 2",
+            loss_evaluations="1 + (K - 1) * L",
+        ),
+        Facts(
+            "ram",
+            "marginalisation:Ram",
+            unbiased=True,
+            differentiable=False,
+            randomness="continuous",
+            source="Tokui & Sato 2017, arXiv:1611.01239",
+            layer_evaluations="L + sum(n[k] * (L - 1 - k) for k in range(L))",
+            loss_evaluations="1 + sum(n)",
+        ),
+        Facts(
+            "leg",
+            "marginalisation:Leg",
+            unbiased=True,
+            differentiable=False,
+            randomness="bernoulli",
+            source="Titsias & Lázaro-Gredilla 2015, arXiv:1503.01494",
+            layer_evaluations="2 * L - 1",
+            loss_evaluations="1 + n[-1]",
         ),
         Facts(
             "concrete",
@@ -70,8 +191,26 @@ TABLE: dict[str, Facts] = {
             unbiased=False,
             differentiable=True,
             randomness="continuous",
-            defaults="temperature=1.0",
             source="Maddison et al. 2017, arXiv:1611.00712; Jang et al. 2017, arXiv:1611.01144",
+            defaults="temperature=1.0",
+        ),
+        Facts(
+            "st-gumbel",
+            "relaxation:GumbelST",
+            unbiased=False,
+            differentiable=True,
+            randomness="continuous",
+            source="Jang et al. 2017, arXiv:1611.01144",
+            defaults="temperature=1.0",
+        ),
+        Facts(
+            "gumbel-rao",
+            "relaxation:GumbelRao",
+            unbiased=False,
+            differentiable=True,
+            randomness="continuous",
+            source="Paulus et al. 2021, arXiv:2010.04838",
+            defaults="temperature=1.0,samples=10",
         ),
         Facts(
             "tanh",
@@ -88,6 +227,7 @@ TABLE: dict[str, Facts] = {
             differentiable=True,
             randomness="continuous",
             source="Minka 2001, arXiv:1301.2294; Hernández-Lobato & Adams 2015, arXiv:1502.05336",
+            layer_evaluations="2 * L",
         ),
         Facts(
             "local-reparam",
@@ -96,6 +236,7 @@ TABLE: dict[str, Facts] = {
             differentiable=True,
             randomness="continuous",
             source="Kingma et al. 2015, arXiv:1506.02557; Peters & Welling 2018, arXiv:1809.03368",
+            layer_evaluations="2 * L",
         ),
         Facts(
             "st",
@@ -122,12 +263,35 @@ TABLE: dict[str, Facts] = {
             source="Hubara et al. 2016, arXiv:1602.02830",
         ),
         Facts(
+            "reinmax",
+            "straight_through:ReinMax",
+            unbiased=False,
+            differentiable=True,
+            randomness="bernoulli",
+            source="Liu et al. 2023, arXiv:2304.08612; Shekhovtsov 2023 (ZGR); Gregor et al. 2014, arXiv:1310.8499",
+            aliases=(
+                "zgr",
+                "darn",
+            ),
+        ),
+        Facts(
+            "mve",
+            "straight_through:Mve",
+            unbiased=False,
+            differentiable=True,
+            randomness="bernoulli",
+            source="Hooper & Shekhovtsov 2026",
+            defaults="strength=1.0",
+        ),
+        Facts(
             "psa",
             "psa:PathSampleAnalytic",
             unbiased=False,
             differentiable=False,
             randomness="bernoulli",
             source="Shekhovtsov, Yanush & Flach 2020, arXiv:2006.03143",
+            layer_evaluations="2 * L - 1",
+            loss_evaluations="1 + n[-1]",
         ),
     )
 }
@@ -157,12 +321,13 @@ def get_estimator(spec: str) -> Estimator:
         GradevalError: an unknown name (with near matches), hyper-parameter or value.
     """
     name, _, rest = spec.partition(":")
+    name = next((facts.name for facts in TABLE.values() if name in facts.aliases), name)
     if name in TABLE:
         module, _, cls = TABLE[name].target.partition(":")
         return _build(getattr(importlib.import_module(f"{__name__}.{module}"), cls), name, rest)
     if rest and rest.isidentifier():
         return _import_user(name, rest)
-    raise unknown_name("estimator", name, TABLE)
+    raise unknown_name("estimator", name, _names())
 
 
 def get_facts(estimator: Estimator) -> Facts | None:
@@ -181,17 +346,30 @@ def claims_unbiased(estimator: Estimator) -> bool:
 
 
 def spec_of(estimator: Estimator) -> str:
-    """The spec that `get_estimator` turns into this estimator again."""
+    """The spec that `get_estimator` turns into this estimator again (before it was fitted).
+
+    A hyper-parameter whose default is 0 turns something on, and is left out at 0.
+    """
     facts = get_facts(estimator)
     if facts is None:
         name = getattr(estimator, "__qualname__", type(estimator).__qualname__)
         return f"{getattr(estimator, '__module__', type(estimator).__module__)}:{name}"
-    values = ",".join(f"{f.name}={getattr(estimator, f.name)}" for f in dataclasses.fields(estimator))  # type: ignore[arg-type]
+    shown = [(name, getattr(estimator, name)) for name in hyper_parameters(type(estimator))]
+    values = ",".join(f"{name}={value}" for name, value in shown if value or getattr(type(estimator), name))
     return f"{facts.name}:{values}" if values else facts.name
 
 
+def hyper_parameters(cls: type) -> dict[str, Any]:
+    """The defaults of a built-in estimator's hyper-parameters: its fields but those that a fit sets (repr=False)."""
+    return {field.name: field.default for field in dataclasses.fields(cls) if field.repr}
+
+
+def _names() -> list[str]:
+    return [name for facts in TABLE.values() for name in (facts.name, *facts.aliases)]
+
+
 def _build(cls: type, name: str, text: str) -> Estimator:
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+    fields = hyper_parameters(cls)
     values: dict[str, Any] = {}
     for piece in filter(None, text.split(",")):
         key, _equals, value = (part.strip() for part in piece.partition("="))
@@ -199,7 +377,7 @@ def _build(cls: type, name: str, text: str) -> Estimator:
             if not fields:
                 raise GradevalError(f"estimator '{name}' takes no hyper-parameters, found '{piece}'.")
             raise unknown_name(f"hyper-parameter of '{name}'", key, fields)
-        kind: type = type(fields[key].default)
+        kind: type = type(fields[key])
         try:
             values[key] = kind(value)
         except ValueError:
@@ -224,7 +402,7 @@ def _import_user(module: str, name: str) -> Estimator:
             finally:
                 sys.path.remove("")
     except (ImportError, FileNotFoundError) as error:
-        near = unknown_name("estimator", module, TABLE)
+        near = unknown_name("estimator", module, _names())
         raise GradevalError(f"cannot import '{module}' ({error}); if a built-in was meant: {near}") from None
     except Exception as error:
         raise GradevalError(f"importing '{module}' raised {type(error).__name__}: {error}") from error

@@ -1,13 +1,18 @@
-"""Antithetic estimators: pairs of correlated samples."""
+"""Antithetic estimators: several dependent samples of each layer's states, each continued by samples of its own.
+
+One sample, itself one of p(xᵏ | xᵏ⁻¹), is the path that goes on to layer k + 1: a deep network costs O(L²) layers.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradeval.estimators.surrogate import PointLoss, carry
+from gradeval.errors import GradevalError
+from gradeval.estimators.surrogate import PointLoss, carry, continue_path, leave_one_out
 from gradeval.network import StochasticBinaryNetwork
 from gradeval.randomness import Randomness
 
@@ -17,7 +22,7 @@ class Arm:
     """ARM, for every layer k with logits α = log F(a)/(1 − F(a)): [f(1[u > 1 − F(a)]) − f(1[u < F(a)])] (u − ½) ∇α.
 
     The second branch, a sample of p(xᵏ | xᵏ⁻¹), is the path that goes on to layer k + 1; the first is continued by
-    samples of its own. L layers cost L(L + 1)/2 layer and L + 1 loss evaluations.
+    samples of its own.
 
     Source: Yin & Zhou, ICLR 2019, arXiv:1807.11143 (eq. 5 for one layer, sec. 3 for several).
     """
@@ -25,7 +30,7 @@ class Arm:
     def __call__(
         self,
         network: StochasticBinaryNetwork,
-        inputs: Float[Tensor, points * inputs],
+        inputs: Float[Tensor, "points *inputs"],
         loss: PointLoss,
         randomness: Randomness,
     ) -> Float[Tensor, " points"]:
@@ -35,11 +40,100 @@ class Arm:
             p = layer.probability(a)
             u = randomness.uniform(a.shape)
             x = layer.encode((u < p).to(p.dtype))
-            other = layer.encode((u > 1 - p).to(p.dtype))
-            for after in network.layers[k + 1 :]:
-                other = after.encode(randomness.bernoulli(after.probability(after.preactivation(other))))
+            other = continue_path(network.layers[k + 1 :], layer.encode((u > 1 - p).to(p.dtype)), randomness)
             branches.append((loss(other), u - 0.5, layer.noise.log_odds(a)))
         f = loss(x)
         for f_other, weight, logit in branches:
             f = f + ((f_other - f).detach()[..., None] * weight * carry(logit)).sum(-1)
         return f
+
+
+@dataclass(frozen=True)
+class Disarm:
+    """DisARM, also U2G: ½ [f(b) − f(b̃)] (b − b̃) max(p, 1 − p) ∇α for every layer, p = F(a), α = log p/(1 − p).
+
+    b = 1[u < p] and b̃ = 1[1 − u < p]. Only (b, b̃) enters, so b is drawn and then b̃ from its law given b:
+    P(b̃ = 1 | b = 1) = max(0, 2p − 1)/p, P(b̃ = 1 | b = 0) = min(p, 1 − p)/(1 − p). The path of b goes on.
+    The head's gradient is the mean over the L + 1 ends.
+
+    Source: Dong, Mnih & Tucker, NeurIPS 2020, arXiv:2006.10680, eq. 6; Yin et al. 2020,
+    arXiv:2006.06448 (U2G).
+    """
+
+    def __call__(
+        self,
+        network: StochasticBinaryNetwork,
+        inputs: Float[Tensor, "points *inputs"],
+        loss: PointLoss,
+        randomness: Randomness,
+    ) -> Float[Tensor, " points"]:
+        x, branches = inputs, []
+        for k, layer in enumerate(network.layers):
+            a = layer.preactivation(x)
+            p = layer.probability(a)
+            p_not = layer.probability(-a)
+            b = randomness.bernoulli(p)
+            both, one = (2 * p - 1).clamp(min=0), torch.minimum(p, p_not)
+            # clamped: 0/0 for a state that cannot be
+            given = torch.where(b > 0.5, both / p.clamp(min=1e-300), one / p_not.clamp(min=1e-300))
+            other = randomness.bernoulli(given)
+            weight = ((b - other) * torch.maximum(p, p_not)).detach()
+            f_other = loss(continue_path(network.layers[k + 1 :], layer.encode(other), randomness))
+            branches.append((f_other, weight, layer.noise.log_odds(a)))
+            x = layer.encode(b)
+        f = loss(x)
+        value = torch.stack([f, *(f_other for f_other, _, _ in branches)]).mean(0)
+        for f_other, weight, logit in branches:
+            value = value + 0.5 * (f - f_other).detach() * (weight * carry(logit)).sum(-1)
+        return value
+
+
+@dataclass(frozen=True)
+class Arms:
+    """ARMS with the Dirichlet copula: meanᵢ [f(xᵢ) − mean_{j≠i} f(xⱼ)] (sᵢ − p)/(1 − ρ) ∇α for every layer.
+
+    s₁..s_K are samples of every unit with pairwise correlation ρ ≤ 0. For d ~ Dirichlet(1, …, 1) the (1 − dᵢ)^(K−1) are
+    uniform and negatively dependent; the rarer state, of probability r = min(p, 1 − p), is taken where they are below
+    r, and two samples both take it with probability max(0, 2 r^(1/(K−1)) − 1)^(K−1). K = 2 is DisARM. The first
+    sample's path goes on; the head's gradient is the mean over all ends.
+
+    Args:
+        samples: K ≥ 2.
+
+    Source: Dimitriev & Zhou, ICML 2021, arXiv:2105.14141, sec. 3 and 4.
+    """
+
+    samples: int = 4
+
+    def __post_init__(self) -> None:
+        if self.samples < 2:
+            raise GradevalError(f"arms: samples must be at least 2, found {self.samples}.")
+
+    def __call__(
+        self,
+        network: StochasticBinaryNetwork,
+        inputs: Float[Tensor, "points *inputs"],
+        loss: PointLoss,
+        randomness: Randomness,
+    ) -> Float[Tensor, " points"]:
+        x, branches, root = inputs, [], self.samples - 1
+        for k, layer in enumerate(network.layers):
+            a = layer.preactivation(x)
+            p, p_not = layer.probability(a), layer.probability(-a)
+            d = -torch.log(randomness.uniform([self.samples, *a.shape]))
+            u = (1 - d / d.sum(0)) ** root
+            rarer = torch.minimum(p, p_not)
+            s = (u < rarer).to(p.dtype)
+            s = torch.where(p > p_not, 1 - s, s)
+            both = (2 * rarer ** (1 / root) - 1).clamp(min=0) ** root
+            # 1/(1 − ρ) with ρ = (both − r²)/(r (1 − r)), finite where r vanishes
+            scale = (1 - rarer) / (1 - both / rarer.clamp(min=1e-300))
+            f_others = loss(continue_path(network.layers[k + 1 :], layer.encode(s[1:]), randomness))
+            branches.append((f_others, ((s - p) * scale).detach(), layer.noise.log_odds(a)))
+            x = layer.encode(s[0])
+        f = loss(x)[None]
+        value = torch.cat([f, *(f_others for f_others, _, _ in branches)]).mean(0)
+        for f_others, weight, logit in branches:
+            weight = (leave_one_out(torch.cat([f, f_others]).detach())[..., None] * weight).mean(0)
+            value = value + (weight * carry(logit)).sum(-1)
+        return value

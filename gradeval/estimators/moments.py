@@ -21,7 +21,7 @@ class MeanField:
     def __call__(
         self,
         network: StochasticBinaryNetwork,
-        inputs: Float[Tensor, points * inputs],
+        inputs: Float[Tensor, "points *inputs"],
         loss: PointLoss,
         randomness: Randomness,
     ) -> Float[Tensor, " points"]:
@@ -43,7 +43,7 @@ class AssumedDensityFiltering:
     def __call__(
         self,
         network: StochasticBinaryNetwork,
-        inputs: Float[Tensor, points * inputs],
+        inputs: Float[Tensor, "points *inputs"],
         loss: PointLoss,
         randomness: Randomness,
     ) -> Float[Tensor, " points"]:
@@ -64,7 +64,7 @@ class LocalReparametrisation:
     def __call__(
         self,
         network: StochasticBinaryNetwork,
-        inputs: Float[Tensor, points * inputs],
+        inputs: Float[Tensor, "points *inputs"],
         loss: PointLoss,
         randomness: Randomness,
     ) -> Float[Tensor, " points"]:

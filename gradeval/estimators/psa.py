@@ -26,7 +26,7 @@ class PathSampleAnalytic:
     def __call__(
         self,
         network: StochasticBinaryNetwork,
-        inputs: Float[Tensor, points * inputs],
+        inputs: Float[Tensor, "points *inputs"],
         loss: PointLoss,
         randomness: Randomness,
     ) -> Float[Tensor, " points"]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
 
+from gradeval.errors import GradevalError
 from gradeval.estimators.surrogate import PointLoss, carry
 from gradeval.network import BinaryLayer, StochasticBinaryNetwork
 from gradeval.randomness import Randomness
@@ -15,7 +17,7 @@ from gradeval.randomness import Randomness
 
 def straight_through(
     network: StochasticBinaryNetwork,
-    inputs: Float[Tensor, points * inputs],
+    inputs: Float[Tensor, "points *inputs"],
     loss: PointLoss,
     randomness: Randomness,
     backward: Callable[[BinaryLayer, Tensor, Tensor], Tensor],
@@ -40,7 +42,7 @@ class StraightThrough:
     def __call__(
         self,
         network: StochasticBinaryNetwork,
-        inputs: Float[Tensor, points * inputs],
+        inputs: Float[Tensor, "points *inputs"],
         loss: PointLoss,
         randomness: Randomness,
     ) -> Float[Tensor, " points"]:
@@ -57,7 +59,7 @@ class IdentityStraightThrough:
     def __call__(
         self,
         network: StochasticBinaryNetwork,
-        inputs: Float[Tensor, points * inputs],
+        inputs: Float[Tensor, "points *inputs"],
         loss: PointLoss,
         randomness: Randomness,
     ) -> Float[Tensor, " points"]:
@@ -74,8 +76,65 @@ class HardStraightThrough:
     def __call__(
         self,
         network: StochasticBinaryNetwork,
-        inputs: Float[Tensor, points * inputs],
+        inputs: Float[Tensor, "points *inputs"],
         loss: PointLoss,
         randomness: Randomness,
     ) -> Float[Tensor, " points"]:
         return straight_through(network, inputs, loss, randomness, lambda layer, a, s: 0.5 * a.clamp(-1, 1))
+
+
+@dataclass(frozen=True)
+class ReinMax:
+    """ReinMax, also ZGR and DARN(½) for binary units: straight-through with the factor c = F'(a)/(2 P(s)).
+
+    Source: Liu et al., NeurIPS 2023, arXiv:2304.08612; Shekhovtsov, ICML 2023 (PMLR 202), "Cold analysis of
+    Rao-Blackwellized straight-through Gumbel-softmax" (ZGR); Gregor et al., ICML 2014, arXiv:1310.8499 (DARN).
+    """
+
+    def __call__(
+        self,
+        network: StochasticBinaryNetwork,
+        inputs: Float[Tensor, "points *inputs"],
+        loss: PointLoss,
+        randomness: Randomness,
+    ) -> Float[Tensor, " points"]:
+        return straight_through(network, inputs, loss, randomness, _half_score)
+
+
+@dataclass(frozen=True)
+class Mve:
+    """Straight-through with the factor c = F'(a) [(1 − λ) + λ/(2 P(s))], λ = 4p(1 − p)t/(1 + 4p(1 − p)t), p = F(a).
+
+    Args:
+        strength: t ≥ 0; 0 is `st`, t → ∞ is `reinmax`.
+
+    Source: Hooper & Shekhovtsov 2026 (the binary form).
+    """
+
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength < math.inf:
+            raise GradevalError(f"mve: strength must be at least 0 and finite, found {self.strength}.")
+
+    def __call__(
+        self,
+        network: StochasticBinaryNetwork,
+        inputs: Float[Tensor, "points *inputs"],
+        loss: PointLoss,
+        randomness: Randomness,
+    ) -> Float[Tensor, " points"]:
+        def backward(layer: BinaryLayer, a: Tensor, s: Tensor) -> Tensor:
+            p = layer.probability(a)
+            ratio = 4 * self.strength * (p * layer.probability(-a)).detach()
+            share = ratio / (1 + ratio)
+            return (1 - share) * p + share * _half_score(layer, a, s)
+
+        return straight_through(network, inputs, loss, randomness, backward)
+
+
+def _half_score(layer: BinaryLayer, a: Tensor, s: Tensor) -> Tensor:
+    """½σ log P(s) with σ = 2s − 1, whose derivative is F'(a)/(2 P(s))."""
+    sign = 2 * s - 1
+    # clamped: an impossible state, as enumeration meets it, has log P = −∞, and the states above would be NaN
+    return 0.5 * sign * layer.noise.log_cdf(sign * a).clamp(min=-1e300)

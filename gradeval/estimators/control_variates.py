@@ -1,0 +1,255 @@
+"""Control variates: REINFORCE minus a function of known mean, plus the gradient of that mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradeval.errors import GradevalError
+from gradeval.estimators.surrogate import (
+    PointLoss,
+    Step,
+    carry,
+    leave_one_out,
+    linearise,
+    mean_field,
+    noise_given_state,
+    sample_path,
+)
+from gradeval.network import BinaryLayer, StochasticBinaryNetwork
+from gradeval.problem import Problem
+from gradeval.randomness import RandomDraws, Randomness, generator
+
+
+@dataclass(frozen=True)
+class MuProp:
+    """MuProp: Σₖ [f(x) − h(xᵏ)] ∇log P(sᵏ | xᵏ⁻¹) + ∇f̄(x̄ᵏ)·∇x̄ᵏ with h(xᵏ) = f̄(x̄ᵏ) + ∇f̄(x̄ᵏ)·(xᵏ − x̄ᵏ).
+
+    x̄ᵏ = E[xᵏ | xᵏ⁻¹], and f̄ continues from it through layers k+1..L by their means.
+
+    Source: Gu et al., ICLR 2016, arXiv:1511.05176, eq. 4.
+    """
+
+    def __call__(
+        self,
+        network: StochasticBinaryNetwork,
+        inputs: Float[Tensor, "points *inputs"],
+        loss: PointLoss,
+        randomness: Randomness,
+    ) -> Float[Tensor, " points"]:
+        steps, x = sample_path(network, inputs, randomness)
+        f = loss(x)
+        value = f
+        for k, (layer, _, a, p, s) in enumerate(steps):
+            mean = layer.encode(p)
+            h, slope = linearise(_mean_field_loss(network.layers[k + 1 :], loss), mean)
+            h = h + (slope * (layer.encode(s) - mean.detach())).sum(-1)
+            value = value + (f.detach() - h) * carry(layer.log_prob(s, a)) + (slope * carry(mean)).sum(-1)
+        return value
+
+
+@dataclass(frozen=True)
+class DoubleCV:
+    """Double control variates: the leave-one-out baseline of K paths, f less its linear part in every layer k:
+    meanᵢ {[fᵢ − mean_{j≠i} fⱼ − gᵢ·(dᵢ − mean_{j≠i} dⱼ)] ∇log P(sᵢ|xᵢᵏ⁻¹) + gᵢ·∇x̄ᵢ}, dᵢ = xᵢ − x̄ᵢ, x̄ᵢ = E[xᵢ|xᵢᵏ⁻¹].
+
+    gᵢ = ∇f̄ at the mean of the other paths' xⱼ, with f̄ continued through layers k+1..L by their means: it does not see
+    path i.
+
+    Args:
+        samples: K ≥ 2.
+
+    Source: Titsias & Shi, AISTATS 2022, arXiv:2111.05300, sec. 3 (one layer, its coefficient fixed; several layers as
+    in MuProp).
+    """
+
+    samples: int = 4
+
+    def __post_init__(self) -> None:
+        if self.samples < 2:
+            raise GradevalError(f"double-cv: samples must be at least 2, found {self.samples}.")
+
+    def __call__(
+        self,
+        network: StochasticBinaryNetwork,
+        inputs: Float[Tensor, "points *inputs"],
+        loss: PointLoss,
+        randomness: Randomness,
+    ) -> Float[Tensor, " points"]:
+        steps, x = sample_path(network, inputs.expand(self.samples, *inputs.shape), randomness)
+        f = loss(x)
+        value = f.mean(0)
+        for k, (layer, _, a, p, s) in enumerate(steps):
+            x, mean = layer.encode(s), layer.encode(p)
+            others = x - leave_one_out(x)
+            _, slope = linearise(_mean_field_loss(network.layers[k + 1 :], loss), others)
+            weight = leave_one_out(f.detach()) - (slope * leave_one_out(x - mean.detach())).sum(-1)
+            value = value + (weight * carry(layer.log_prob(s, a)) + (slope * carry(mean)).sum(-1)).mean(0)
+        return value
+
+
+@dataclass(frozen=True)
+class Rebar:
+    """REBAR: Σₖ [f(x) − η c(z̃)] ∇log P(sᵏ | xᵏ⁻¹) + η ∇c(z) − η ∇c(z̃).
+
+    z is the layer's noise given sᵏ, z̃ another one given sᵏ whose dependence on the parameters is differentiated;
+    c(z) = f at the relaxed states lo + (hi − lo) σ((aᵏ − z)/τ), continued through relaxed layers with noises of their
+    own, the same for z and z̃.
+
+    Args:
+        temperature: τ > 0.
+        eta: η; 0 is REINFORCE.
+
+    Source: Tucker et al., NeurIPS 2017, arXiv:1703.07370, eq. 6; layers: sec. 3.2.
+    """
+
+    temperature: float = 0.5
+    eta: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise GradevalError(f"rebar: temperature must be positive, found {self.temperature}.")
+
+    def __call__(
+        self,
+        network: StochasticBinaryNetwork,
+        inputs: Float[Tensor, "points *inputs"],
+        loss: PointLoss,
+        randomness: Randomness,
+    ) -> Float[Tensor, " points"]:
+        steps, x = sample_path(network, inputs, randomness)
+        f = loss(x)
+        value = f
+        for k, step in enumerate(steps):
+            pair, noises = _noises(steps, k, randomness)
+            relaxed = _relaxed_states(step, pair, self.temperature)
+            c, slope = linearise(_continued(network.layers[k + 1 :], noises, loss, self.temperature), relaxed)
+            value = value + f.detach() * carry(step.layer.log_prob(step.s, step.a))
+            value = value + self.eta * _zero_mean(step, relaxed, c, slope)
+        return value
+
+
+@dataclass(frozen=True)
+class Relax:
+    """RELAX: Σₖ [f(x) − cₖ(z̃)] ∇log P(sᵏ | xᵏ⁻¹) + ∇cₖ(z) − ∇cₖ(z̃), z and z̃ as in REBAR, with a learned cₖ.
+
+    cₖ is a combination, with learned coefficients, of REBAR's relaxed f at temperatures ¼, 1 and 4 and of the relaxed
+    states at temperature 1. The estimate is linear in the coefficients, so `fit` minimises the single-draw variance (of
+    a linear layer's gradient) by least squares, on 256 draws of every point; then they are frozen.
+
+    Raises:
+        GradevalError: called before it is fitted.
+
+    Source: Grathwohl et al., ICLR 2018, arXiv:1711.00123, eq. 8; there cₖ is REBAR's plus a neural network.
+    """
+
+    coefficients: tuple[Tensor, ...] | None = field(default=None, repr=False, compare=False)
+
+    budget = 256  # draws of every point
+    temperatures = (0.25, 1.0, 4.0)
+
+    def __call__(
+        self,
+        network: StochasticBinaryNetwork,
+        inputs: Float[Tensor, "points *inputs"],
+        loss: PointLoss,
+        randomness: Randomness,
+    ) -> Float[Tensor, " points"]:
+        if self.coefficients is None:
+            raise GradevalError("relax must be fitted first: relax.fit(problem, seed) returns the fitted estimator.")
+        steps, x = sample_path(network, inputs, randomness)
+        f = loss(x)
+        value = f
+        for k, (step, coefficients) in enumerate(zip(steps, self.coefficients, strict=True)):
+            value = value + f.detach() * carry(step.layer.log_prob(step.s, step.a))
+            for coefficient, term in zip(coefficients, self._terms(steps, k, loss, randomness), strict=True):
+                value = value + coefficient * term
+        return value
+
+    def _terms(self, steps: list[Step], k: int, loss: PointLoss, randomness: Randomness) -> Iterator[Tensor]:
+        """The control variate of layer k for each part of cₖ: surrogates of zero-mean gradients."""
+        pair, noises = _noises(steps, k, randomness)
+        above = [step.layer for step in steps[k + 1 :]]
+        for temperature in self.temperatures:
+            relaxed = _relaxed_states(steps[k], pair, temperature)
+            yield _zero_mean(steps[k], relaxed, *linearise(_continued(above, noises, loss, temperature), relaxed))
+        relaxed = _relaxed_states(steps[k], pair, 1.0)
+        for unit, slope in enumerate(torch.eye(relaxed.shape[-1], dtype=relaxed.dtype, device=relaxed.device)):
+            yield _zero_mean(steps[k], relaxed, relaxed[..., unit].detach(), slope.expand_as(relaxed))
+
+    def fit(self, problem: Problem, seed: int, progress: Callable[[int], None] | None = None) -> Relax:
+        """The estimator with coefficients fitted to ``problem``; ``progress`` is told of the draws done."""
+        network, inputs, loss = problem.network, problem.inputs, problem.loss_function()
+        randomness = RandomDraws(generator(network.device, "relax", seed), network.dtype)
+        gram: list[Any] = [0.0] * len(network.layers)
+        batch = 32
+        for _ in range(self.budget // batch):
+            with torch.no_grad():
+                steps, x = sample_path(network, inputs.expand(batch, *inputs.shape), randomness)
+                f = loss(x)
+            for k, step in enumerate(steps):
+                a = step.a.detach().requires_grad_()
+                steps[k] = step = step._replace(a=a)
+                terms = [f * carry(step.layer.log_prob(step.s, a)), *self._terms(steps, k, loss, randomness)]
+                norm = (1 + (step.x**2).sum(-1, keepdim=True)).sqrt()
+                columns = [(torch.autograd.grad(t.sum(), a, retain_graph=True)[0] * norm).flatten() for t in terms]
+                design = torch.stack(columns)
+                gram[k] = gram[k] + design @ design.T
+                steps[k] = step._replace(a=a.detach())
+            if progress:
+                progress(batch)
+        return replace(self, coefficients=tuple(_least_squares(g) for g in gram))
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """What was learned, for the report."""
+        assert self.coefficients is not None
+        parts = len(self.temperatures)
+        layers = {str(k + 1): c[:parts].tolist() for k, c in enumerate(self.coefficients)}
+        return {"temperatures": list(self.temperatures), "coefficients of the relaxed f": layers, "draws": self.budget}
+
+
+def _mean_field_loss(layers: Iterable[BinaryLayer], loss: PointLoss) -> PointLoss:
+    """f̄: f continued through ``layers`` by their means."""
+    return lambda x: loss(mean_field(layers, x))
+
+
+def _noises(steps: list[Step], k: int, randomness: Randomness) -> tuple[Tensor, list[Tensor]]:
+    """Layer k's noises z (a constant) and z̃ (a function of a) given its states, [2, ...], and those of layers above."""
+    layer, _, a, _, s = steps[k]
+    z = noise_given_state(layer, a, s, randomness.uniform(a.shape)).detach()
+    other = noise_given_state(layer, a, s, randomness.uniform(a.shape))
+    return torch.stack([z, other]), [randomness.noise(step.layer.noise, step.a.shape) for step in steps[k + 1 :]]
+
+
+def _relaxed_states(step: Step, z: Tensor, temperature: float) -> Tensor:
+    return step.layer.encode(torch.sigmoid((step.a - z) / temperature))
+
+
+def _continued(layers: Iterable[BinaryLayer], noises: list[Tensor], loss: PointLoss, temperature: float) -> PointLoss:
+    """f as a function of relaxed states, through relaxed ``layers`` with the given noises."""
+
+    def function(x: Tensor) -> Tensor:
+        for layer, z in zip(layers, noises, strict=True):
+            x = layer.encode(torch.sigmoid((layer.preactivation(x) - z) / temperature))
+        return loss(x)
+
+    return function
+
+
+def _zero_mean(step: Step, relaxed: Tensor, c: Tensor, slope: Tensor) -> Tensor:
+    """−c(z̃) ∇log P(s) + ∇c(z) − ∇c(z̃), from c and its slope at the relaxed states of z and z̃, [2, ...]."""
+    c_z, c_other = (slope * carry(relaxed)).sum(-1)
+    return c_z - c_other - c[1] * carry(step.layer.log_prob(step.s, step.a))
+
+
+def _least_squares(gram: Tensor) -> Tensor:
+    """The coefficients ψ that minimise ‖t + Σ ψₘ dₘ‖², from the Gram matrix of (t, d₁, d₂, …)."""
+    inner = gram[1:, 1:]
+    ridge = 1e-6 * inner.diagonal().mean() + torch.finfo(gram.dtype).tiny
+    return torch.linalg.solve(inner + ridge * torch.eye(len(inner)).to(inner), -gram[1:, 0])

@@ -1,0 +1,202 @@
+"""Facts of theory about the estimators, by exact moments wherever their chance can be enumerated."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from gradeval.estimators import Estimator, get_estimator
+from gradeval.estimators.straight_through import straight_through
+from gradeval.estimators.surrogate import carry, sample_path
+from gradeval.evaluation import Sampler, count_evaluations
+from gradeval.problem import Problem
+from gradeval.reference import exact_gradient, exact_moments
+
+NOISY = ["logistic", "normal", "cauchy", "uniform"]
+ENCODINGS = [(0.0, 1.0), (-1.0, 1.0)]
+Z = 5.5  # standard errors; a false alarm in one of the some hundred comparisons has a probability below 1e-5
+
+
+def ready(spec: str, problem: Problem) -> Estimator:
+    estimator = get_estimator(spec)
+    return estimator.fit(problem, seed=1) if hasattr(estimator, "fit") else estimator
+
+
+def gradient(problem: Problem, estimator: Estimator, seed: int = 3) -> Tensor:
+    """One draw, flattened."""
+    sampler = Sampler(problem, "estimator", estimator)
+    return sampler.chunk(1, seed)[0][0]
+
+
+def sampled_variance(problem: Problem, estimator: Estimator, layer: str, draws: int = 20_000) -> tuple[float, float]:
+    """tr Cov of a layer's gradient and its standard error."""
+    gradients, _ = Sampler(problem, "estimator", estimator).chunk(draws, "variance")
+    where = exact_gradient(problem).slices[layer]
+    squares = ((gradients[:, where] - gradients[:, where].mean(0)) ** 2).sum(1)
+    return float(squares.mean()), float(squares.std() / draws**0.5)
+
+
+def exact_variance(problem: Problem, estimator: Estimator, layer: str = "1") -> float:
+    moments = exact_moments(problem, estimator)
+    return float(moments.variance[moments.slices[layer]].sum())
+
+
+@pytest.mark.parametrize("noise", NOISY)
+@pytest.mark.parametrize("states", ENCODINGS)
+def test_one_layer_psa_is_ram_is_leg(make_problem, noise: str, states) -> None:
+    """The same numbers in every draw for θ; psa alone averages the head's gradient."""
+    problem = make_problem((3,), noise=noise, states=states, scale=0.6)
+    where = exact_gradient(problem).slices["1"]
+    psa, ram, leg = (gradient(problem, get_estimator(name))[where] for name in ("psa", "ram", "leg"))
+    torch.testing.assert_close(ram, psa, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(leg, psa, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("states", ENCODINGS)
+def test_reinmax_is_its_original_form(make_problem, states) -> None:
+    """2q(1 − q) − ½p(1 − p) with q = (p + s)/2, for logistic noise."""
+    problem = make_problem((3, 2), states=states)
+
+    def original(network, inputs, loss, randomness):
+        def backward(layer, a, s):
+            p = layer.probability(a).detach()
+            q = (p + s) / 2
+            return (2 * q * (1 - q) - 0.5 * p * (1 - p)) * a
+
+        return straight_through(network, inputs, loss, randomness, backward)
+
+    torch.testing.assert_close(gradient(problem, get_estimator("reinmax")), gradient(problem, original))
+
+
+@pytest.mark.parametrize("noise", NOISY)
+def test_mve_lies_between_straight_through_and_reinmax(make_problem, noise: str) -> None:
+    problem = make_problem((3, 2), noise=noise, scale=0.6, states=(-1.0, 1.0))
+    st, reinmax = (gradient(problem, get_estimator(name)) for name in ("st", "reinmax"))
+    torch.testing.assert_close(gradient(problem, get_estimator("mve:strength=0")), st)
+    torch.testing.assert_close(gradient(problem, get_estimator("mve:strength=1e12")), reinmax)
+    assert not torch.allclose(st, reinmax)
+    one = make_problem((3,), noise=noise, scale=0.4, points=1)  # where c enters once
+    st, middle, reinmax = (gradient(one, get_estimator(name)) for name in ("st", "mve", "reinmax"))
+    assert ((middle - st) * (middle - reinmax) <= 1e-16).all()
+
+
+@pytest.mark.parametrize("noise", NOISY)
+def test_reinmax_is_second_order(make_problem, noise: str) -> None:
+    """One unit, one layer: E[f'(x)/2P(s)] is the trapezoidal rule for f(1) − f(0), exact for a quadratic f."""
+    problem = make_problem((1,), noise=noise, loss="squared", scale=0.6)
+    assert exact_moments(problem, get_estimator("reinmax")).relative_bias()["1"] < 1e-12
+    assert exact_moments(problem, get_estimator("st")).relative_bias()["1"] > 1e-3
+
+
+ONE_LAYER = [{"noise": n, "states": s} for n, s in itertools.product(NOISY, ENCODINGS)]
+
+
+@pytest.mark.parametrize("facts", ONE_LAYER, ids=str)
+def test_one_layer_ram_has_the_least_variance(make_problem, facts) -> None:
+    """Of all single-path estimators with any of the control variates: integrating one unit is Rao–Blackwell's best."""
+    problem = make_problem((3,), **facts, scale=0.6)
+    least = exact_variance(problem, get_estimator("ram"))
+    for spec in ("reinforce", "reinforce:baseline=0.5", "nvil", "muprop"):
+        assert least <= exact_variance(problem, ready(spec, problem)) * (1 + 1e-12), spec
+    for spec in ("rebar", "relax", "arm"):
+        variance, error = sampled_variance(problem, ready(spec, problem), "1")
+        assert least <= variance + Z * error, spec
+    for spec in ("rloo:samples=2", "double-cv:samples=2"):  # two independent paths: compared at twice the variance
+        assert least <= 2 * exact_variance(problem, get_estimator(spec)) * (1 + 1e-12), spec
+
+
+@pytest.mark.parametrize("facts", ONE_LAYER, ids=str)
+def test_disarm_varies_less_than_arm(make_problem, facts) -> None:
+    """It is ARM with u integrated out given (b, b̃)."""
+    problem = make_problem((2, 2), **facts, scale=0.6)
+    for layer in ("1", "2"):
+        arm, error = sampled_variance(problem, get_estimator("arm"), layer)
+        assert exact_variance(problem, get_estimator("disarm"), layer) <= arm + Z * error
+
+
+def test_arms_of_two_samples_is_disarm(make_problem) -> None:
+    problem = make_problem((2, 2), states=(-1.0, 1.0))
+    for layer in ("1", "2", "head"):
+        variance, error = sampled_variance(problem, get_estimator("arms:samples=2"), layer)
+        assert abs(exact_variance(problem, get_estimator("disarm"), layer) - variance) < Z * error
+
+
+def test_rloo_approaches_the_mean_as_the_baseline(make_problem) -> None:
+    """K · Var(rloo) falls to the variance of (f − E f) ∇ℓ, the constant baseline of each point."""
+    problem = make_problem((2,), points=1, states=(-1.0, 1.0))
+    limit = exact_variance(problem, get_estimator(f"reinforce:baseline={exact_gradient(problem).value}"))
+    excess = [k * exact_variance(problem, get_estimator(f"rloo:samples={k}")) - limit for k in (2, 4, 8)]
+    assert excess[0] > excess[1] > excess[2] > 0
+    # K Var = limit + c/(K − 1) exactly: the leave-one-out mean has variance Var f/(K − 1)
+    torch.testing.assert_close(torch.tensor(excess) * torch.tensor([1.0, 3.0, 7.0]), torch.full((3,), excess[0]))
+
+
+def test_concretes_bias_falls_and_its_variance_grows_as_the_temperature_falls(make_problem) -> None:
+    problem = make_problem((2, 2), states=(-1.0, 1.0))
+    exact = exact_gradient(problem).vector
+    bias, variance = [], []
+    for temperature in (2.0, 1.0, 0.5, 0.1):
+        gradients, _ = Sampler(problem, "c", get_estimator(f"concrete:temperature={temperature}")).chunk(40_000, 1)
+        spread = gradients.var(0).sum()
+        bias.append(float((gradients.mean(0) - exact).square().sum() - spread / len(gradients)) ** 0.5)
+        variance.append(float(spread))
+        error = float(spread / len(gradients)) ** 0.5
+        assert len(bias) == 1 or bias[-1] < bias[-2] - Z * error
+    assert variance == sorted(variance)
+
+
+def test_gumbel_rao_varies_less_with_more_samples_and_has_the_same_mean(make_problem) -> None:
+    problem = make_problem((2, 2), states=(-1.0, 1.0))
+    draws = [
+        Sampler(problem, spec, get_estimator(spec)).chunk(20_000, spec)[0]
+        for spec in ("st-gumbel:temperature=0.3", "gumbel-rao:temperature=0.3,samples=20")
+    ]
+    error = sum(d.var(0) / len(d) for d in draws).sqrt()
+    assert ((draws[0].mean(0) - draws[1].mean(0)).abs() < Z * error).all()
+    assert draws[1].var(0).sum() < 0.9 * draws[0].var(0).sum()
+
+
+def test_ram_costs_quadratically_many_layers_and_psa_linearly(make_problem) -> None:
+    """At fixed width n: L + n L(L − 1)/2 layers and 1 + nL losses against 2L − 1 and 1 + n."""
+    width = 2
+    for depth in (1, 2, 4, 8):
+        problem = make_problem((width,) * depth, points=1)
+        assert count_evaluations(problem, get_estimator("ram")) == (
+            depth + width * depth * (depth - 1) // 2,
+            1 + width * depth,
+        )
+        assert count_evaluations(problem, get_estimator("psa")) == (2 * depth - 1, 1 + width)
+
+
+def test_leg_is_reinforce_with_each_unit_summed_out(make_problem) -> None:
+    """A draw of LEG is the mean of REINFORCE's term of every unit over that unit's law given all other states."""
+    problem = make_problem((2, 2), points=1, states=(-1.0, 1.0))
+
+    def summed_out(network, inputs, loss, randomness):
+        steps, x = sample_path(network, inputs, randomness)
+        states = [step.s for step in steps]
+
+        def follow(states):
+            x, log_prob, own = inputs, 0.0, []
+            for layer, s in zip(network.layers, states, strict=True):
+                a = layer.preactivation(x)
+                terms = layer.noise.log_cdf((2 * s - 1) * a)
+                own.append(terms)
+                log_prob, x = log_prob + terms.sum(-1), layer.encode(s)
+            return loss(x), log_prob, own
+
+        value = loss(x)
+        for k, s in enumerate(states):
+            for i in range(s.shape[-1]):
+                flipped = network.layers[k].flip(s)[i]
+                followed = [follow([*states[:k], t, *states[k + 1 :]]) for t in (s, flipped)]
+                weights = torch.softmax(torch.stack([log_prob for _, log_prob, _ in followed]), 0).detach()
+                # the other units' preactivations are those of the path: only this unit's own term is differentiated
+                for weight, (f, _, own) in zip(weights, followed, strict=True):
+                    value = value + weight * f.detach() * carry(own[k][..., i])
+        return value
+
+    torch.testing.assert_close(gradient(problem, get_estimator("leg")), gradient(problem, summed_out))
