@@ -245,7 +245,7 @@ def test_certain_units_have_finite_gradients(make_problem) -> None:
 
 
 def test_single_precision_has_single_precision_error(make_problem) -> None:
-    """Measured 3e-7 of the largest entry; the bound is 16 rounding units of float32."""
+    """To 16 rounding units of float32, relative to the largest entry."""
     problem = make_problem((8, 8, 8), points=50)
     single = exact_gradient(problem.to(dtype=torch.float32), "layerwise").vector
     assert single.dtype == torch.float32
