@@ -542,8 +542,8 @@ FIGURES: dict[str, tuple[Callable[[Evaluation], Figure | None], str]] = {
         bias_variance,
         "Bias–variance plane of one draw: up is more bias, right is more noise. The grey curves join points of equal "
         "relative RMSE, √(bias² + variance), to be read where they meet an axis. Bars are 95% intervals. A marker with "
-        "an arrow is the upper end of the interval of a bias that was not seen. On the left edge: no variance. Filled: "
-        "claims to be unbiased; hollow: does not.",
+        "an arrow is the upper end of the interval of a bias that was not seen. On the left edge: no variance; on the "
+        "bottom edge: exactly no bias. Filled: claims to be unbiased; hollow: does not.",
     ),
     "rmse": (
         rmse_curves,
