@@ -364,7 +364,9 @@ def unnormalised_leg(network, inputs, loss, randomness):
         else:
             flipped = above.layer.flipped_preactivations(above.x, above.a)
             stay = torch.exp(above.layer.log_prob(above.s, above.a))[..., None]
-            weight = f[..., None] * (stay - torch.exp(above.layer.log_prob(above.s[..., None, :], flipped)))
+            weight = f[..., None] * (
+                stay - torch.exp(above.layer.log_prob(above.s[..., None, :].expand_as(flipped), flipped))
+            )
         value = value + ((2 * s - 1) * weight.detach() * carry(p)).sum(-1)
     return value
 
