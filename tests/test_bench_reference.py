@@ -65,10 +65,10 @@ def test_three_layers(benchmark, make_problem, n: int) -> None:
 
 @pytest.mark.parametrize("points", [200, 20_000])
 def test_points(benchmark, make_problem, points: int) -> None:
-    """12-12-12: a hundred times the points take less than 3.5 times the time (compared in the second case).
+    """12-12-12: a hundred times the points take less than twice the time (compared in the second case).
 
-    The tables are shared, but every point still meets the 2^12 states of the first layer: for 20,000 points that is
-    1.2 times the multiply–adds of both pairs of layers together, so that no less than 2.2 can be had.
+    The tables are shared; only the first layer's 2^12 states are met by every point: 1.2 times the multiply–adds of
+    all tables, in larger and so faster products.
     """
     problem = make_problem((12, 12, 12), points=points)
     exact = exact_gradient(problem)
@@ -79,7 +79,7 @@ def test_points(benchmark, make_problem, points: int) -> None:
     few = Problem(problem.network, problem.inputs[:200], problem.targets[:200])
     ratio = best(lambda: exact_gradient(problem), 20) / best(lambda: exact_gradient(few), 20)
     benchmark.extra_info["over_200_points"] = ratio
-    assert ratio < 3.5
+    assert ratio < 2.0
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
