@@ -54,7 +54,7 @@ def test_three_layers(benchmark, make_problem, n: int) -> None:
     if benchmark.disabled:
         return
     found = benchmark.stats.stats.min
-    peak = int(subprocess.run([sys.executable, "-c", PEAK.format(n=n)], capture_output=True, check=True).stdout)
+    peak = int(subprocess.run([sys.executable, "-P", "-c", PEAK.format(n=n)], capture_output=True, check=True).stdout)
     ratio = found / (cost.multiply_adds / product_rate()) if cost.method == "layerwise" else None
     benchmark.extra_info |= {"peak_bytes": peak, "times_the_products": ratio, "predicted_seconds": cost.seconds}
     seconds, size, times = BARS[n]
