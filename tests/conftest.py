@@ -11,10 +11,10 @@ from jaxtyping import install_import_hook
 if "--benchmark-only" not in sys.argv:  # the checks would be timed too
     install_import_hook("gradeval", "beartype.beartype")  # for all that tests import from here on
 
-import torch  # noqa: E402
+import torch
 
-from gradeval.network import StochasticBinaryNetwork  # noqa: E402
-from gradeval.problem import Problem  # noqa: E402
+from gradeval.network import StochasticBinaryNetwork
+from gradeval.problem import Problem
 
 MakeProblem = Callable[..., Problem]
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from statistics import median
 
 import pytest
 import torch
@@ -77,7 +78,8 @@ def test_points(benchmark, make_problem, points: int) -> None:
     if benchmark.disabled or points == 200:
         return
     few = Problem(problem.network, problem.inputs[:200], problem.targets[:200])
-    ratio = best(lambda: exact_gradient(problem), 20) / best(lambda: exact_gradient(few), 20)
+    pairs = [(best(lambda: exact_gradient(problem), 1), best(lambda: exact_gradient(few), 1)) for _ in range(41)]
+    ratio = median(a / b for a, b in pairs)  # in turns: the few points' time has two modes, 18 and 23 ms
     benchmark.extra_info["over_200_points"] = ratio
     assert ratio < 2.0
 

@@ -51,9 +51,9 @@ def nets(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(nets(), st.booleans(), st.sampled_from([2**7, 2**12, 2**23]), st.booleans())
+@given(nets(), st.booleans(), st.sampled_from([2**7, 2**12, 2**23]), st.booleans(), st.sampled_from([1, 256]))
 def test_every_small_net_equals_joint_enumeration(
-    make_problem, net: dict[str, Any], own: bool, chunk: int, one_target_at_a_time: bool
+    make_problem, net: dict[str, Any], own: bool, chunk: int, one_target_at_a_time: bool, grouped: int
 ) -> None:
     problem = make_problem(**net)
     if own and net["loss"] == "logistic":
@@ -62,6 +62,7 @@ def test_every_small_net_equals_joint_enumeration(
     memory = predicted_cost(problem, "layerwise").bytes if one_target_at_a_time else 2**32
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layerwise, "CHUNK_BYTES", chunk)
+        patch.setattr(layerwise, "GROUPED_POINTS", grouped)
         found = [exact_gradient(problem, "layerwise", memory=memory), exact_gradient(problem, "plain")]
     for exact in found:
         assert exact.value == pytest.approx(joint.value, rel=1e-12, abs=1e-12)
@@ -69,10 +70,10 @@ def test_every_small_net_equals_joint_enumeration(
 
 
 FAULTS: dict[str, tuple[str, Callable[..., object]]] = {
-    "order of the units in each half": ("_product", lambda right: lambda chance: right(chance.flip(0))),
+    "order of the units in each half": ("_product", lambda right: lambda chance, *out: right(chance.flip(0), *out)),
     "halves swapped": ("_chances_off_on", lambda right: lambda p: right(p).flip(0)),
-    "off and on swapped": ("_product", lambda right: lambda chance: right(chance.flip(1))),
-    "rows displaced": ("_product", lambda right: lambda chance: right(chance.roll(1, -1))),
+    "off and on swapped": ("_product", lambda right: lambda chance, *out: right(chance.flip(1), *out)),
+    "rows displaced": ("_product", lambda right: lambda chance, *out: right(chance.roll(1, -1), *out)),
     "slopes a thousandth too large": ("_slopes", lambda right: lambda *given: right(*given) * 1.001),
     "order of the slopes": ("_slopes", lambda right: lambda *given: right(*given).flip(1)),
     "targets swapped": (
