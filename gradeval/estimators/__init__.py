@@ -107,9 +107,10 @@ TABLE: dict[str, Facts] = {
             differentiable=True,
             randomness="continuous",
             source="Tucker et al. 2017, arXiv:1703.07370",
-            defaults="temperature=0.5,eta=1.0",
+            defaults="temperature=fitted,eta=fitted",
             layer_evaluations="L * L",
             loss_evaluations="2 * L + 1",
+            fitted=True,
         ),
         Facts(
             "relax",
@@ -327,6 +328,8 @@ def get_estimator(spec: str) -> Estimator:
         return _build(getattr(importlib.import_module(f"{__name__}.{module}"), cls), name, rest)
     if rest and rest.isidentifier():
         return _import_user(name, rest)
+    if name.endswith(".py"):
+        raise GradevalError(f"'{spec}' names a file: add the estimator's name in it, {name}:NAME.")
     raise unknown_name("estimator", name, _names())
 
 
@@ -355,7 +358,7 @@ def spec_of(estimator: Estimator) -> str:
         name = getattr(estimator, "__qualname__", type(estimator).__qualname__)
         return f"{getattr(estimator, '__module__', type(estimator).__module__)}:{name}"
     shown = [(name, getattr(estimator, name)) for name in hyper_parameters(type(estimator))]
-    values = ",".join(f"{name}={value}" for name, value in shown if value or getattr(type(estimator), name))
+    values = ",".join(f"{name}={value}" for name, value in shown if value or value != getattr(type(estimator), name))
     return f"{facts.name}:{values}" if values else facts.name
 
 
@@ -377,7 +380,7 @@ def _build(cls: type, name: str, text: str) -> Estimator:
             if not fields:
                 raise GradevalError(f"estimator '{name}' takes no hyper-parameters, found '{piece}'.")
             raise unknown_name(f"hyper-parameter of '{name}'", key, fields)
-        kind: type = type(fields[key])
+        kind = float if fields[key] is None else type(fields[key])  # None: fitted unless given
         try:
             values[key] = kind(value)
         except ValueError:
@@ -407,7 +410,8 @@ def _import_user(module: str, name: str) -> Estimator:
     except Exception as error:
         raise GradevalError(f"importing '{module}' raised {type(error).__name__}: {error}") from error
     if not hasattr(loaded, name):
-        raise unknown_name(f"estimator in '{module}'", name, [n for n in vars(loaded) if not n.startswith("_")])
+        names = [n for n, value in vars(loaded).items() if callable(value) and not n.startswith("_")]
+        raise GradevalError(f"in '{module}': {unknown_name('estimator', name, names)}")
     estimator = getattr(loaded, name)
     if isinstance(estimator, type):
         estimator = estimator()

@@ -23,7 +23,7 @@ from gradeval.estimators.surrogate import (
 )
 from gradeval.network import BinaryLayer, StochasticBinaryNetwork
 from gradeval.problem import Problem
-from gradeval.randomness import RandomDraws, Randomness, generator
+from gradeval.randomness import RandomDraws, Randomness, derived_seed, generator
 
 
 @dataclass(frozen=True)
@@ -102,17 +102,25 @@ class Rebar:
     own, the same for z and z̃.
 
     Args:
-        temperature: τ > 0.
-        eta: η; 0 is REINFORCE.
+        temperature: τ > 0; if None, `fit` chooses it among `temperatures`.
+        eta: η; 0 is REINFORCE. If None, `fit` finds it: the estimate is linear in η, least squares minimises the
+            single-draw variance (of a linear layer's gradient) on 256 draws of every point.
 
-    Source: Tucker et al., NeurIPS 2017, arXiv:1703.07370, eq. 6; layers: sec. 3.2.
+    Raises:
+        GradevalError: called before what is None is fitted.
+
+    Source: Tucker et al., NeurIPS 2017, arXiv:1703.07370, eq. 6; layers: sec. 3.2; there τ and η follow the variance
+    during training.
     """
 
-    temperature: float = 0.5
-    eta: float = 1.0
+    temperature: float | None = None
+    eta: float | None = None
+
+    budget = 256  # draws of every point
+    temperatures = (0.1, 0.2, 0.5, 1.0, 2.0)
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
+        if self.temperature is not None and not self.temperature > 0:
             raise GradevalError(f"rebar: temperature must be positive, found {self.temperature}.")
 
     def __call__(
@@ -122,16 +130,38 @@ class Rebar:
         loss: PointLoss,
         randomness: Randomness,
     ) -> Float[Tensor, " points"]:
+        if self.temperature is None or self.eta is None:
+            raise GradevalError(
+                "rebar must be fitted first by rebar.fit(problem, seed), or be given temperature and eta."
+            )
         steps, x = sample_path(network, inputs, randomness)
         f = loss(x)
         value = f
         for k, step in enumerate(steps):
-            pair, noises = _noises(steps, k, randomness)
-            relaxed = _relaxed_states(step, pair, self.temperature)
-            c, slope = linearise(_continued(network.layers[k + 1 :], noises, loss, self.temperature), relaxed)
             value = value + f.detach() * carry(step.layer.log_prob(step.s, step.a))
-            value = value + self.eta * _zero_mean(step, relaxed, c, slope)
+            for term in _relaxed_terms(steps, k, loss, _noises(steps, k, randomness), [self.temperature]):
+                value = value + self.eta * term
         return value
+
+    def fit(self, problem: Problem, seed: int, progress: Callable[[int], None] | None = None) -> Rebar:
+        """The estimator with what is None fitted to ``problem``; ``progress`` is told of the draws done."""
+        if None not in (self.temperature, self.eta):
+            return self
+        temperatures = self.temperatures if self.temperature is None else (self.temperature,)
+
+        def terms(steps: list[Step], k: int, loss: PointLoss, chance: Randomness) -> Iterator[Tensor]:
+            return _relaxed_terms(steps, k, loss, _noises(steps, k, chance), temperatures)
+
+        gram = torch.stack(_fitting_grams(problem, derived_seed("rebar", seed), self.budget, terms, progress)).sum(0)
+        cross, squares = gram[0, 1:], gram.diagonal()[1:].clamp(min=torch.finfo(gram.dtype).tiny)
+        etas = -cross / squares if self.eta is None else torch.full_like(cross, self.eta)
+        best = int((2 * etas * cross + etas**2 * squares).argmin())  # the change of the variance
+        return Rebar(temperatures[best], float(etas[best]))
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """What was learned, for the report."""
+        return {"temperature": self.temperature, "eta": self.eta, "draws": self.budget}
 
 
 @dataclass(frozen=True)
@@ -173,37 +203,16 @@ class Relax:
 
     def _terms(self, steps: list[Step], k: int, loss: PointLoss, randomness: Randomness) -> Iterator[Tensor]:
         """The control variate of layer k for each part of cₖ: surrogates of zero-mean gradients."""
-        pair, noises = _noises(steps, k, randomness)
-        above = [step.layer for step in steps[k + 1 :]]
-        for temperature in self.temperatures:
-            relaxed = _relaxed_states(steps[k], pair, temperature)
-            yield _zero_mean(steps[k], relaxed, *linearise(_continued(above, noises, loss, temperature), relaxed))
-        relaxed = _relaxed_states(steps[k], pair, 1.0)
+        noises = _noises(steps, k, randomness)
+        yield from _relaxed_terms(steps, k, loss, noises, self.temperatures)
+        relaxed = _relaxed_states(steps[k], noises[0], 1.0)
         for unit, slope in enumerate(torch.eye(relaxed.shape[-1], dtype=relaxed.dtype, device=relaxed.device)):
             yield _zero_mean(steps[k], relaxed, relaxed[..., unit].detach(), slope.expand_as(relaxed))
 
     def fit(self, problem: Problem, seed: int, progress: Callable[[int], None] | None = None) -> Relax:
         """The estimator with coefficients fitted to ``problem``; ``progress`` is told of the draws done."""
-        network, inputs, loss = problem.network, problem.inputs, problem.loss_function()
-        randomness = RandomDraws(generator(network.device, "relax", seed), network.dtype)
-        gram: list[Any] = [0.0] * len(network.layers)
-        batch = 32
-        for _ in range(self.budget // batch):
-            with torch.no_grad():
-                steps, x = sample_path(network, inputs.expand(batch, *inputs.shape), randomness)
-                f = loss(x)
-            for k, step in enumerate(steps):
-                a = step.a.detach().requires_grad_()
-                steps[k] = step = step._replace(a=a)
-                terms = [f * carry(step.layer.log_prob(step.s, a)), *self._terms(steps, k, loss, randomness)]
-                norm = (1 + (step.x**2).sum(-1, keepdim=True)).sqrt()
-                columns = [(torch.autograd.grad(t.sum(), a, retain_graph=True)[0] * norm).flatten() for t in terms]
-                design = torch.stack(columns)
-                gram[k] = gram[k] + design @ design.T
-                steps[k] = step._replace(a=a.detach())
-            if progress:
-                progress(batch)
-        return replace(self, coefficients=tuple(_least_squares(g) for g in gram))
+        grams = _fitting_grams(problem, derived_seed("relax", seed), self.budget, self._terms, progress)
+        return replace(self, coefficients=tuple(_least_squares(gram) for gram in grams))
 
     @property
     def learned(self) -> dict[str, Any]:
@@ -212,6 +221,47 @@ class Relax:
         parts = len(self.temperatures)
         layers = {str(k + 1): c[:parts].tolist() for k, c in enumerate(self.coefficients)}
         return {"temperatures": list(self.temperatures), "coefficients of the relaxed f": layers, "draws": self.budget}
+
+
+Terms = Callable[[list[Step], int, PointLoss, Randomness], Iterator[Tensor]]
+"""The control variates of layer k that may be combined."""
+
+
+def _fitting_grams(
+    problem: Problem, seed: int, draws: int, terms: Terms, progress: Callable[[int], None] | None
+) -> list[Tensor]:
+    """Of every layer: the Gram matrix of the gradients of [f ∇log P(sᵏ), the terms], summed over draws and points."""
+    network, inputs, loss = problem.network, problem.inputs, problem.loss_function()
+    randomness = RandomDraws(generator(network.device, seed), network.dtype)
+    grams: list[Any] = [0.0] * len(network.layers)
+    batch = 32
+    for _ in range(draws // batch):
+        with torch.no_grad():
+            steps, x = sample_path(network, inputs.expand(batch, *inputs.shape), randomness)
+            f = loss(x)
+        for k, step in enumerate(steps):
+            a = step.a.detach().requires_grad_()
+            steps[k] = step = step._replace(a=a)
+            surrogates = [f * carry(step.layer.log_prob(step.s, a)), *terms(steps, k, loss, randomness)]
+            norm = (1 + (step.x**2).sum(-1, keepdim=True)).sqrt()  # of ∂a/∂(weight, bias) of a linear layer
+            rows = [(torch.autograd.grad(t.sum(), a, retain_graph=True)[0] * norm).flatten() for t in surrogates]
+            design = torch.stack(rows)
+            grams[k] = grams[k] + design @ design.T
+            steps[k] = step._replace(a=a.detach())
+        if progress:
+            progress(batch)
+    return grams
+
+
+def _relaxed_terms(
+    steps: list[Step], k: int, loss: PointLoss, noises: tuple[Tensor, list[Tensor]], temperatures: Iterable[float]
+) -> Iterator[Tensor]:
+    """REBAR's control variate of layer k at each temperature, with η = 1."""
+    pair, above = noises
+    layers = [step.layer for step in steps[k + 1 :]]
+    for temperature in temperatures:
+        relaxed = _relaxed_states(steps[k], pair, temperature)
+        yield _zero_mean(steps[k], relaxed, *linearise(_continued(layers, above, loss, temperature), relaxed))
 
 
 def _mean_field_loss(layers: Iterable[BinaryLayer], loss: PointLoss) -> PointLoss:
