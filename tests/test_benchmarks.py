@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gradeval import load_problem
-from gradeval.estimators import get_estimator
+from gradeval.estimators import TABLE, get_estimator
 from gradeval.evaluation import Sampler
 from gradeval.problem import Problem
 from gradeval.reference import exact_gradient
@@ -48,6 +48,24 @@ def test_a_draw_with_statistics(benchmark, task: Problem, spec: str) -> None:
     per_draw = benchmark.stats.stats.min / CHUNK
     benchmark.extra_info |= {"microseconds_per_draw": 1e6 * per_draw, "loop_over_vectorised": loop / per_draw}
     assert loop / per_draw > 3
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_cost_of_a_draw_relative_to_st(benchmark, task: Problem, name: str) -> None:
+    """Compute per draw of every estimator, gradients only, over that of `st`, in turns in the same run."""
+    samplers = []
+    for spec in (name, "st"):
+        estimator = get_estimator(spec)
+        samplers.append(Sampler(task, spec, estimator.fit(task, 0) if hasattr(estimator, "fit") else estimator))
+    mine, st = samplers
+    gradients, values = mine.chunk(100, "check")
+    assert gradients.isfinite().all()
+    assert values.isfinite().all()
+    benchmark.pedantic(mine.chunk, (100, "timed"), rounds=5, warmup_rounds=1)
+    if benchmark.disabled:
+        return
+    pairs = [(_seconds(lambda: mine.chunk(100, "a")), _seconds(lambda: st.chunk(100, "b"))) for _ in range(5)]
+    benchmark.extra_info |= {"times_st": min(a for a, _ in pairs) / min(b for _, b in pairs)}
 
 
 def test_the_exact_gradient(benchmark, task: Problem) -> None:
