@@ -134,6 +134,7 @@ def answer(run: Evaluation) -> list[str]:
     single = run.summary[run.summary["layer"] == "all"].dropna(subset="relative_rmse")
     if not single.empty:
         sentences.append(f"From a single draw, {_best(single)}.")
+    sentences += _dominated(run)
     curves = run.curves[run.curves["layer"] == "all"].dropna(subset="relative_rmse")
     estimators = curves.groupby("samples")["estimator"].nunique()
     many = max(estimators.index[estimators == estimators.max()], default=1)
@@ -142,6 +143,23 @@ def answer(run: Evaluation) -> list[str]:
         sentences.append(f"From the mean of {many:,} draws, {_best(rows)}{_later(run.breakeven, rows)}.")
     sentences += [f"Not evaluated: {name} ({why})." for name, why in run.manifest.get("failures", {}).items()]
     return sentences
+
+
+def _dominated(run: Evaluation) -> list[str]:
+    """Where one layer is most of the whole gradient: say so, and the best estimator of every other layer."""
+    squares = {layer: norm**2 for layer, norm in run.norms.items() if layer != "all"}
+    largest = max(squares, key=squares.__getitem__)
+    share = squares[largest] / sum(squares.values()) if sum(squares.values()) > 0 else 0.0
+    rows = run.summary.dropna(subset="relative_rmse")
+    rows = rows[~rows["layer"].isin(["all", largest])]
+    if share < 0.8 or rows.empty:
+        return []
+    best = rows.loc[rows.groupby("layer", sort=False)["relative_rmse"].idxmin()]
+    others = _listed(f"{row.estimator} in {layer_title(row.layer)}" for row in best.itertuples())
+    part = (
+        f"{layer_title(largest).replace('head', 'the head')} has {share:.0%} of the squared norm of the whole gradient"
+    )
+    return [f"{part[0].upper()}{part[1:]}; elsewhere the most accurate single draw is that of {others}."]
 
 
 def _later(breakeven: pd.DataFrame, rows: pd.DataFrame) -> str:

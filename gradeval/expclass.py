@@ -61,7 +61,9 @@ def expclass_problem(
     start = Problem(network, inputs, targets, "logistic", f"expclass {units}")
     key = hashlib.sha256(f"{PROTOCOL}|{start.fingerprint()}|{seed}|{stage}".encode()).hexdigest()[:24]
     cached = cache_folder() / f"expclass-{units[:40]}-{stage}-{key}.json"
-    description = f"2-D classification, {units} network after {stage} epochs of training with REINFORCE"
+    description = (
+        f"2-D classification, {units} network after {stage} epoch{'s' * (stage != 1)} of training with REINFORCE"
+    )
     if cached.exists():
         try:
             return Problem.load(cached)

@@ -129,7 +129,10 @@ class StochasticBinaryNetwork(nn.Module):
         """Linear layers of the given widths with all parameters zero, to be filled in by the caller."""
         widths = [inputs, *units]
         if min(*widths, outputs) < 1:
-            raise GradevalError(f"every width must be at least 1, found {'-'.join(map(str, [*widths, outputs]))}.")
+            raise GradevalError(
+                f"every width must be at least 1, found {inputs} inputs, units {'-'.join(map(str, units))}, "
+                f"{outputs} outputs."
+            )
 
         def zeros(fan_in: int, fan_out: int) -> nn.Linear:
             map = nn.utils.skip_init(nn.Linear, fan_in, fan_out, dtype=dtype)

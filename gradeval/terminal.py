@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -109,22 +110,25 @@ def training_progress() -> Iterator[Callable[[int, int], None]]:
 
 def show_summary(evaluation: Evaluation) -> None:
     """The ranked table of all layers together."""
-    summary = evaluation.summary
-    rows = summary[summary["layer"] == "all"].sort_values("relative_rmse")
-    table = Table(title="Relative to the norm of the exact gradient, all layers, one draw", title_justify="left")
+    best = evaluation.best
+    rows = best[best["layer"] == "all"].sort_values("relative_rmse")
+    table = Table(
+        title="Relative to the norm of the exact gradient, all layers, one draw", title_justify="left", box=SIMPLE_HEAD
+    )
     table.add_column("estimator", overflow="fold")
-    for column in ("RMSE", "bias [95 % interval]", "st. dev.", "cosine", "µs/draw"):
+    for column in ("RMSE", "bias", "95 % interval", "cosine", "µs/draw"):
         table.add_column(column, justify="right", overflow="fold")
-    table.add_column("verdict")
+    table.add_column("claim")
     for row in rows.itertuples():
+        exact = row.relative_bias_low == row.relative_bias == row.relative_bias_high
         table.add_row(
             escape(row.estimator),
             f"{row.relative_rmse:.3g}",
-            escape(f"{row.relative_bias:.4f} [{row.relative_bias_low:.4f}, {row.relative_bias_high:.4f}]"),
-            f"{row.relative_variance**0.5:.3g}",
+            f"{row.relative_bias:.4f}",
+            "exact" if exact else f"{row.relative_bias_low:.4f}–{row.relative_bias_high:.4f}",
             f"{row.cosine:.3f}",
             f"{1e6 * row.seconds_per_draw:.0f}",
-            row.verdict,
+            row.verdict.removeprefix("claim of "),
         )
     Console().print(table)
     for name, message in evaluation.manifest["failures"].items():

@@ -68,7 +68,10 @@ def test_gaussian_moments_equal_those_of_all_states(make_problem) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"inputs": 2, "units": [3, 0], "outputs": 1}, "every width must be at least 1, found 2-3-0-1"),
+        (
+            {"inputs": 2, "units": [3, 0], "outputs": 1},
+            "every width must be at least 1, found 2 inputs, units 3-0",
+        ),
         ({"inputs": 2, "units": [], "outputs": 1}, "at least one layer"),
         ({"inputs": 2, "units": [3], "outputs": 1, "states": (1.0, 1.0)}, r"lo < hi, found \[1.0, 1.0\]"),
         ({"inputs": 2, "units": [3], "outputs": 1, "noise": "gaussian"}, "unknown noise 'gaussian'"),
