@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gradeval.analysis.tables import Moments
 
-CHUNK = 1000  # draws; means of up to CHUNK draws never straddle two chunks
+CHUNK = 5000  # draws, one of the M of `tree`; means of up to CHUNK draws never straddle two chunks
 SAMPLE = 4096  # cosines kept per number of draws M, evenly spaced, for quantiles
 
 
@@ -42,6 +42,8 @@ class Spread:
         mean = rows.mean(0)
         centred = rows - mean
         squares = centred.T @ centred if outer else (centred**2).sum(0)
+        if outer:  # symmetric to the last bit: a saved chunk holds one half
+            squares = squares.triu() + squares.triu(1).T
         return cls(len(rows), mean.cpu().numpy(), squares.cpu().numpy())
 
     def merge(self, other: Spread) -> None:
@@ -61,23 +63,32 @@ class Spread:
         return np.asarray(self.squares) / max(self.count - 1, 1)
 
 
+def kept(start: int, blocks: int) -> slice:
+    """Which of the cosines ``start`` … ``start + blocks`` − 1 are kept: multiples of the stride at their end.
+
+    The stride is the smallest power of two that leaves at most `SAMPLE` of all so far.
+    """
+    stride = _stride(start + blocks)
+    return slice(-start % stride, blocks, stride)
+
+
+def _stride(blocks: int) -> int:
+    return 1 << (max(1, -(-blocks // SAMPLE)) - 1).bit_length()
+
+
 @dataclass
 class Level:
     """Scores of M-draw means: moments of [squared errors, cosines] and a bounded sample of the cosines."""
 
     spread: Spread = field(default_factory=Spread)
     sample: np.ndarray | None = None
-    stride: int = 1
 
     def add(self, spread: Spread, cosines: np.ndarray) -> None:
-        """Take in the next blocks; of the cosines every stride-th is kept; it doubles when they are many."""
-        offset = -self.spread.count % self.stride
-        kept = cosines[offset :: self.stride]
-        self.sample = kept if self.sample is None else np.concatenate([self.sample, kept])
+        """Take in the next blocks and their `kept` cosines; the earlier ones are thinned to the new stride."""
+        before = _stride(self.spread.count)
         self.spread.merge(spread)
-        while len(self.sample) > SAMPLE:
-            self.sample = self.sample[::2]
-            self.stride *= 2
+        old = cosines[:0] if self.sample is None else self.sample[:: _stride(self.spread.count) // before]
+        self.sample = np.concatenate([old, cosines])
 
 
 class Scorer:
@@ -105,19 +116,27 @@ class Scorer:
 
 @dataclass
 class ChunkStatistics:
-    """What remains of one chunk of draws."""
+    """What remains of one chunk of draws.
 
-    joint: Spread  # of [g − g*, squared errors, cosines, value]
+    Attributes:
+        joint: of [g − g*, squared errors, cosines, value], [D].
+        descents: number of draws with ⟨g, g*⟩ > 0, [K].
+        levels: by M, of [squared errors, cosines], [2K], and the `kept` cosines, [·, K].
+        mean: of a full chunk's gradients, for the levels above, [P].
+        seconds: of compute.
+    """
+
+    joint: Spread
     descents: np.ndarray
     levels: dict[int, tuple[Spread, np.ndarray]]
-    mean: Tensor | None  # of a full chunk, for the levels above
+    mean: np.ndarray | None
     seconds: float = 0.0
 
 
 def reduce_chunk(
-    scorer: Scorer, gradients: Float[Tensor, "draws P"], values: Float[Tensor, " draws"]
+    scorer: Scorer, gradients: Float[Tensor, "draws P"], values: Float[Tensor, " draws"], index: int = 0
 ) -> ChunkStatistics:
-    """Reduce at most `CHUNK` draws."""
+    """Reduce the draws of chunk ``index``, `CHUNK` or, in the last chunk, fewer."""
     levels: dict[int, tuple[Spread, np.ndarray]] = {}
     means = {1: gradients}
     for samples, source in tree(min(len(gradients), CHUNK)):
@@ -127,11 +146,12 @@ def reduce_chunk(
             blocks = len(below) // ratio
             means[samples] = below[: blocks * ratio].reshape(blocks, ratio, -1).mean(1)
         squares, cosines, inner = scorer(means[samples])
-        levels[samples] = (Spread.of(torch.cat((squares, cosines), 1)), cosines.cpu().numpy())
+        which = kept(index * (CHUNK // samples), len(cosines))
+        levels[samples] = (Spread.of(torch.cat((squares, cosines), 1)), cosines[which].cpu().numpy())
         if samples == 1:
             joint = torch.cat((gradients - scorer.exact, squares, cosines, values[:, None]), 1)
             descents = (inner > 0).sum(0).cpu().numpy()
-    whole = means[CHUNK][0] if len(gradients) == CHUNK else None
+    whole = means[CHUNK][0].cpu().numpy() if len(gradients) == CHUNK else None
     return ChunkStatistics(Spread.of(joint, outer=True), descents, levels, whole)
 
 
@@ -152,7 +172,7 @@ class Stream:
         for samples, (spread, cosines) in chunk.levels.items():
             self.levels.setdefault(samples, Level()).add(spread, cosines)
         if chunk.mean is not None:
-            self._climb(CHUNK, chunk.mean)
+            self._climb(CHUNK, torch.as_tensor(chunk.mean, device=self.scorer.exact.device))
 
     def _climb(self, source: int, mean: Tensor) -> None:
         """Hand a mean of ``source`` draws to the levels made from it."""
@@ -166,7 +186,8 @@ class Stream:
                 waiting.clear()
                 squares, cosines, _ = self.scorer(block[None])
                 spread = Spread.of(torch.cat((squares, cosines), 1))
-                self.levels.setdefault(samples, Level()).add(spread, cosines.cpu().numpy())
+                level = self.levels.setdefault(samples, Level())
+                level.add(spread, cosines[kept(level.spread.count, 1)].cpu().numpy())
                 self._climb(samples, block)
 
     def moments(self) -> Moments:
