@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import pickle
 import platform
@@ -27,10 +28,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from gradeval import losses, network, noise, randomness, streaming
 from gradeval.analysis.tables import CURVE_COLUMNS, EXACT_COLUMNS, FORMAT, MIN_BLOCKS, Evaluation, Moments, curve_rows
 from gradeval.errors import GradevalError, unknown_name
-from gradeval.estimators import Estimator, claims_unbiased, get_estimator, get_facts, resolve, surrogate
+from gradeval.estimators import Estimator, claims_unbiased, get_estimator, get_facts, resolve
 from gradeval.execution import Lost, Task, Workers
 from gradeval.network import BinaryLayer, StochasticBinaryNetwork
 from gradeval.problem import Problem
@@ -112,7 +112,7 @@ def evaluate(
         GradevalError: unusable input, an estimator that raises or returns a wrong shape at its first draw, a folder of
             another run or in use.
         Incomplete: an estimator failed later (NaN gradients, an exception), or Ctrl-C; it holds what had finished.
-        StoreError: the folder cannot be written any more.
+        CannotWrite: the folder cannot be written any more.
     """
     if draws < MIN_BLOCKS:
         raise GradevalError(f"draws must be at least {MIN_BLOCKS}, found {draws}.")
@@ -204,7 +204,7 @@ class _Run:
                 _versions(),
             )
             # the g* of the run's beginning: another number of threads might round it otherwise
-            self.target = torch.as_tensor(self.store.begin(plan, problem).exact).to(self.target)
+            self.target = torch.tensor(self.store.begin(plan, problem).exact, dtype=torch.float64).to(self.target)
         self.scorer = Scorer(self.target, self.truth.slices)
 
     def _probe(self, sampler: Sampler) -> list[float]:
@@ -443,8 +443,9 @@ class _Surrogate(nn.Module):
 
 def _engine() -> str:
     """Hash of the source of all that decides a chunk's numbers but the estimator."""
-    parts = (streaming, randomness, network, noise, losses, surrogate, Sampler, _Surrogate)
-    return text_hash("|".join(inspect.getsource(part) for part in parts))
+    names = ("estimators.surrogate", "losses", "network", "noise", "randomness", "streaming")
+    parts = [importlib.import_module(f"gradeval.{name}") for name in names]
+    return text_hash("|".join(inspect.getsource(part) for part in (*parts, _Surrogate, Sampler)))
 
 
 class Sampler:

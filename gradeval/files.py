@@ -10,6 +10,18 @@ from typing import Any
 from gradeval.errors import GradevalError
 
 
+class CannotWrite(GradevalError):
+    """A file cannot be written (any more); what was written before is as it was."""
+
+    exit_code = 1
+
+    def __init__(self, path: str | Path, error: BaseException) -> None:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        super().__init__(
+            f"cannot write {path}: {reason}. What was finished is kept: repeat the command when there is room again."
+        )
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write beside the target, flush to the disk, then put it in place: a crash never leaves half a file."""
     beside = path.with_name(f"{path.name}.part")

@@ -39,9 +39,9 @@ from filelock import FileLock, Timeout
 
 from gradeval.analysis.tables import EXACT_COLUMNS
 from gradeval.errors import GradevalError
-from gradeval.files import read_json, write_whole
+from gradeval.files import CannotWrite, read_json, write_whole
 from gradeval.problem import Problem
-from gradeval.streaming import CHUNK, ChunkStatistics, Spread, kept, tree
+from gradeval.streaming import BLOCK, CHUNK, ChunkStatistics, Spread, kept, tree
 
 FORMAT = "gradeval-plan/1"
 MAX_PLAN_BYTES = 2**22
@@ -49,12 +49,6 @@ MAX_PARAMETERS = 10_000  # the joint covariance of all parameters is kept
 _CHUNK_NAME = re.compile(r"(\d{7,12})-(\d{1,12})-([0-9a-f]{32})\.parquet")
 _EXACT_NAME = re.compile(r"exact-([0-9a-f]{32})\.json")
 _OWN = ("lock", "holder.json")
-
-
-class StoreError(GradevalError):
-    """The folder cannot be written any more; what was finished is kept in it."""
-
-    exit_code = 1
 
 
 @dataclass(frozen=True)
@@ -199,7 +193,7 @@ class Store:
                     elif match := _CHUNK_NAME.fullmatch(path.name):
                         self._chunks[name, int(match[1]), int(match[2])] = path
         except OSError as error:
-            raise GradevalError(f"cannot write {self.folder}: {_reason(error)}.") from None
+            raise CannotWrite(self.folder, error) from None
         self.plan = plan
         return plan
 
@@ -254,7 +248,7 @@ class Store:
         """Save a chunk: whole or not at all.
 
         Raises:
-            StoreError: a full disk, say.
+            CannotWrite: a full disk, say.
         """
         assert self.plan is not None
         content = chunk_bytes(chunk, self.plan, name, index, count)
@@ -266,10 +260,7 @@ class Store:
         try:
             write_whole(path, content)
         except OSError as error:
-            raise StoreError(
-                f"cannot write {path}: {_reason(error)}. What was finished is kept: repeat the command when it can be "
-                "written again."
-            ) from None
+            raise CannotWrite(path, error) from None
 
     def read_exact(self, name: str) -> list[dict[str, Any]] | None:
         """The exact moments of an estimator by layer; None where they are missing, or damaged, which is noted."""
@@ -382,7 +373,7 @@ def chunk_bytes(chunk: ChunkStatistics, plan: Plan, name: str, index: int, count
         "squares": np.asarray(chunk.joint.squares)[np.triu_indices(len(np.asarray(chunk.joint.mean)))],
         "descents": chunk.descents,
         "seconds": [chunk.seconds],
-        "whole": [] if chunk.mean is None else chunk.mean,
+        "means": chunk.means,
     }
     for samples, (spread, cosines) in chunk.levels.items():
         arrays |= {f"{samples}.mean": spread.mean, f"{samples}.squares": spread.squares, f"{samples}.cosines": cosines}
@@ -407,8 +398,8 @@ def read_chunk(path: Path, plan: Plan, name: str) -> ChunkStatistics:
     layers, parameters = len(plan.layers), len(plan.exact)
     size = parameters + 2 * layers + 1
     lengths = {"mean": size, "squares": size * (size + 1) // 2, "descents": layers, "seconds": 1}
-    lengths["whole"] = parameters if count == CHUNK else 0
-    for samples, _ in tree(count):
+    lengths["means"] = count // BLOCK * parameters
+    for samples, _ in tree(min(count, BLOCK)):
         cosines = len(range(*kept(index * (CHUNK // samples), count // samples).indices(count // samples)))
         lengths |= {f"{samples}.mean": 2 * layers, f"{samples}.squares": 2 * layers}
         lengths[f"{samples}.cosines"] = cosines * layers
@@ -432,13 +423,13 @@ def read_chunk(path: Path, plan: Plan, name: str) -> ChunkStatistics:
             Spread(count // samples, arrays[f"{samples}.mean"], arrays[f"{samples}.squares"]),
             arrays[f"{samples}.cosines"].reshape(-1, layers),
         )
-        for samples, _ in tree(count)
+        for samples, _ in tree(min(count, BLOCK))
     }
     return ChunkStatistics(
         Spread(count, arrays["mean"], squares),
         arrays["descents"].astype(np.int64),
         levels,
-        arrays["whole"] if count == CHUNK else None,
+        arrays["means"].reshape(-1, parameters),
         float(arrays["seconds"][0]),
     )
 

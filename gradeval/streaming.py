@@ -15,7 +15,8 @@ from torch import Tensor
 
 from gradeval.analysis.tables import Moments
 
-CHUNK = 5000  # draws, one of the M of `tree`; means of up to CHUNK draws never straddle two chunks
+BLOCK = 1000  # draws, one of the M of `tree` that all smaller ones divide
+CHUNK = 5 * BLOCK  # draws: means of up to BLOCK draws never straddle two chunks
 SAMPLE = 4096  # cosines kept per number of draws M, evenly spaced, for quantiles
 
 
@@ -122,14 +123,14 @@ class ChunkStatistics:
         joint: of [g − g*, squared errors, cosines, value], [D].
         descents: number of draws with ⟨g, g*⟩ > 0, [K].
         levels: by M, of [squared errors, cosines], [2K], and the `kept` cosines, [·, K].
-        mean: of a full chunk's gradients, for the levels above, [P].
+        means: of `BLOCK` gradients each, for the levels above, [·, P].
         seconds: of compute.
     """
 
     joint: Spread
     descents: np.ndarray
     levels: dict[int, tuple[Spread, np.ndarray]]
-    mean: np.ndarray | None
+    means: np.ndarray
     seconds: float = 0.0
 
 
@@ -139,7 +140,7 @@ def reduce_chunk(
     """Reduce the draws of chunk ``index``, `CHUNK` or, in the last chunk, fewer."""
     levels: dict[int, tuple[Spread, np.ndarray]] = {}
     means = {1: gradients}
-    for samples, source in tree(min(len(gradients), CHUNK)):
+    for samples, source in tree(min(len(gradients), BLOCK)):
         if samples > 1:
             ratio = samples // source
             below = means[source]
@@ -151,8 +152,8 @@ def reduce_chunk(
         if samples == 1:
             joint = torch.cat((gradients - scorer.exact, squares, cosines, values[:, None]), 1)
             descents = (inner > 0).sum(0).cpu().numpy()
-    whole = means[CHUNK][0].cpu().numpy() if len(gradients) == CHUNK else None
-    return ChunkStatistics(Spread.of(joint, outer=True), descents, levels, whole)
+    blocks = means.get(BLOCK, gradients[:0]).cpu().numpy()
+    return ChunkStatistics(Spread.of(joint, outer=True), descents, levels, blocks)
 
 
 class Stream:
@@ -163,7 +164,7 @@ class Stream:
         self.joint = Spread()
         self.descents = np.zeros(len(scorer.layers), dtype=np.int64)
         self.levels: dict[int, Level] = {}
-        self.pending: dict[int, list[Tensor]] = {}  # M > CHUNK: means of the level below, waiting to fill a block
+        self.pending: dict[int, list[Tensor]] = {}  # M > BLOCK: means of the level below, waiting to fill a block
 
     def add(self, chunk: ChunkStatistics) -> None:
         """Take in the next chunk."""
@@ -171,8 +172,8 @@ class Stream:
         self.descents += chunk.descents
         for samples, (spread, cosines) in chunk.levels.items():
             self.levels.setdefault(samples, Level()).add(spread, cosines)
-        if chunk.mean is not None:
-            self._climb(CHUNK, torch.as_tensor(chunk.mean, device=self.scorer.exact.device))
+        for mean in torch.as_tensor(chunk.means, device=self.scorer.exact.device):
+            self._climb(BLOCK, mean)
 
     def _climb(self, source: int, mean: Tensor) -> None:
         """Hand a mean of ``source`` draws to the levels made from it."""
