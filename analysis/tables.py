@@ -561,5 +561,5 @@ def _check_run(run: Evaluation) -> None:
             known = {"estimator": set(run.moments), "layer": set(layers)}.get(column)
             if texts and not set(table[column]) <= (known or set()):
                 raise ValueError(f"{name}.parquet names another {column}")
-            if not texts and not pd.api.types.is_numeric_dtype(table[column]):
+            if not texts and len(table) and not pd.api.types.is_numeric_dtype(table[column]):
                 raise ValueError(f"column {column} of {name}.parquet is no number")

@@ -393,28 +393,36 @@ def read_chunk(path: Path, plan: Plan, name: str) -> ChunkStatistics:
     if match is None:
         raise GradevalError(f"{path} is not a chunk.")
     index, count = int(match[1]), int(match[2])
-    if not 1 <= count <= CHUNK:
-        raise GradevalError(f"chunk {path.name} of '{name}' is damaged (of {count} draws).")
+    size = len(plan.exact) + 2 * len(plan.layers) + 1
+    limit = 8 * (size**2 + CHUNK * 4 * size) + 2**20
+    return parse_chunk(_verified(path, match[3], limit), plan, name, index, count)
+
+
+def parse_chunk(content: bytes, plan: Plan, name: str, index: int, count: int) -> ChunkStatistics:
+    """The chunk that `chunk_bytes` turned into ``content``. Raises GradevalError where it is another, or none."""
     layers, parameters = len(plan.layers), len(plan.exact)
     size = parameters + 2 * layers + 1
     lengths = {"mean": size, "squares": size * (size + 1) // 2, "descents": layers, "seconds": 1}
     lengths["means"] = count // BLOCK * parameters
     for samples, _ in tree(min(count, BLOCK)):
-        cosines = len(range(*kept(index * (CHUNK // samples), count // samples).indices(count // samples)))
+        cosines = len(range(count // samples)[kept(index * (CHUNK // samples), count // samples)])
         lengths |= {f"{samples}.mean": 2 * layers, f"{samples}.squares": 2 * layers}
         lengths[f"{samples}.cosines"] = cosines * layers
-    content = _verified(path, match[3], 8 * sum(lengths.values()) + 2**20)
     try:
+        if not 1 <= count <= CHUNK:
+            raise ValueError(f"of {count} draws")
         table = pq.read_table(io.BytesIO(content))
         if json.loads(table.schema.metadata[b"chunk"]) != [*_identity(plan, name), index, count]:
             raise ValueError("it belongs to another run")
+        if table.num_rows != len(lengths):
+            raise ValueError(f"it has {table.num_rows} arrays")
         flat = [np.asarray(row.values) for row in table["values"]]
         arrays = dict(zip(table["array"].to_pylist(), flat, strict=True))
         if {key: len(array) for key, array in arrays.items()} != lengths:
             raise ValueError("its arrays have other lengths")
         arrays = {key: array.astype(plan.dtype) for key, array in arrays.items()}
     except Exception as error:  # whatever a strange file makes a parser say
-        raise GradevalError(f"chunk {path.name} of '{name}' is damaged ({error}).") from None
+        raise GradevalError(f"chunk {index} of '{name}' is damaged ({error}).") from None
     squares = np.zeros((size, size), dtype=plan.dtype)
     squares[np.triu_indices(size)] = arrays["squares"]
     squares = squares + np.triu(squares, 1).T
@@ -430,7 +438,7 @@ def read_chunk(path: Path, plan: Plan, name: str) -> ChunkStatistics:
         arrays["descents"].astype(np.int64),
         levels,
         arrays["means"].reshape(-1, parameters),
-        float(arrays["seconds"][0]),
+        float(flat[3][0]),
     )
 
 
