@@ -107,7 +107,8 @@ class Evaluation:
             for name, moments in self.moments.items()
             for k, layer in enumerate(self.slices)
         ]
-        table = pd.DataFrame(rows).merge(self.exact_moments, on=["estimator", "layer"], how="left")
+        known = self.exact_moments.astype(dict.fromkeys(EXACT_COLUMNS[2:], float))  # an empty table has no types
+        table = pd.DataFrame(rows).merge(known, on=["estimator", "layer"], how="left")
         table.insert(table.columns.get_loc("bias_pvalue") + 1, "bias_pvalue_adjusted", _holm(table["bias_pvalue"]))
         table["verdict"] = [_verdict(row) for row in table.itertuples()]
         return table
