@@ -119,14 +119,7 @@ class Evaluation:
         p, layers = len(self.exact), len(self.slices)
         square, cosine = p + k, p + layers + k
         test = bias_test(bias, covariance, n, norm, len(self.moments) * layers)
-        # influence of one draw on tr Σ̂: ‖g − E g‖² = ‖g − g*‖² − 2⟨b, g − g*⟩ + const
-        contrast = np.zeros(len(moments.mean))
-        contrast[square] = 1.0
-        contrast[where] = -2 * bias
-        variance = float(np.trace(covariance))
-        if variance < ROUNDING_VARIANCE * (norm**2 + moments.mean[square]):
-            variance = 0.0
-        variance_error = math.sqrt(max(0.0, contrast @ moments.covariance @ contrast) / n)
+        variance, variance_error = self.variance(name, layer)
         square_error = math.sqrt(moments.covariance[square, square] / n)
         direction = self.exact[where] / norm if norm else np.zeros_like(bias)
         descents = Interval(*_proportion(int(moments.descents[k]), n, moments.deterministic))
@@ -151,6 +144,19 @@ class Evaluation:
         row |= {"seconds_per_draw": self.manifest["timings"].get("seconds_per_draw", {}).get(name, math.nan)}
         row |= {key: facts[key] for key in ("layer_evaluations", "loss_evaluations", "unbiased_claim")}
         return row | {"deterministic": moments.deterministic}
+
+    def variance(self, name: str, layer: str) -> tuple[float, float]:
+        """tr Σ̂ of one draw of an estimator, and its standard error."""
+        moments, where = self.moments[name], self.slices[layer]
+        bias, square = moments.mean[where], len(self.exact) + list(self.slices).index(layer)
+        variance = float(np.trace(moments.covariance[where, where]))
+        if variance < ROUNDING_VARIANCE * (self.norms[layer] ** 2 + moments.mean[square]):
+            variance = 0.0
+        # influence of one draw on tr Σ̂: ‖g − E g‖² = ‖g − g*‖² − 2⟨b, g − g*⟩ + const
+        contrast = np.zeros(len(moments.mean))
+        contrast[square] = 1.0
+        contrast[where] = -2 * bias
+        return variance, math.sqrt(max(0.0, contrast @ moments.covariance @ contrast) / moments.draws)
 
     @cached_property
     def best(self) -> pd.DataFrame:
