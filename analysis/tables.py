@@ -102,48 +102,48 @@ class Evaluation:
     @cached_property
     def summary(self) -> pd.DataFrame:
         """One row per estimator × layer; the columns are explained in the report."""
-        rows = [
-            self._row(name, moments, k, layer)
-            for name, moments in self.moments.items()
-            for k, layer in enumerate(self.slices)
-        ]
+        rows = [self._row(name, moments, layer) for name, moments in self.moments.items() for layer in self.slices]
         table = pd.DataFrame(rows).merge(self.exact_moments, on=["estimator", "layer"], how="left")
         table.insert(table.columns.get_loc("bias_pvalue") + 1, "bias_pvalue_adjusted", _holm(table["bias_pvalue"]))
         table["verdict"] = [_verdict(row) for row in table.itertuples()]
         return table
 
-    def _row(self, name: str, moments: Moments, k: int, layer: str) -> dict[str, Any]:
+    def _row(self, name: str, moments: Moments, layer: str) -> dict[str, Any]:
         n, norm, where = moments.draws, self.norms[layer], self.slices[layer]
         facts = self.manifest["estimators"][name]
-        bias, covariance = moments.mean[where], moments.covariance[where, where]
-        p, layers = len(self.exact), len(self.slices)
-        square, cosine = p + k, p + layers + k
-        test = bias_test(bias, covariance, n, norm, len(self.moments) * layers)
-        variance, variance_error = self.variance(name, layer)
-        square_error = math.sqrt(moments.covariance[square, square] / n)
-        direction = self.exact[where] / norm if norm else np.zeros_like(bias)
-        descents = Interval(*_proportion(int(moments.descents[k]), n, moments.deterministic))
+        comparisons = len(self.moments) * len(self.slices)
+        test = bias_test(moments.mean[where], moments.covariance[where, where], n, norm, comparisons)
+        intervals = self.intervals(name, layer)
         row: dict[str, Any] = {"estimator": name, "layer": layer, "draws": n}
-        row |= _columns("relative_bias", bias_interval(bias, covariance, n) / norm)
+        row |= _columns("relative_bias", intervals.pop("relative_bias"))
         row |= {"bias_pvalue": test.pvalue if norm else math.nan}
         row |= {"detectable_bias": test.detectable / norm if norm else math.nan}
-        row |= _columns("relative_variance", positive_mean_interval(variance, variance_error, n) / norm**2)
-        row |= _columns(
-            "cosine",
-            mean_interval(moments.mean[cosine], math.sqrt(moments.covariance[cosine, cosine] / n), n)
-            if norm
-            else Interval(math.nan, math.nan, math.nan),
-        )
-        row |= _columns(
-            "relative_rmse", positive_mean_interval(moments.mean[square], square_error, n).map(math.sqrt) / norm
-        )
-        row |= _columns("descent_probability", descents)
-        scale_error = math.sqrt(max(0.0, direction @ covariance @ direction) / n)
-        scale = mean_interval(float(direction @ bias) + norm, scale_error, n)
-        row |= _columns("scale", scale / norm)
+        for key, interval in intervals.items():
+            row |= _columns(key, interval)
         row |= {"seconds_per_draw": self.manifest["timings"].get("seconds_per_draw", {}).get(name, math.nan)}
         row |= {key: facts[key] for key in ("layer_evaluations", "loss_evaluations", "unbiased_claim")}
         return row | {"deterministic": moments.deterministic}
+
+    def intervals(self, name: str, layer: str) -> dict[str, Interval]:
+        """Every estimate of `summary` that has an interval, by its column, for one estimator and layer."""
+        moments, n, norm, where = self.moments[name], self.moments[name].draws, self.norms[layer], self.slices[layer]
+        bias, covariance = moments.mean[where], moments.covariance[where, where]
+        p, layers, k = len(self.exact), len(self.slices), list(self.slices).index(layer)
+        square, cosine = p + k, p + layers + k
+        variance, variance_error = self.variance(name, layer)
+        square_error, cosine_error = (math.sqrt(moments.covariance[i, i] / n) for i in (square, cosine))
+        direction = self.exact[where] / norm if norm else np.zeros_like(bias)
+        scale_error = math.sqrt(max(0.0, direction @ covariance @ direction) / n)
+        undefined = Interval(math.nan, math.nan, math.nan)
+        rmse = positive_mean_interval(moments.mean[square], square_error, n).map(math.sqrt)
+        return {
+            "relative_bias": bias_interval(bias, covariance, n) / norm,
+            "relative_variance": positive_mean_interval(variance, variance_error, n) / norm**2,
+            "cosine": mean_interval(moments.mean[cosine], cosine_error, n) if norm else undefined,
+            "relative_rmse": rmse / norm,
+            "descent_probability": Interval(*_proportion(int(moments.descents[k]), n, moments.deterministic)),
+            "scale": mean_interval(float(direction @ bias) + norm, scale_error, n) / norm,
+        }
 
     def variance(self, name: str, layer: str) -> tuple[float, float]:
         """tr Σ̂ of one draw of an estimator, and its standard error."""
