@@ -79,8 +79,8 @@ def main() -> None:
         "# False alarms of `gradeval compare`\n\nWritten by `python docs/studies/compare_false_alarms.py`. "
         f"{arguments.pairs} pairs of runs of the same code with different seeds, on a 2-2 net with four points; "
         f"{', '.join(ESTIMATORS)}: {comparisons} tests a pair (bias, variance, cosine in each layer). Nothing is "
-        "exact; the older run goes through its baseline file. A pair counts when any test finds a change, for the better "
-        f"or the worse.\n\n{table}\n\n"
+        "exact; the older run goes through its baseline file. A pair counts when any test finds a change, "
+        f"for the better or the worse.\n\n{table}\n\n"
         "“Stated” is the rate that `--alpha` promises at most; times have none: they are measured, not drawn, and the "
         "machine was busy.\n"
     )
