@@ -349,7 +349,11 @@ class Comparison:
             return f"Nothing changed in {len(self.table)} comparisons."
         parts = []
         for verdict in (WORSE, MISSING, BETTER, ADDED):
-            names = list(dict.fromkeys(rows.loc[rows["verdict"] == verdict, "estimator"]))
+            found = rows[rows["verdict"] == verdict].groupby("estimator", sort=False)["layer"].unique()
+            names = [
+                f"{name} ({', '.join(layers)})" if verdict in (WORSE, BETTER) else name
+                for name, layers in found.items()
+            ]
             if names:
                 parts.append(f"{verdict}: {', '.join(names)}")
         return f"{'Regression' if len(self.regressions) else 'No regression'}. {'; '.join(parts)}."
@@ -403,7 +407,7 @@ def cells(row: Any) -> tuple[str, ...]:
         text(row.old),
         text(row.new),
         text(row.change, "+.1%" if relative else ".4g" if row.measure == BIAS else "+.4g"),
-        text(row.pvalue_adjusted, ".1e") if row.measure in (BIAS, VARIANCE, COSINE) else "",
+        "< 1e-15" if row.pvalue_adjusted < 1e-15 else text(row.pvalue_adjusted, ".1e"),
         row.verdict,
     )
 
@@ -463,7 +467,7 @@ def compare(
                 rows.append(_row(name, "all", TIME, before, after, margin=cost_factor - 1))
     rows += [_row(name, "all", "", verdict=MISSING) for name in old.estimators if name not in new.estimators]
     rows += [_row(name, "all", "", verdict=ADDED) for name in new.estimators if name not in old.estimators]
-    table = _decide(pd.DataFrame(rows), alpha, old, new)
+    table = _decide(pd.DataFrame(rows), alpha)
     tests = int(table["pvalue"].notna().sum())
     notes = [
         f"{tests} tests, adjusted together by Holm's method at a family-wise error rate of {alpha:g}; changes up to "
@@ -557,28 +561,27 @@ def _expand(spectrum: Array, size: int) -> Array:
     return np.append(spectrum, np.full(size - len(spectrum), spectrum[-1]))
 
 
-def _decide(table: pd.DataFrame, alpha: float, old: Baseline, new: Baseline) -> pd.DataFrame:
+def _decide(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
     """Adjust the p-values together and give every row its verdict."""
     from statsmodels.stats.multitest import multipletests
 
     tests = table.pop("test")
-    tested = tests.notna()
-    table["pvalue"] = [math.nan if test is None else test.pvalue for test in tests]
-    table["pvalue_adjusted"] = math.nan
-    table["detectable"] = math.nan
-    if tested.any():
-        adjusted = multipletests(table.loc[tested, "pvalue"], method="holm")[1]
-        table.loc[tested, "pvalue_adjusted"] = adjusted
-        level = alpha / int(tested.sum())
-        found = [test.detectable(level) for test in tests[tested]]
-        table.loc[tested, "detectable"] = found
-        ratio = tested & (table["measure"] == VARIANCE)
+    decided, sampled = tests.notna(), pd.Series([test is not None and test.sampled for test in tests])
+    for key in ("pvalue", "pvalue_adjusted", "detectable"):
+        table[key] = math.nan
+    if sampled.any():
+        pvalues = [test.pvalue for test in tests[sampled]]
+        table.loc[sampled, "pvalue"] = pvalues
+        table.loc[sampled, "pvalue_adjusted"] = multipletests(pvalues, method="holm")[1]
+        level = alpha / len(pvalues)
+        table.loc[sampled, "detectable"] = [test.detectable(level) for test in tests[sampled]]
+        ratio = sampled & (table["measure"] == VARIANCE)
         table.loc[ratio, "detectable"] = np.expm1(table.loc[ratio, "detectable"])
-    for index in table.index[tested]:
+    for index in table.index[decided]:
         before, after = table.at[index, "old"], table.at[index, "new"]
         worse = after < before if table.at[index, "measure"] == COSINE else after >= before
-        significant = table.at[index, "pvalue_adjusted"] < alpha
-        table.at[index, "verdict"] = (WORSE if worse else BETTER) if significant else SAME
+        pvalue = table.at[index, "pvalue_adjusted"] if sampled[index] else tests[index].pvalue
+        table.at[index, "verdict"] = (WORSE if worse else BETTER) if pvalue < alpha else SAME
     columns = ["estimator", "layer", "measure", "old", "new", "change", "pvalue", "pvalue_adjusted", "detectable"]
     return table[[*columns, "verdict"]]
 

@@ -127,12 +127,14 @@ def quadratic_form_cdf(x: float, variances: Array, means: Array) -> float:
 def _quadratic_form_score(x: float, variances: Array, means: Array) -> float:
     """The standard normal quantile of `quadratic_form_cdf`.
 
-    Newton's method for K'(t) = x: K' is increasing and convex, and at the first t at least x, since its largest term
-    alone is; so every step is downward and none goes too far.
+    Newton's method for K'(t) = x. K' is a sum of positive, increasing, convex terms; where one term alone is x, K' is
+    at least x. From the smallest such t every step is downward and none goes too far.
     """
     means2 = means**2
     largest = float(variances.max())
-    t = 0.5 / largest - 0.5 / x
+    alone = (variances + np.sqrt(variances**2 + 4 * means2 * x)) / (2 * x)  # 1 − 2tvᵢ where the i-th term is x
+    moving = variances > 1e-12 * largest
+    t = float(((1 - alone[moving]) / (2 * variances[moving])).min())
     for _ in range(200):
         d = 1 / (1 - 2 * t * variances)
         vd, md2 = variances * d, means2 * d**2
@@ -208,10 +210,16 @@ def _detectable_noncentrality(rank: int, freedom: int, alpha: float) -> float:
 
 @dataclass(frozen=True)
 class ChangeTest:
-    """A two-sample test of a change no larger than a margin; ``detectable(level)`` is the smallest change that it finds
-    at that significance level with probability 0.95 at least."""
+    """A two-sample test of a change no larger than a margin.
+
+    Attributes:
+        pvalue: 0 or 1 where nothing was sampled.
+        sampled: whether there is a sampling error.
+        detectable: the smallest change that it finds at a significance level with probability 0.95 at least.
+    """
 
     pvalue: float
+    sampled: bool
     detectable: Callable[[float], float]
 
 
@@ -233,7 +241,7 @@ def change_test(difference: float, error: float, freedom: int, margin: float) ->
     def detectable(level: float) -> float:
         return margin + error * float(stats.t.isf(level / 2, freedom) + stats.norm.ppf(POWER))
 
-    return ChangeTest(min(pvalue, 1.0), detectable)
+    return ChangeTest(min(pvalue, 1.0), error > 0, detectable)
 
 
 def shift_test(distance: float, variances: Array, margin: float) -> ChangeTest:
@@ -258,4 +266,4 @@ def shift_test(distance: float, variances: Array, margin: float) -> ChangeTest:
         critical = optimize.brentq(lambda size: tail(size) - level, margin, margin + reach)
         return float(critical + stats.norm.ppf(POWER) * widest)  # enough along Δ alone to be beyond the critical size
 
-    return ChangeTest(tail(distance), detectable)
+    return ChangeTest(tail(distance), reach > 0, detectable)

@@ -143,11 +143,12 @@ def show_comparison(comparison: Comparison) -> None:
     console = Console()
     if len(comparison.changed):
         table = Table(title=f"Changed on {escape(comparison.problem)}", title_justify="left")
-        for column in ("estimator", "layer", "measure"):
-            table.add_column(column, overflow="fold")
-        for column in ("old", "new", "change", "p (adjusted)"):
-            table.add_column(column, justify="right")
-        table.add_column("verdict")
+        table.add_column("estimator", overflow="fold")
+        for column in ("layer", "measure"):
+            table.add_column(column, no_wrap=True)
+        for column in ("old", "new", "change", "p (adj.)"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("verdict", no_wrap=True)
         for row in comparison.changed.itertuples():
             table.add_row(*map(escape, cells(row)))
         console.print(table)
