@@ -236,10 +236,10 @@ def change_test(difference: float, error: float, freedom: int, margin: float) ->
     if excess <= 0 or error == 0:
         pvalue = float(excess <= 0)
     else:
-        pvalue = float(stats.t.sf(excess / error, freedom) + stats.t.sf((excess + 2 * margin) / error, freedom))
+        pvalue = float(special.stdtr(freedom, -excess / error) + special.stdtr(freedom, -(excess + 2 * margin) / error))
 
     def detectable(level: float) -> float:
-        return margin + error * float(stats.t.isf(level / 2, freedom) + stats.norm.ppf(POWER))
+        return margin + error * float(special.stdtrit(freedom, 1 - level / 2) + special.ndtri(POWER))
 
     return ChangeTest(min(pvalue, 1.0), error > 0, detectable)
 
@@ -264,6 +264,6 @@ def shift_test(distance: float, variances: Array, margin: float) -> ChangeTest:
         if reach == 0:
             return margin
         critical = optimize.brentq(lambda size: tail(size) - level, margin, margin + reach)
-        return float(critical + stats.norm.ppf(POWER) * widest)  # enough along Δ alone to be beyond the critical size
+        return float(critical + special.ndtri(POWER) * widest)  # enough along Δ alone to be beyond the critical size
 
     return ChangeTest(tail(distance), reach > 0, detectable)
