@@ -237,8 +237,8 @@ def _from_document(document: Any) -> Baseline:
     }
     if not estimators:
         raise GradevalError("estimators: none.")
-    text = [_entry(document, key, str, "") for key in ("fingerprint", "problem")]
-    return Baseline(*text, _entry(document, "seed", int, ""), norms, slices, estimators)
+    fingerprint, problem = (_entry(document, key, str, "") for key in ("fingerprint", "problem"))
+    return Baseline(fingerprint, problem, _entry(document, "seed", int, ""), norms, slices, estimators)
 
 
 def _estimator(value: Any, place: str, norms: Mapping[str, float], slices: Mapping[str, slice]) -> EstimatorFigures:
@@ -265,18 +265,18 @@ def _estimator(value: Any, place: str, norms: Mapping[str, float], slices: Mappi
 
 
 def _layer(value: Any, place: str, size: int) -> LayerFigures:
-    pairs = {}
-    for key in ("variance", "cosine"):
-        pairs[key] = _numbers(_entry(value, key, list, place), f"{place}{key}", 2, low=-1.0 if key == "cosine" else 0.0)
-    cosine, cosine_error = pairs["cosine"]
+    variance, variance_error = _numbers(_entry(value, "variance", list, place), f"{place}variance", 2, low=0.0)
+    cosine, cosine_error = _numbers(_entry(value, "cosine", list, place), f"{place}cosine", 2, low=-1.0)
     if cosine > 1 or cosine_error < 0:
         raise GradevalError(f"{place}cosine: must be a cosine and a standard error, found {value['cosine']}.")
     count = size if size <= LEADING + 1 else LEADING + 1
     exact = value.get("exact")
     known = None if exact is None else _numbers(exact, f"{place}exact", 2, low=0.0)
     return LayerFigures(
-        *pairs["variance"].tolist(),
-        *pairs["cosine"].tolist(),
+        float(variance),
+        float(variance_error),
+        float(cosine),
+        float(cosine_error),
         _numbers(_entry(value, "spectrum", list, place), f"{place}spectrum", count, low=0.0),
         None if known is None else (float(known[0]), float(known[1])),
     )

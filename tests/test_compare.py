@@ -318,35 +318,35 @@ def test_the_program(runs, baselines, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("margin", [0.0, 0.5, 10.0])
 def test_shift_test_has_its_level_and_its_power(margin: float) -> None:
-    """1000 Gaussian replicates with the change at the margin, and at the detectable size, along the widest direction.
+    """500 Gaussian replicates with the change at the margin, and at the detectable size, along the widest direction.
 
     Rejections at 0.05 within the binomial limits at 1e-6 (one point of approximation allowed), power at least 0.95.
     """
     random = np.random.default_rng(1)
     variances = np.array([1.0, 0.5, 0.1, 0.01])
-    noise = random.normal(size=(1000, 4)) * np.sqrt(variances)
+    noise = random.normal(size=(500, 4)) * np.sqrt(variances)
     detectable = shift_test(1.0, variances, margin).detectable(0.05)
     for size in (margin, detectable):
         sizes = np.linalg.norm(noise + size * np.array([1.0, 0, 0, 0]), axis=1)
         rejected = sum(shift_test(float(d), variances, margin).pvalue < 0.05 for d in sizes)
         if size == margin:
-            assert stats.binom.ppf(1e-6, 1000, 0.04) <= rejected <= stats.binom.isf(1e-6, 1000, 0.06)
+            assert stats.binom.ppf(1e-6, 500, 0.04) <= rejected <= stats.binom.isf(1e-6, 500, 0.06)
         else:
-            assert rejected >= stats.binom.ppf(1e-6, 1000, 0.95)
+            assert rejected >= stats.binom.ppf(1e-6, 500, 0.95)
     aside = np.linalg.norm(noise + margin * np.array([0, 0, 0, 1.0]), axis=1)
     rejected = sum(shift_test(float(d), variances, margin).pvalue < 0.05 for d in aside)
-    assert rejected <= stats.binom.isf(1e-6, 1000, 0.06)
+    assert rejected <= stats.binom.isf(1e-6, 500, 0.06)
 
 
 @pytest.mark.parametrize("margin", [0.0, 1.0, 5.0])
 def test_change_test_has_its_level_and_its_power(margin: float) -> None:
-    """4000 normal replicates at the margin and at the detectable size: binomial limits at 1e-6."""
-    noise = np.random.default_rng(2).normal(size=4000)
+    """1000 normal replicates at the margin and at the detectable size: binomial limits at 1e-6."""
+    noise = np.random.default_rng(2).normal(size=1000)
     detectable = change_test(0.0, 1.0, 10**6, margin).detectable(0.05)
     at_margin = sum(change_test(margin + e, 1.0, 10**6, margin).pvalue < 0.05 for e in noise)
-    assert stats.binom.ppf(1e-6, 4000, 0.05) <= at_margin <= stats.binom.isf(1e-6, 4000, 0.05)
+    assert stats.binom.ppf(1e-6, 1000, 0.05) <= at_margin <= stats.binom.isf(1e-6, 1000, 0.05)
     assert sum(change_test(detectable + e, 1.0, 10**6, margin).pvalue < 0.05 for e in noise) >= stats.binom.ppf(
-        1e-6, 4000, 0.95
+        1e-6, 1000, 0.95
     )
 
 
