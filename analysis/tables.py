@@ -28,10 +28,11 @@ from gradeval.analysis.statistics import (
     bias_test,
     mean_interval,
     positive_mean_interval,
+    skewness,
 )
 from gradeval.errors import GradevalError
 
-FORMAT = "gradeval-run/1"
+FORMAT = "gradeval-run/2"
 MIN_BLOCKS = 20
 _Z = 1.959963984540054  # standard normal quantile of a two-sided 95 % interval
 TABLES = (
@@ -61,6 +62,7 @@ class Moments:
         mean: [D].
         covariance: unbiased sample covariance of single draws, [D, D]; zero for a deterministic estimator.
         descents: number of draws with ⟨g, g*⟩ > 0, [K].
+        thirds: third moments of [squared errors, cosines, ‖g − E g‖², ⟨g, g*⟩] about the means of chunks, [4K].
         deterministic: whether all draws are the same by construction.
     """
 
@@ -68,6 +70,7 @@ class Moments:
     mean: Array
     covariance: Array
     descents: Array
+    thirds: Array
     deterministic: bool
 
 
@@ -134,15 +137,24 @@ class Evaluation:
         square_error, cosine_error = (math.sqrt(moments.covariance[i, i] / n) for i in (square, cosine))
         direction = self.exact[where] / norm if norm else np.zeros_like(bias)
         scale_error = math.sqrt(max(0.0, direction @ covariance @ direction) / n)
+        skew = [
+            skewness(float(third), error * scale, n)
+            for third, error, scale in zip(
+                moments.thirds[k::layers],
+                (square_error, cosine_error, variance_error, scale_error),
+                (1.0, 1.0, 1.0, norm),
+                strict=True,
+            )
+        ]
         undefined = Interval(math.nan, math.nan, math.nan)
-        rmse = positive_mean_interval(moments.mean[square], square_error, n).map(math.sqrt)
+        rmse = positive_mean_interval(moments.mean[square], square_error, n, skew[0]).map(math.sqrt)
         return {
             "relative_bias": bias_interval(bias, covariance, n) / norm,
-            "relative_variance": positive_mean_interval(variance, variance_error, n) / norm**2,
-            "cosine": mean_interval(moments.mean[cosine], cosine_error, n) if norm else undefined,
+            "relative_variance": positive_mean_interval(variance, variance_error, n, skew[2]) / norm**2,
+            "cosine": mean_interval(moments.mean[cosine], cosine_error, n, skew[1]) if norm else undefined,
             "relative_rmse": rmse / norm,
             "descent_probability": Interval(*_proportion(int(moments.descents[k]), n, moments.deterministic)),
-            "scale": mean_interval(float(direction @ bias) + norm, scale_error, n) / norm,
+            "scale": mean_interval(float(direction @ bias) + norm, scale_error, n, skew[3]) / norm,
         }
 
     def variance(self, name: str, layer: str) -> tuple[float, float]:
@@ -304,6 +316,7 @@ class Evaluation:
         arrays: dict[str, Array] = {"exact": self.exact}
         for i, m in enumerate(self.moments.values()):
             arrays |= {f"mean_{i}": m.mean, f"covariance_{i}": m.covariance, f"descents_{i}": m.descents}
+            arrays |= {f"thirds_{i}": m.thirds}
         np.savez_compressed(folder / "moments.npz", allow_pickle=False, **arrays)
         for name in TABLES:
             table = getattr(self, name)
@@ -333,6 +346,7 @@ class Evaluation:
                         arrays[f"mean_{i}"],
                         arrays[f"covariance_{i}"],
                         arrays[f"descents_{i}"],
+                        arrays[f"thirds_{i}"],
                         facts["deterministic"],
                     )
                     for i, (name, facts) in enumerate(manifest["estimators"].items())
