@@ -109,6 +109,7 @@ class ChunkStatistics:
 
     joint: Spread  # of [g − g*, squared errors, cosines, value]
     descents: np.ndarray
+    thirds: np.ndarray  # sums over the draws of third powers about the chunk's means, as in `Moments.thirds`
     levels: dict[int, tuple[Spread, np.ndarray]]
     mean: Tensor | None  # of a full chunk, for the levels above
     seconds: float = 0.0
@@ -131,8 +132,11 @@ def reduce_chunk(
         if samples == 1:
             joint = torch.cat((gradients - scorer.exact, squares, cosines, values[:, None]), 1)
             descents = (inner > 0).sum(0).cpu().numpy()
+            deviations = (gradients - gradients.mean(0)) ** 2 @ scorer.membership
+            scores = torch.cat((squares, cosines, deviations, inner), 1)
+            thirds = ((scores - scores.mean(0)) ** 3).sum(0).cpu().numpy()
     whole = means[CHUNK][0] if len(gradients) == CHUNK else None
-    return ChunkStatistics(Spread.of(joint, outer=True), descents, levels, whole)
+    return ChunkStatistics(Spread.of(joint, outer=True), descents, thirds, levels, whole)
 
 
 class Stream:
@@ -142,6 +146,7 @@ class Stream:
         self.scorer = scorer
         self.joint = Spread()
         self.descents = np.zeros(len(scorer.layers), dtype=np.int64)
+        self.thirds = np.zeros(4 * len(scorer.layers))
         self.levels: dict[int, Level] = {}
         self.pending: dict[int, list[Tensor]] = {}  # M > CHUNK: means of the level below, waiting to fill a block
 
@@ -149,6 +154,7 @@ class Stream:
         """Take in the next chunk."""
         self.joint.merge(chunk.joint)
         self.descents += chunk.descents
+        self.thirds += chunk.thirds
         for samples, (spread, cosines) in chunk.levels.items():
             self.levels.setdefault(samples, Level()).add(spread, cosines)
         if chunk.mean is not None:
@@ -172,4 +178,5 @@ class Stream:
     def moments(self) -> Moments:
         """Of all draws taken in so far."""
         covariance = self.joint.variance
-        return Moments(self.joint.count, np.asarray(self.joint.mean), covariance, self.descents, deterministic=False)
+        mean, thirds = np.asarray(self.joint.mean), self.thirds / self.joint.count
+        return Moments(self.joint.count, mean, covariance, self.descents, thirds, deterministic=False)
