@@ -27,11 +27,12 @@ from gradeval.analysis.statistics import (
     bias_test,
     mean_interval,
     positive_mean_interval,
+    skewness,
 )
 from gradeval.errors import GradevalError
 from gradeval.files import CannotWrite, read_json
 
-FORMAT = "gradeval-run/1"
+FORMAT = "gradeval-run/2"
 MIN_BLOCKS = 20
 _Z = 1.959963984540054  # standard normal quantile of a two-sided 95 % interval
 TABLES = (
@@ -61,6 +62,7 @@ class Moments:
         mean: [D].
         covariance: unbiased sample covariance of single draws, [D, D]; zero for a deterministic estimator.
         descents: number of draws with ⟨g, g*⟩ > 0, [K].
+        thirds: third moments of [squared errors, cosines, ‖g − E g‖², ⟨g, g*⟩] about the means of chunks, [4K].
         deterministic: whether all draws are the same by construction.
     """
 
@@ -68,6 +70,7 @@ class Moments:
     mean: Array
     covariance: Array
     descents: Array
+    thirds: Array
     deterministic: bool
 
 
@@ -102,56 +105,71 @@ class Evaluation:
     @cached_property
     def summary(self) -> pd.DataFrame:
         """One row per estimator × layer; the columns are explained in the report."""
-        rows = [
-            self._row(name, moments, k, layer)
-            for name, moments in self.moments.items()
-            for k, layer in enumerate(self.slices)
-        ]
+        rows = [self._row(name, moments, layer) for name, moments in self.moments.items() for layer in self.slices]
         known = self.exact_moments.astype(dict.fromkeys(EXACT_COLUMNS[2:], float))  # an empty table has no types
         table = pd.DataFrame(rows).merge(known, on=["estimator", "layer"], how="left")
         table.insert(table.columns.get_loc("bias_pvalue") + 1, "bias_pvalue_adjusted", _holm(table["bias_pvalue"]))
         table["verdict"] = [_verdict(row) for row in table.itertuples()]
         return table
 
-    def _row(self, name: str, moments: Moments, k: int, layer: str) -> dict[str, Any]:
+    def _row(self, name: str, moments: Moments, layer: str) -> dict[str, Any]:
         n, norm, where = moments.draws, self.norms[layer], self.slices[layer]
         facts = self.manifest["estimators"][name]
+        comparisons = len(self.moments) * len(self.slices)
+        test = bias_test(moments.mean[where], moments.covariance[where, where], n, norm, comparisons)
+        intervals = self.intervals(name, layer)
+        row: dict[str, Any] = {"estimator": name, "layer": layer, "draws": n}
+        row |= _columns("relative_bias", intervals.pop("relative_bias"))
+        row |= {"bias_pvalue": test.pvalue if norm else math.nan}
+        row |= {"detectable_bias": test.detectable / norm if norm else math.nan}
+        for key, interval in intervals.items():
+            row |= _columns(key, interval)
+        row |= {"seconds_per_draw": self.manifest["timings"].get("seconds_per_draw", {}).get(name, math.nan)}
+        row |= {key: facts[key] for key in ("layer_evaluations", "loss_evaluations", "unbiased_claim")}
+        return row | {"deterministic": moments.deterministic}
+
+    def intervals(self, name: str, layer: str) -> dict[str, Interval]:
+        """Every estimate of `summary` that has an interval, by its column, for one estimator and layer."""
+        moments, n, norm, where = self.moments[name], self.moments[name].draws, self.norms[layer], self.slices[layer]
         bias, covariance = moments.mean[where], moments.covariance[where, where]
-        p, layers = len(self.exact), len(self.slices)
+        p, layers, k = len(self.exact), len(self.slices), list(self.slices).index(layer)
         square, cosine = p + k, p + layers + k
-        test = bias_test(bias, covariance, n, norm, len(self.moments) * layers)
+        variance, variance_error = self.variance(name, layer)
+        square_error, cosine_error = (math.sqrt(moments.covariance[i, i] / n) for i in (square, cosine))
+        direction = self.exact[where] / norm if norm else np.zeros_like(bias)
+        scale_error = math.sqrt(max(0.0, direction @ covariance @ direction) / n)
+        skew = [
+            skewness(float(third), error * scale, n)
+            for third, error, scale in zip(
+                moments.thirds[k::layers],
+                (square_error, cosine_error, variance_error, scale_error),
+                (1.0, 1.0, 1.0, norm),
+                strict=True,
+            )
+        ]
+        undefined = Interval(math.nan, math.nan, math.nan)
+        rmse = positive_mean_interval(moments.mean[square], square_error, n, skew[0]).map(math.sqrt)
+        return {
+            "relative_bias": bias_interval(bias, covariance, n) / norm,
+            "relative_variance": positive_mean_interval(variance, variance_error, n, skew[2]) / norm**2,
+            "cosine": mean_interval(moments.mean[cosine], cosine_error, n, skew[1]) if norm else undefined,
+            "relative_rmse": rmse / norm,
+            "descent_probability": Interval(*_proportion(int(moments.descents[k]), n, moments.deterministic)),
+            "scale": mean_interval(float(direction @ bias) + norm, scale_error, n, skew[3]) / norm,
+        }
+
+    def variance(self, name: str, layer: str) -> tuple[float, float]:
+        """tr Σ̂ of one draw of an estimator, and its standard error."""
+        moments, where = self.moments[name], self.slices[layer]
+        bias, square = moments.mean[where], len(self.exact) + list(self.slices).index(layer)
+        variance = float(np.trace(moments.covariance[where, where]))
+        if variance < ROUNDING_VARIANCE * (self.norms[layer] ** 2 + moments.mean[square]):
+            variance = 0.0
         # influence of one draw on tr Σ̂: ‖g − E g‖² = ‖g − g*‖² − 2⟨b, g − g*⟩ + const
         contrast = np.zeros(len(moments.mean))
         contrast[square] = 1.0
         contrast[where] = -2 * bias
-        variance = float(np.trace(covariance))
-        if variance < ROUNDING_VARIANCE * (norm**2 + moments.mean[square]):
-            variance = 0.0
-        variance_error = math.sqrt(max(0.0, contrast @ moments.covariance @ contrast) / n)
-        square_error = math.sqrt(moments.covariance[square, square] / n)
-        direction = self.exact[where] / norm if norm else np.zeros_like(bias)
-        descents = Interval(*_proportion(int(moments.descents[k]), n, moments.deterministic))
-        row: dict[str, Any] = {"estimator": name, "layer": layer, "draws": n}
-        row |= _columns("relative_bias", bias_interval(bias, covariance, n) / norm)
-        row |= {"bias_pvalue": test.pvalue if norm else math.nan}
-        row |= {"detectable_bias": test.detectable / norm if norm else math.nan}
-        row |= _columns("relative_variance", positive_mean_interval(variance, variance_error, n) / norm**2)
-        row |= _columns(
-            "cosine",
-            mean_interval(moments.mean[cosine], math.sqrt(moments.covariance[cosine, cosine] / n), n)
-            if norm
-            else Interval(math.nan, math.nan, math.nan),
-        )
-        row |= _columns(
-            "relative_rmse", positive_mean_interval(moments.mean[square], square_error, n).map(math.sqrt) / norm
-        )
-        row |= _columns("descent_probability", descents)
-        scale_error = math.sqrt(max(0.0, direction @ covariance @ direction) / n)
-        scale = mean_interval(float(direction @ bias) + norm, scale_error, n)
-        row |= _columns("scale", scale / norm)
-        row |= {"seconds_per_draw": self.manifest["timings"].get("seconds_per_draw", {}).get(name, math.nan)}
-        row |= {key: facts[key] for key in ("layer_evaluations", "loss_evaluations", "unbiased_claim")}
-        return row | {"deterministic": moments.deterministic}
+        return variance, math.sqrt(max(0.0, contrast @ moments.covariance @ contrast) / moments.draws)
 
     @cached_property
     def best(self) -> pd.DataFrame:
@@ -299,6 +317,7 @@ class Evaluation:
         arrays: dict[str, Array] = {"exact": self.exact}
         for i, m in enumerate(self.moments.values()):
             arrays |= {f"mean_{i}": m.mean, f"covariance_{i}": m.covariance, f"descents_{i}": m.descents}
+            arrays |= {f"thirds_{i}": m.thirds}
         np.savez_compressed(folder / "moments.npz", allow_pickle=False, **arrays)
         for name in TABLES:
             table = getattr(self, name)
@@ -331,6 +350,7 @@ class Evaluation:
                     arrays[f"mean_{i}"],
                     arrays[f"covariance_{i}"],
                     arrays[f"descents_{i}"],
+                    arrays[f"thirds_{i}"],
                     facts["deterministic"],
                 )
                 for i, (name, facts) in enumerate(manifest["estimators"].items())
@@ -543,7 +563,7 @@ def _check_run(run: Evaluation) -> None:
     for name, m in run.moments.items():
         if m.draws < 2:
             raise ValueError(f"'{name}' has {m.draws} draws")
-        wanted = {"mean": (size,), "covariance": (size, size), "descents": (len(layers),)}
+        wanted = {"mean": (size,), "covariance": (size, size), "descents": (len(layers),), "thirds": (4 * len(layers),)}
         shapes += [(f"{key} of '{name}'", getattr(m, key), shape) for key, shape in wanted.items()]
     for what, array, shape in shapes:
         if array.shape != shape or array.dtype.kind not in "fi":

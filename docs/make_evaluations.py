@@ -41,7 +41,8 @@ def main() -> None:
     units = WIDTH * np.array(DEPTHS)
     for name, (colour, marker) in DRAWN.items():
         total = [sum(pair) for pair in curves[name]]
-        axes.loglog(units, total, color=colour, marker=marker, label=name)
+        open_face = {"markerfacecolor": "none", "markersize": 9} if name == "leg" else {}  # as many as psa: around it
+        axes.loglog(units, total, color=colour, marker=marker, label=name, **open_face)
         slope = np.log(total[-1] / total[-2]) / np.log(units[-1] / units[-2])
         axes.annotate(f" slope {slope:.2f}", (units[-1], total[-1]), color=colour, va="center", fontsize=9)
     axes.set_xlabel(f"binary units (layers of {WIDTH})")
@@ -69,7 +70,7 @@ def main() -> None:
     for name, facts in TABLE.items():
         three, eight = counts(name, 3), counts(name, 8)
         formulas = f"`{facts.layer_evaluations}` | `{facts.loss_evaluations}`"
-        lines.append(f"| `{name}` | {formulas} | {three[0]} | {three[1]} | {eight[0]} | {eight[1]} |")
+        lines.append(f"| `{name}` | {formulas} | {three[0]:g} | {three[1]:g} | {eight[0]:g} | {eight[1]:g} |")
     (FOLDER / "evaluations.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -120,6 +120,7 @@ def figure(widths: Sequence[Row], depths: Sequence[Row], points: Sequence[Row]) 
     ):
         axes.plot(xs, [row.best for row in rows], "o-")
         axes.set(xlabel=label, yscale="log")
+    left.set_xticks([row.units[0] for row in widths])
     right.set(xscale="log")
     left.set(ylabel="seconds for J and its gradient")
     return drawing

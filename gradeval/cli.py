@@ -233,6 +233,65 @@ def report(
     _show(evaluation, _build(evaluation, folder), as_json)
 
 
+@app.command()
+def compare(
+    old: Annotated[Path, typer.Argument(help="The folder of a run, or a baseline file.")],
+    new: Annotated[Path, typer.Argument(help="The same, of the run to be judged.")],
+    alpha: Annotated[float, typer.Option(help="Probability, at most, of any finding where nothing changed.")] = 0.001,
+    tolerance: Annotated[
+        float, typer.Option(help="Too small to matter: share of the exact gradient's norm, cosine, share of variance.")
+    ] = 0.02,
+    cost_factor: Annotated[float, typer.Option(help="By which the time may grow; inf compares no times.")] = 2.0,
+    reference: Annotated[
+        str | None, typer.Option(help="Estimator whose time is the unit; st, or the fastest, if not given.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON on standard output.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a CI's summary.")] = False,
+    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML to this file.")] = None,
+) -> None:
+    """What changed between two runs in bias, variance, cosine and cost; exit 1 on a regression."""
+    if as_json and as_markdown:
+        raise GradevalError("--json and --markdown exclude each other.")
+    from gradeval.analysis.compare import Baseline
+    from gradeval.analysis.compare import compare as compare_baselines
+
+    comparison = compare_baselines(
+        Baseline.read(old),
+        Baseline.read(new),
+        alpha=alpha,
+        tolerance=tolerance,
+        cost_factor=cost_factor,
+        reference=reference,
+    )
+    if junit:
+        try:
+            junit.write_text(comparison.to_junit(), encoding="utf-8")
+        except OSError as error:
+            raise GradevalError(f"cannot write {junit}: {error.strerror}.") from None
+    if as_json or as_markdown:
+        print(comparison.to_json() if as_json else comparison.to_markdown(), end="\n" if as_json else "")
+    else:
+        from gradeval.terminal import show_comparison
+
+        show_comparison(comparison)
+    if len(comparison.regressions):
+        raise typer.Exit(1)
+
+
+@app.command()
+def baseline(
+    folder: Annotated[Path, typer.Argument(help="The folder of a saved run.")],
+    out: Annotated[Path, typer.Option(help="The file; an older baseline there is replaced.")] = Path(
+        "gradeval-baseline.json"
+    ),
+) -> None:
+    """Write the few kilobytes of a run that `gradeval compare` needs, to be committed."""
+    from gradeval.analysis.compare import Baseline
+
+    path = Baseline.read(folder).save(out)
+    print(f"{path}: {path.stat().st_size / 1000:.1f} kB")
+
+
 @app.command("list")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
     """Problems and estimators, with their facts and sources."""
@@ -321,7 +380,7 @@ def _show(evaluation: Evaluation, report_path: Path, as_json: bool) -> None:
 
 
 def main() -> None:
-    """Run the program: exit 0 done, 1 incomplete results, 2 unusable input, 130 interrupted."""
+    """Run the program: exit 0 done, 1 incomplete results or a regression, 2 unusable input, 130 interrupted."""
     began = time.perf_counter()
     try:
         app(standalone_mode=True)

@@ -565,7 +565,8 @@ def _moments(stream: Stream, draws: int, deterministic: bool) -> Moments:
     if not deterministic:
         return moments
     descents = (moments.descents > 0) * draws
-    return Moments(draws, moments.mean, np.zeros_like(moments.covariance), descents, True)
+    zeros = np.zeros_like(moments.covariance), np.zeros_like(moments.thirds)
+    return Moments(draws, moments.mean, zeros[0], descents, zeros[1], True)
 
 
 def _curves(name: str, stream: Stream, scorer: Scorer, draws: int, deterministic: bool) -> list[dict[str, Any]]:

@@ -372,6 +372,7 @@ def chunk_bytes(chunk: ChunkStatistics, plan: Plan, name: str, index: int, count
         "mean": chunk.joint.mean,
         "squares": np.asarray(chunk.joint.squares)[np.triu_indices(len(np.asarray(chunk.joint.mean)))],
         "descents": chunk.descents,
+        "thirds": chunk.thirds,
         "seconds": [chunk.seconds],
         "means": chunk.means,
     }
@@ -402,7 +403,8 @@ def parse_chunk(content: bytes, plan: Plan, name: str, index: int, count: int) -
     """The chunk that `chunk_bytes` turned into ``content``. Raises GradevalError where it is another, or none."""
     layers, parameters = len(plan.layers), len(plan.exact)
     size = parameters + 2 * layers + 1
-    lengths = {"mean": size, "squares": size * (size + 1) // 2, "descents": layers, "seconds": 1}
+    lengths = {"mean": size, "squares": size * (size + 1) // 2, "descents": layers, "thirds": 4 * layers}
+    lengths["seconds"] = 1
     lengths["means"] = count // BLOCK * parameters
     for samples, _ in tree(min(count, BLOCK)):
         cosines = len(range(count // samples)[kept(index * (CHUNK // samples), count // samples)])
@@ -436,9 +438,10 @@ def parse_chunk(content: bytes, plan: Plan, name: str, index: int, count: int) -
     return ChunkStatistics(
         Spread(count, arrays["mean"], squares),
         arrays["descents"].astype(np.int64),
+        arrays["thirds"],
         levels,
         arrays["means"].reshape(-1, parameters),
-        float(flat[3][0]),
+        float(flat[list(lengths).index("seconds")][0]),
     )
 
 

@@ -122,6 +122,7 @@ class ChunkStatistics:
     Attributes:
         joint: of [g − g*, squared errors, cosines, value], [D].
         descents: number of draws with ⟨g, g*⟩ > 0, [K].
+        thirds: sums over the draws of third powers about the chunk's means, as in `Moments.thirds`, [4K].
         levels: by M, of [squared errors, cosines], [2K], and the `kept` cosines, [·, K].
         means: of `BLOCK` gradients each, for the levels above, [·, P].
         seconds: of compute.
@@ -129,6 +130,7 @@ class ChunkStatistics:
 
     joint: Spread
     descents: np.ndarray
+    thirds: np.ndarray
     levels: dict[int, tuple[Spread, np.ndarray]]
     means: np.ndarray
     seconds: float = 0.0
@@ -152,8 +154,11 @@ def reduce_chunk(
         if samples == 1:
             joint = torch.cat((gradients - scorer.exact, squares, cosines, values[:, None]), 1)
             descents = (inner > 0).sum(0).cpu().numpy()
+            deviations = (gradients - gradients.mean(0)) ** 2 @ scorer.membership
+            scores = torch.cat((squares, cosines, deviations, inner), 1)
+            thirds = ((scores - scores.mean(0)) ** 3).sum(0).cpu().numpy()
     blocks = means.get(BLOCK, gradients[:0]).cpu().numpy()
-    return ChunkStatistics(Spread.of(joint, outer=True), descents, levels, blocks)
+    return ChunkStatistics(Spread.of(joint, outer=True), descents, thirds, levels, blocks)
 
 
 class Stream:
@@ -163,6 +168,7 @@ class Stream:
         self.scorer = scorer
         self.joint = Spread()
         self.descents = np.zeros(len(scorer.layers), dtype=np.int64)
+        self.thirds = np.zeros(4 * len(scorer.layers))
         self.levels: dict[int, Level] = {}
         self.pending: dict[int, list[Tensor]] = {}  # M > BLOCK: means of the level below, waiting to fill a block
 
@@ -170,6 +176,7 @@ class Stream:
         """Take in the next chunk."""
         self.joint.merge(chunk.joint)
         self.descents += chunk.descents
+        self.thirds += chunk.thirds
         for samples, (spread, cosines) in chunk.levels.items():
             self.levels.setdefault(samples, Level()).add(spread, cosines)
         for mean in torch.as_tensor(chunk.means, device=self.scorer.exact.device):
@@ -194,4 +201,5 @@ class Stream:
     def moments(self) -> Moments:
         """Of all draws taken in so far."""
         covariance = self.joint.variance
-        return Moments(self.joint.count, np.asarray(self.joint.mean), covariance, self.descents, deterministic=False)
+        mean, thirds = np.asarray(self.joint.mean), self.thirds / self.joint.count
+        return Moments(self.joint.count, mean, covariance, self.descents, thirds, deterministic=False)

@@ -29,6 +29,7 @@ from gradeval.estimators import Facts
 from gradeval.problems import ProblemFacts
 
 if TYPE_CHECKING:
+    from gradeval.analysis.compare import Comparison
     from gradeval.analysis.tables import Evaluation
 
 
@@ -155,6 +156,27 @@ def show_status(found: dict[str, Any]) -> None:
     Console().print(table)
     at_work = f"in use by {found['holder']}" if found["holder"] else "nobody is at work on it"
     print(f"{'complete' if found['complete'] else 'not complete'}; {at_work}")
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """What changed, the answer and the notes."""
+    from gradeval.analysis.compare import cells
+
+    console = Console()
+    if len(comparison.changed):
+        table = Table(title=f"Changed on {escape(comparison.problem)}", title_justify="left")
+        table.add_column("estimator", overflow="fold")
+        for column in ("layer", "measure"):
+            table.add_column(column, no_wrap=True)
+        for column in ("old", "new", "change", "p (adj.)"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("verdict", no_wrap=True)
+        for row in comparison.changed.itertuples():
+            table.add_row(*map(escape, cells(row)))
+        console.print(table)
+    console.print(comparison.answer, markup=False, highlight=False)
+    for note in comparison.notes:
+        console.print(note, markup=False, highlight=False)
 
 
 def show_lists(problems: Iterable[ProblemFacts], estimators: Iterable[Facts]) -> None:

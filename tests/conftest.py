@@ -46,7 +46,7 @@ def random_problem(
     return Problem(network, inputs, targets, loss)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_problem() -> MakeProblem:
     """`random_problem`."""
     return random_problem

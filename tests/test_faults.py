@@ -231,7 +231,7 @@ def test_a_read_only_folder(small: Problem, tmp_path: Path) -> None:
         evaluate(small, ["st"], draws=20_000, exact="never", folder=disk / "run")
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         assert status(disk / "run")["complete"]
-        with pytest.raises(GradevalError, match="cannot write .*: Read-only file system"):
+        with pytest.raises(GradevalError, match=r"cannot write .*: Read-only file system"):
             evaluate(small, ["st"], draws=40_000, exact="never", folder=disk / "run")
         options = ["run", "p.json", "--estimators", "st", "--out", str(disk / "run")]
         done = subprocess.run([*COMMAND, *options], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)

@@ -134,7 +134,7 @@ def make_run(
         if points
         else None,
         manifest={
-            "format": "gradeval-run/1",
+            "format": "gradeval-run/2",
             "created": "2025-01-01T12:00:00+00:00",
             "arguments": {"problem": "expclass", "units": "5-5-5", "draws": blocks},
             "seed": 7,

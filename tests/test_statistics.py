@@ -10,7 +10,14 @@ from scipy import stats
 from statsmodels.stats.multivariate import test_mvmean as hotelling
 
 from gradeval.analysis import statistics
-from gradeval.analysis.statistics import bias_interval, bias_test, positive_mean_interval, quadratic_form_cdf
+from gradeval.analysis.statistics import (
+    bias_interval,
+    bias_test,
+    mean_interval,
+    positive_mean_interval,
+    quadratic_form_cdf,
+    skewness,
+)
 
 
 def population(p: int, seed: int) -> tuple[np.ndarray, np.random.Generator]:
@@ -134,3 +141,36 @@ def test_intervals_of_positive_means_cover() -> None:
         interval = positive_mean_interval(row.mean(), row.std(ddof=1) / 20, 400)
         covered += interval.low <= 3 <= interval.high
     assert stats.binom.ppf(1e-4, 2000, 0.94) <= covered <= stats.binom.isf(1e-4, 2000, 0.96)
+
+
+def test_skewness_is_corrected() -> None:
+    """Means of n = 100 draws of χ²₁ (skewness 2.8), 4000 replicates.
+
+    Student's interval misses the mean far more often on one side. Corrected, and on the logarithm, the imbalance is
+    less than half of that and the coverage is 95 % to one point of approximation and binomial error at 1e-4.
+    """
+    draws = np.random.default_rng(7).chisquare(1, size=(4000, 100))
+    found: dict[str, list[tuple[bool, bool]]] = {"plain": [], "corrected": [], "mirrored": [], "logarithm": []}
+    for row in draws:
+        mean, error = row.mean(), row.std(ddof=1) / 10
+        gamma = skewness(float(((row - mean) ** 3).mean()), error, 100)
+        intervals = {
+            "plain": (mean_interval(mean, error, 100), 1),
+            "corrected": (mean_interval(mean, error, 100, gamma), 1),
+            "mirrored": (mean_interval(-mean, error, 100, -gamma), -1),
+            "logarithm": (positive_mean_interval(mean, error, 100, gamma), 1),
+        }
+        for name, (interval, truth) in intervals.items():
+            found[name].append((truth < interval.low, truth > interval.high))
+    misses = {name: np.sum(pairs, 0) for name, pairs in found.items()}
+    for name in ("corrected", "logarithm"):
+        assert stats.binom.ppf(1e-4, 4000, 0.94) <= 4000 - misses[name].sum() <= stats.binom.isf(1e-4, 4000, 0.96)
+        assert abs(np.diff(misses[name])) < 0.5 * abs(np.diff(misses["plain"]))
+    np.testing.assert_array_equal(misses["mirrored"][::-1], misses["corrected"])
+
+
+def test_without_skewness_the_correction_is_students_interval() -> None:
+    for gamma in (0.0, 1e-9):
+        corrected = mean_interval(1.0, 0.1, 50, gamma)
+        assert (corrected.low, corrected.high) == pytest.approx((1 - 0.1 * 2.009575, 1 + 0.1 * 2.009575), rel=1e-6)
+    assert skewness(1.0, 0.0, 50) == 0

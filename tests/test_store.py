@@ -268,6 +268,7 @@ def test_chunks_keep_every_bit(dtype: torch.dtype, index: int, count: int) -> No
     for m in chunk.levels:
         np.testing.assert_array_equal(chunk.levels[m][1], again.levels[m][1], strict=True)
     np.testing.assert_array_equal(chunk.means, again.means, strict=True)
+    np.testing.assert_array_equal(chunk.thirds, again.thirds, strict=True)
     np.testing.assert_array_equal(chunk.descents, again.descents, strict=True)
     assert chunk.levels.keys() == again.levels.keys()
     assert again.seconds == 0.1

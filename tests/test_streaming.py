@@ -45,6 +45,13 @@ def test_moments_equal_numpys(count: int) -> None:
     np.testing.assert_allclose(moments.mean, rows.mean(0), rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(moments.covariance, np.cov(rows.T), rtol=1e-9, atol=1e-11)
     np.testing.assert_array_equal(moments.descents, [(g[:, w] @ e[w] > 0).sum() for w in SLICES.values()])
+    pieces = []
+    cuts = range(CHUNK, count, CHUNK)
+    for part, own in zip(np.split(rows, cuts), np.split(g, cuts), strict=True):
+        sums = [each[:, w].sum(1) for each in ((own - own.mean(0)) ** 2, own * e) for w in SLICES.values()]
+        scores = np.column_stack([part[:, g.shape[1] : -1], *sums])
+        pieces.append(((scores - scores.mean(0)) ** 3).sum(0))
+    np.testing.assert_allclose(moments.thirds, np.sum(pieces, 0) / count, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("samples", [1, 2, 5, 10, 50, 200, 1000, 2000, 5000, 10_000, 20_000])

@@ -16,15 +16,17 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import math
 import platform
 import resource
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
@@ -134,20 +136,35 @@ def measure(tool: str, net: str, memory: int) -> dict[str, float]:
     return {"seconds": min(times), "bytes": peak * 2**10}
 
 
-def cell(tool: str, net: str, seconds: float, memory: int) -> str:
+def cell(tool: str, net: str, seconds: float, memory: int) -> tuple[str, float]:
+    """What the table says, and the seconds (NaN where there are none)."""
     arguments = [sys.executable, "-W", "ignore", __file__, "--measure", tool, net, "--memory", str(memory)]
     try:
         run = subprocess.run(arguments, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
-        return f"over {seconds:.0f} s"
+        return f"over {seconds:.0f} s", math.nan
     if run.returncode:
         last = (run.stderr.strip().splitlines() or [f"ended by signal {-run.returncode}"])[-1]
         print(f"{tool} {net}: {run.stderr}", file=sys.stderr)
         memory_ended = "allocate memory" in last or "MemoryError" in last or "bad_alloc" in last
-        return f"over {memory / 2**30:.0f} GiB" if memory_ended else f"fails: {last[:160]}"
+        return f"over {memory / 2**30:.0f} GiB" if memory_ended else f"fails: {last[:160]}", math.nan
     found = json.loads(run.stdout.splitlines()[-1])
     time_taken = f"{found['seconds']:.3g} s" if found["seconds"] >= 1 else f"{1e3 * found['seconds']:.3g} ms"
-    return f"{time_taken}, {found['bytes'] / 2**20:.0f} MiB"
+    return f"{time_taken}, {found['bytes'] / 2**20:.0f} MiB", found["seconds"]
+
+
+def draw(seconds: Mapping[str, Sequence[float]]) -> None:
+    """The figure: time of every tool on every net."""
+    plt.rcParams["svg.hashsalt"] = "gradeval"
+    figure, axes = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
+    for (tool, times), colour, marker in zip(
+        seconds.items(), ("#0072B2", "#E69F00", "#D55E00"), ("o", "s", "^"), strict=True
+    ):
+        axes.semilogy(NETS, times, color=colour, marker=marker, label=tool)
+    axes.set(xlabel="units of each layer", ylabel="seconds for J and its gradient")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(Path(__file__).parent / "comparison.svg", metadata={"Date": None})
 
 
 def main() -> None:
@@ -161,10 +178,14 @@ def main() -> None:
         print(json.dumps(measure(*arguments.measure, arguments.memory)))
         return
     lines = [f"| net | {' | '.join(TOOLS)} |", "|---" * (1 + len(TOOLS)) + "|"]
+    seconds: dict[str, list[float]] = {tool: [] for tool in TOOLS}
     for net in NETS:
         cells = [cell(tool, net, arguments.seconds, arguments.memory) for tool in TOOLS]
-        lines.append(f"| {net} | {' | '.join(cells)} |")
+        for tool, (_, found) in zip(TOOLS, cells, strict=True):
+            seconds[tool].append(found)
+        lines.append(f"| {net} | {' | '.join(text for text, _ in cells)} |")
         print(lines[-1], file=sys.stderr)
+    draw(seconds)
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "pyro-ppl", "storchastic"))
     settings = f"{platform.machine()}, {torch.get_num_threads()} threads; {versions}"
     limits = f"{arguments.seconds:.0f} s and {arguments.memory / 2**30:.0f} GiB of address space"
@@ -175,6 +196,8 @@ def main() -> None:
 Written by `tox -e peers` ({settings}).
 {POINTS} points, two inputs, two labels, float64; best time, and peak memory beyond the imported libraries. Every value
 and gradient equals this project's to 1e-9 (Storchastic's, added up in float32, to 1e-7). Limits: {limits}.
+
+![time of every tool on every net](comparison.svg)
 
 {table}
 

@@ -78,9 +78,7 @@ def study(home: Path, options: argparse.Namespace) -> str:
     def chunks(folder: str) -> int:
         return sum(1 for _ in (home / folder).glob("chunks/*/*.parquet"))
 
-    began = time.monotonic()
     subprocess.run(command("undisturbed", 1), check=True)
-    undisturbed = time.monotonic() - began
     total = chunks("undisturbed")
     log.unlink()
     moments = random.Random(options.seed)
@@ -104,16 +102,19 @@ def study(home: Path, options: argparse.Namespace) -> str:
     repeated = len(log.read_text().splitlines()) - total
     worst = max(b - a - (b0 - a0) for (a0, b0), (a, b) in zip([(0, 0), *begun], begun, strict=False))
     assert worst <= options.workers, f"a kill cost {worst} chunks with {options.workers} workers"
-    return f"""# Killed and resumed
-
-`python docs/studies/kills.py`: a run of {total} chunks ({len(ESTIMATORS)} estimators, {options.draws:,} draws each, {options.workers} \
-{options.executor}) was killed with SIGKILL {options.kills} times at random moments and resumed.
-
-* Tables ({", ".join(TABLES)}): byte-identical to those of an undisturbed run with 1 worker ({undisturbed:.0f} s).
-* Chunks on disk at the kills: {", ".join(str(a) for a, _ in begun)}.
-* Begun and not finished because of kills: {repeated} in all, at most {worst} at one kill, {options.workers} workers at work: \
-each kill cost less than one chunk a worker.
-"""
+    workers = f"{options.workers} {options.executor}"
+    lines = [
+        "# Killed and resumed",
+        "",
+        f"`python docs/studies/kills.py`: a run of {total} chunks ({len(ESTIMATORS)} estimators, {options.draws:,} "
+        f"draws each, {workers}) was killed with SIGKILL {options.kills} times at random moments and resumed.",
+        "",
+        f"* Tables ({', '.join(TABLES)}): byte-identical to those of an undisturbed run with one worker.",
+        f"* Chunks on disk at the kills: {', '.join(str(a) for a, _ in begun)}.",
+        f"* Begun but not finished because of the kills: {repeated} chunks in all, at most {worst} at one kill with "
+        f"{workers} at work: every kill cost less than one chunk a worker.",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
