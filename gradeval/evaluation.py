@@ -126,7 +126,7 @@ def evaluate(
         raise GradevalError(f"the network has {parameters} parameters; evaluation takes at most {MAX_PARAMETERS}.")
     workers = workers or torch.get_num_threads()
     with ExitStack() as stack:
-        pool = stack.enter_context(Workers(executor, workers, timeout))
+        pool = stack.enter_context(Workers(executor, workers, timeout, [__name__]))
         store = stack.enter_context(Store(folder)) if folder is not None else None
         specs = {given for given in estimators if isinstance(given, str)}
         own = {name for name, e in resolved.items() if name in specs and not get_facts(e) and not hasattr(e, "fit")}
@@ -256,7 +256,8 @@ class _Run:
 
     def _save(self, task: Task[ChunkStatistics | Failure]) -> None:
         if self.store and isinstance(task.result, ChunkStatistics):
-            self.store.write(*task.key, task.result)
+            name, index, count = task.key
+            self.store.write(name, index, count, task.result)
 
     def _fail(self, name: str, index: int, failure: Failure | Lost) -> None:
         if isinstance(failure, Lost):
@@ -444,8 +445,8 @@ class _Surrogate(nn.Module):
 def _engine() -> str:
     """Hash of the source of all that decides a chunk's numbers but the estimator."""
     names = ("estimators.surrogate", "losses", "network", "noise", "randomness", "streaming")
-    parts = [importlib.import_module(f"gradeval.{name}") for name in names]
-    return text_hash("|".join(inspect.getsource(part) for part in (*parts, _Surrogate, Sampler)))
+    texts = [inspect.getsource(importlib.import_module(f"gradeval.{name}")) for name in names]
+    return text_hash("|".join([*texts, inspect.getsource(_Surrogate), inspect.getsource(Sampler)]))
 
 
 class Sampler:

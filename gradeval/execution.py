@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -30,6 +30,7 @@ from gradeval.errors import GradevalError, unknown_name
 
 EXECUTORS = ("threads", "processes")
 ATTEMPTS = 3  # of one task, if each time its worker dies or hangs
+START_SECONDS = 60.0
 DIED = "its worker process died"
 Result = TypeVar("Result")
 
@@ -60,10 +61,14 @@ class Workers:
     Args:
         executor: "threads", "processes", or an executor of the caller's, which is left running.
         workers: how many tasks run at once.
-        timeout: seconds without any result after which the workers count as hung; None waits for ever.
+        timeout: seconds without any result after which the workers count as hung (new processes have a minute to
+            start); None waits for ever.
+        preload: modules that processes are started with.
     """
 
-    def __init__(self, executor: str | Executor, workers: int, timeout: float | None = None) -> None:
+    def __init__(
+        self, executor: str | Executor, workers: int, timeout: float | None = None, preload: Sequence[str] = ()
+    ) -> None:
         if isinstance(executor, str) and executor not in EXECUTORS:
             raise unknown_name("executor", executor, EXECUTORS)
         self.kind = executor if isinstance(executor, str) else "given"
@@ -73,14 +78,16 @@ class Workers:
         if timeout is not None and not timeout > 0:
             raise GradevalError(f"the timeout must be a positive number of seconds, found {timeout}.")
         self.workers = workers
+        self.preload = preload
+        self._cold = False  # new processes, without a result yet
         self.timeout = timeout
         self.executor: Executor = self._start() if isinstance(executor, str) else executor
 
     def _start(self) -> Executor:
         if self.kind == "threads":
             return ThreadPoolExecutor(self.workers)
-        # not forked: a fork of a process that has threads, as torch's, can hang
-        return ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), _end_with_parent)
+        self._cold = True
+        return ProcessPoolExecutor(self.workers, _context(self.preload), _end_with_parent)
 
     def __enter__(self) -> Workers:
         return self
@@ -150,9 +157,10 @@ class Workers:
     def _collect(self, ahead: Iterable[Task[Result]], done: Callable[[Task[Result]], None]) -> None:
         """Wait for the next results."""
         running = {task.future: task for task in ahead if task.future is not None and task.result is None}
-        finished, _ = wait(running, self.timeout, FIRST_COMPLETED)
+        patience = self.timeout and max(self.timeout, START_SECONDS if self._cold else 0)
+        finished, _ = wait(running, patience, FIRST_COMPLETED)
         if not finished:
-            self._restart(list(running.values()), f"it took more than {self.timeout:g} s")
+            self._restart(list(running.values()), f"it took more than {patience:g} s")
         broken = False
         for future in finished:
             task = running[future]
@@ -164,6 +172,7 @@ class Workers:
                 task.future = None
                 self._blame(task, f"{type(error).__name__}: {error}")
             else:
+                self._cold = False
                 done(task)
         if broken:
             lost = [task for task in running.values() if task.result is None and task.future is not None]
@@ -209,6 +218,15 @@ def dask_executor(address: str, seconds: float = 60.0) -> Iterator[tuple[Executo
         except TimeoutError:
             raise GradevalError(f"the Dask scheduler at '{address}' has no workers: start some.") from None
         yield client.get_executor(), sum(client.nthreads().values())
+
+
+def _context(preload: Sequence[str]) -> Any:
+    """Processes are not forked from this one: a fork of a process with threads, such as torch's, can hang."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    return context
 
 
 def _end_with_parent() -> None:

@@ -157,8 +157,8 @@ def reduce_chunk(
             deviations = (gradients - gradients.mean(0)) ** 2 @ scorer.membership
             scores = torch.cat((squares, cosines, deviations, inner), 1)
             thirds = ((scores - scores.mean(0)) ** 3).sum(0).cpu().numpy()
-    blocks = means.get(BLOCK, gradients[:0]).cpu().numpy()
-    return ChunkStatistics(Spread.of(joint, outer=True), descents, thirds, levels, blocks)
+    blocks_of_most = means.get(BLOCK, gradients[:0]).cpu().numpy()
+    return ChunkStatistics(Spread.of(joint, outer=True), descents, thirds, levels, blocks_of_most)
 
 
 class Stream:
