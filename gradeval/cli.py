@@ -7,7 +7,8 @@ import signal
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,12 +27,13 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         from importlib.metadata import version
 
         print(version("gradeval"))
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
@@ -104,7 +106,6 @@ def run(
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     folder = resume or out or _free_folder()
     _check_output(folder)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what has finished is kept, as after Ctrl-C
 
     from gradeval.evaluation import Incomplete, evaluate
     from gradeval.execution import dask_executor
@@ -127,6 +128,7 @@ def run(
                 raise Incomplete("interrupted while making the problem", None, exit_code=130) from None
     failure: Incomplete | None = None
     with ExitStack() as stack:
+        stack.enter_context(_sigterm_as_ctrl_c())
         where: Any = executor
         if scheduler is not None:
             where, workers = stack.enter_context(dask_executor(scheduler))
@@ -163,6 +165,16 @@ _RUN_ARGUMENTS = (
     *("device", "exact", "out"),
 )
 _WITH_RESUME = {"resume", "draws", "estimators", "workers", "executor", "scheduler", "timeout", "as_json"}
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """What has finished is kept after either."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _is_given(context: typer.Context, name: str) -> bool:
