@@ -1,4 +1,4 @@
-"""`gradeval check`: is an estimator what it claims to be? A verdict on the battery's problems, exact where it can be."""
+"""`gradeval check`: is an estimator what it claims to be? A verdict on small problems, exact where it can be."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ class Verdict:
         claims: in words.
         table: one row per problem and layer. scale ⟨E g, g*⟩/‖g*‖², cosine between E[g] and g*, relative_bias
             ‖E g − g*‖/‖g*‖ and relative_variance tr Cov(g)/‖g*‖² of one draw, with bounds that hold for all rows and at
-            all times together with probability 1 − α; value_error (E[value] − J)/|J|; detectable, the relative bias that
-            would have been found with probability 0.99 (zero: exact).
+            all times together with probability 1 − α; value_error (E[value] − J)/|J|; detectable, the relative
+            bias that would have been found with probability 0.99 (zero: exact).
         diagnosis: what is wrong, in words.
         notes: what the user should know besides.
         alpha, detect, seed: as given.
@@ -281,7 +281,7 @@ def _verdict(
     if not claims.words():
         verdict = "undecided"
         notes.append(
-            "nothing is claimed, so nothing was judged: give --unbiased or a bound, or claim it by an attribute `unbiased`"
+            "nothing is claimed, so nothing was judged: give --unbiased or a bound, or set an attribute `unbiased`"
         )
     elif verdict == "undecided":
         open_ = table[table["verdict"] == "undecided"]
@@ -289,8 +289,8 @@ def _verdict(
             where = open_.iloc[open_["detectable"].argmax()]
             notes.append(
                 f"undecided on {len(open_)} of {len(table)} rows within {int(open_['draws'].max()):,} draws: on "
-                f"{where['problem']}, layer {where['layer']}, a relative bias of {where['detectable']:.2g} could be found, "
-                f"not of {detect:g}; raise max-draws or detect"
+                f"{where['problem']}, layer {where['layer']}, a relative bias of {where['detectable']:.2g} could "
+                f"be found, not of {detect:g}; raise max-draws or detect"
             )
     return Verdict(name, verdict, claims.words(), table, lines, notes, alpha, detect, seed)
 
@@ -647,7 +647,8 @@ def probe(problem: Problem, estimator: Estimator) -> tuple[int, list[str]]:
     notes = []
     if names := [name for name, old, new in zip(_GLOBAL, state, _global_state(), strict=True) if old != new]:
         notes.append(
-            f"uses global randomness ({', '.join(names)}): draws do not follow from the seed; take chance from `randomness`"
+            f"uses global randomness ({', '.join(names)}): draws do not follow from the seed; "
+            "take chance from `randomness`"
         )
     else:
         gradient_, value_, _ = draw()

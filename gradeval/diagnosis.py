@@ -142,7 +142,7 @@ def _natural() -> Iterator[Factor]:
         ("the number of layers and the head", lambda p, k: len(p.widths) + 1),
         ("the number of all units", lambda p, k: sum(p.widths)),
         ("the number of samples K", lambda p, k: p.samples),
-        ("K/(K − 1) (K samples: is a sample in its own baseline?)", lambda p, k: p.samples / max(1, p.samples - 1)),
+        ("K/(K − 1) (is a sample in its own baseline?)", lambda p, k: p.samples / max(1, p.samples - 1)),
         ("δ²", lambda p, k: delta(p, k) ** 2),
         ("δ/2 (right where the states are two apart)", lambda p, k: delta(p, k) / 2),
         ("3", lambda p, k: 3),
@@ -152,7 +152,7 @@ def _natural() -> Iterator[Factor]:
     inverses: dict[str, str] = {
         "2": "½",
         "δ = hi − lo": "1/δ, δ = hi − lo",
-        "K/(K − 1) (K samples: is a sample in its own baseline?)": "(K − 1)/K (K samples: is a sample in its own baseline?)",
+        "K/(K − 1) (is a sample in its own baseline?)": "(K − 1)/K (is a sample in its own baseline?)",
         "δ/2 (right where the states are two apart)": "2/δ (right where the states are two apart)",
         "3": "⅓",
         "4": "¼",

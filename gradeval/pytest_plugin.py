@@ -21,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def gradeval_check(request: pytest.FixtureRequest) -> Callable[..., Verdict]:
-    """`gradeval.check.check` as an assertion: fails, with the table and the diagnosis, unless all that is claimed holds."""
+    """`gradeval.check.check` as an assertion: fails with table and diagnosis unless all that is claimed holds."""
 
     def check(estimator: Any, **arguments: Any) -> Verdict:
         __tracebackhide__ = True

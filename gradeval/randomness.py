@@ -97,7 +97,7 @@ class EnumeratedStates(RandomDraws):
 class GivenUniforms(RandomDraws):
     """Chance from given uniform variables, taken in order; after the last of them, from the generator.
 
-    Every other variable is a function of uniform ones, so that low-discrepancy points can take the place of random ones.
+    Every other variable is a function of uniform ones, so low-discrepancy points can take the place of random ones.
 
     Attributes:
         taken: the number of uniform variables asked for so far.
