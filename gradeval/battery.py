@@ -6,8 +6,8 @@ numbers of points, of layers, of inputs, δ = hi − lo) differ between the prob
 of them is the right one.
 
 Each is drawn from a seed and a scale of the weights, chosen among several hundred for this: the gradients stand out of
-the noise of REINFORCE and DisARM (by exact moments), no unit has a state of probability below 0.04 unless saturated (rare
-states are found late by sampling), every unit has a share in the gradient, and straight-through, or PSA, is biased.
+the noise of REINFORCE and DisARM (by exact moments), no state of a unit is rarer than 0.04 unless saturated (rare ones
+are found late by sampling), every unit has a share in the gradient, and straight-through, or PSA, is biased.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -34,7 +33,7 @@ EXACT = 1e-6  # an exact relative bias below this is rounding (of single precisi
 EXACT_ENTRIES = 2**26  # joint states × points × parameters that are enumerated, a second or two
 REPLICATES, FIRST_POINTS = 64, 32
 MAX_DRAWS = 2**23
-COARSE = 0.05  # first every problem is known so well; where none fails, as well as the claims need
+COARSE = 0.05  # first every problem is known so well (or half of detect); where none fails, as the claims need
 ROWS_AT_ONCE = 2**14
 MAX_SOBOL = torch.quasirandom.SobolEngine.MAXDIM
 
@@ -143,11 +142,11 @@ class Verdict:
         )
 
     def __str__(self) -> str:
-        shown = self.table if self.verdict == "holds" else self.table[self.table["verdict"] != "holds"]
         columns = ["problem", "layer", "scale", "cosine", "relative_bias", "relative_bias_low", "relative_bias_high"]
         columns += ["relative_variance", "value_error", "verdict"]
         lines = [self.headline, *(f"  {line}" for line in self.diagnosis)]
-        if len(shown):
+        if len(self.table):
+            shown = self.table if self.verdict == "holds" else self.table[self.table["verdict"] != "holds"]
             lines.append(shown[columns].to_string(index=False, float_format=lambda x: f"{x:.3g}"))
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes), self.guarantee])
 
@@ -223,11 +222,12 @@ def check(
         raise GradevalError(f"max_draws must be at least {REPLICATES * FIRST_POINTS}, found {max_draws}.")
     ((name, subject),) = resolve([estimator]).items()
     claimed = claims_unbiased(subject) if unbiased is None else unbiased
-    claims = Claims(claimed, max_relative_bias, min_cosine, max_relative_variance)
+    bounds = (max_relative_bias, min_cosine, max_relative_variance)
+    claims = Claims(claimed, *(None if bound is None else float(bound) for bound in bounds))
     problems = battery() if problems is None else list(problems)
     tests = sum(2 * len(problem.network.layer_slices()) - 1 for problem in problems)
     arguments = (seed, alpha / tests, detect, max_draws, claims)
-    workers = workers or torch.get_num_threads()
+    workers, coarse = workers or torch.get_num_threads(), max(COARSE, detect / 2)
     with (
         warnings.catch_warnings(),
         ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
@@ -238,7 +238,7 @@ def check(
         subjects = [_Subject(name, subject, problem, *arguments) for problem in problems]
         trouble = [s for s in subjects if s.trouble]
         if not trouble:
-            list(pool.map(lambda s: report(s, s.refine(COARSE)), subjects))
+            list(pool.map(lambda s: report(s, s.refine(coarse)), subjects))
             trouble = [s for s in subjects if s.trouble]
         if not trouble and not any(s.verdict == "fails" for s in subjects):
             list(pool.map(lambda s: report(s, s.refine(None)), subjects))
@@ -406,7 +406,7 @@ class _Subject:
         if self.claims.words() and self.verdict == "undecided" and radius is None:
             return False
         # a failure is diagnosed, and figures without a claim are shown, from means that are known so well
-        return all(f.radius <= (radius or COARSE) for f in self.findings)
+        return all(f.radius <= (radius or max(COARSE, self.detect / 2)) for f in self.findings)
 
     def _enumerate(self) -> None:
         moments = exact_moments(self.problem, self.estimator, workers=1)
@@ -635,14 +635,14 @@ def probe(problem: Problem, estimator: Estimator) -> tuple[int, list[str]]:
         return torch.cat([g.flatten() for g in found_]), value.detach(), chance
 
     gradient, value, chance = draw()
-    for name, tensor in (("data (inputs)", (inputs, problem.inputs)), ("data (targets)", (targets, problem.targets))):
-        if not torch.equal(*tensor):
-            raise GradevalError(f"writes to the {name}")
+    for name, old, new in (("inputs", problem.inputs, inputs), ("targets", problem.targets, targets)):
+        if not torch.equal(old, new):
+            raise GradevalError(f"writes to the data ({name})")
     for name, tensor in network.state_dict(keep_vars=True).items():
         if not torch.equal(tensor.detach(), before[name]):
             raise GradevalError(f"writes to the network's parameters ({name})")
-    for what, tensor in (("gradients", gradient), ("values", value)):
-        if not bool(torch.isfinite(tensor).all()):
+    for what, numbers in (("gradients", gradient), ("values", value)):
+        if not bool(torch.isfinite(numbers).all()):
             raise GradevalError(f"gives NaN or infinite {what}")
     notes = []
     if names := [name for name, old, new in zip(_GLOBAL, state, _global_state(), strict=True) if old != new]:
@@ -657,14 +657,13 @@ def probe(problem: Problem, estimator: Estimator) -> tuple[int, list[str]]:
     return chance.taken, notes
 
 
-_GLOBAL = ("torch's", "numpy's", "Python's")
+_GLOBAL = ("torch's", "numpy's")
 
 
-def _global_state() -> tuple[bytes, bytes, int]:
+def _global_state() -> tuple[bytes, bytes]:
     return (
         torch.get_rng_state().numpy().tobytes(),
-        repr(np.random.get_state()).encode() + np.random.get_state()[1].tobytes(),  # type: ignore[index,union-attr]
-        hash(random.getstate()),
+        repr(np.random.get_state()).encode() + np.random.get_state()[1].tobytes(),  # type: ignore[index]
     )
 
 

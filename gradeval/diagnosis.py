@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float
@@ -158,15 +159,18 @@ def _natural() -> Iterator[Factor]:
         "4": "¼",
         "10": "1/10",
     }
-    for name, factor in ratios:
-        yield name, factor
-        yield inverses.get(name, f"1 / {name}"), lambda p, k, factor=factor: 1 / factor(p, k) if factor(p, k) else 0.0
-    for name, factor in ratios:
-        yield f"minus {name}", lambda p, k, factor=factor: -factor(p, k)
-        yield (
-            f"minus {inverses.get(name, f'1 / {name}')}",
-            lambda p, k, factor=factor: -1 / factor(p, k) if factor(p, k) else 0.0,
-        )
+    for sign, prefix in ((1, ""), (-1, "minus ")):
+        for name, factor in ratios:
+            yield prefix + name, _power(factor, 1, sign)
+            yield prefix + inverses.get(name, f"1 / {name}"), _power(factor, -1, sign)
+
+
+def _power(factor: Callable[[Place, str], float], exponent: int, sign: int) -> Callable[[Place, str], float]:
+    def result(place: Place, layer: str) -> float:
+        found = factor(place, layer)
+        return sign * float(found) ** exponent if found else 0.0
+
+    return result
 
 
 NATURAL = tuple(_natural())
@@ -212,7 +216,9 @@ def diagnose(findings: list[Finding], values: list[Value]) -> list[str]:
 
 def _groups(findings: list[Finding]) -> list[str]:
     """The first grouping in which every group with a wrong layer is explained; else the finest of three, in numbers."""
-    for grouping in GROUPINGS:
+    # all together only where the head and some layer are wrong
+    together = len({f.layer == "head" for f in findings if f.unequal}) == 2
+    for grouping in GROUPINGS if together else GROUPINGS[1:]:
         groups = {name: [f for f in findings if member(f)] for name, member in grouping.items()}
         groups = {name: group for name, group in groups.items() if any(f.unequal for f in group)}
         found = {name: _explanation(group) for name, group in groups.items()}
@@ -227,13 +233,13 @@ def _groups(findings: list[Finding]) -> list[str]:
 
 
 def _explanation(group: list[Finding]) -> str | None:
-    wrong = [f for f in group if f.unequal]
+    constant = all(f.variance_high < 1e-12 for f in group if f.unequal)
     for explain in (_nothing, _sign, _factor, _block, _transposed, _density, _units, _constant):
         if text := explain(group):
-            if all(f.variance_high < 1e-18 for f in wrong) and explain is not _nothing:
+            if constant and explain not in (_nothing, _block, _units):
                 text += "; it is the same in all draws: the gradient does not depend on the draw"
             return text
-    if all(f.variance_high < 1e-18 for f in wrong):
+    if constant:
         return "the same in all draws, and wrong: the gradient does not depend on the draw"
     return None
 
@@ -296,7 +302,7 @@ def _units(group: list[Finding]) -> str | None:
         tolerance = f.radius + ROUNDING
         zero = np.linalg.norm(found, axis=1) <= tolerance
         right = np.linalg.norm(found - exact, axis=1) <= tolerance
-        if not (zero | right).all():
+        if not (zero | right).all() or (len(exact) > 1 and zero.all()):
             return None
         missing = np.flatnonzero(zero & ~right)
         last = len(exact) - 1
@@ -359,14 +365,22 @@ def _where(wrong: list[Place], every: list[Place], what: str) -> list[str]:
         "a layer has more than one unit": lambda p: max(p.widths) > 1,
     }
     for states in sorted({p.states for p in every}):
-        tests[f"the states are {{{states[0]:g}, {states[1]:g}}}"] = lambda p, states=states: p.states == states
+        tests[f"the states are {{{states[0]:g}, {states[1]:g}}}"] = partial(_has, "states", states)
     for noise in sorted({p.noise for p in every}):
-        tests[f"the noise is {noise}"] = lambda p, noise=noise: p.noise == noise
-        tests[f"the noise is not {noise}"] = lambda p, noise=noise: p.noise != noise
+        tests[f"the noise is {noise}"] = partial(_has, "noise", noise)
+        tests[f"the noise is not {noise}"] = partial(_has_not, "noise", noise)
     for loss in sorted({p.loss for p in every}):
-        tests[f"the loss is {loss}"] = lambda p, loss=loss: p.loss == loss
-        tests[f"the loss is not {loss}"] = lambda p, loss=loss: p.loss != loss
+        tests[f"the loss is {loss}"] = partial(_has, "loss", loss)
+        tests[f"the loss is not {loss}"] = partial(_has_not, "loss", loss)
     for text, test in tests.items():
         if {p.name for p in every if test(p)} == bad:
             return [f"{what} is wrong exactly where {text}"]
     return []
+
+
+def _has(attribute: str, value: object, place: Place) -> bool:
+    return bool(getattr(place, attribute) == value)
+
+
+def _has_not(attribute: str, value: object, place: Place) -> bool:
+    return not _has(attribute, value, place)

@@ -89,7 +89,8 @@ def _critical(level: float, rank: int, count: int) -> tuple[float, float]:
     quantile = float(fisher.isf(level, rank, freedom))
 
     def missed(root: float) -> float:
-        return float(ncf.cdf(quantile, rank, freedom, root**2)) - (1 - POWER)
+        # far out the series for the probability underflows to NaN: it is zero there
+        return float(np.nan_to_num(ncf.cdf(quantile, rank, freedom, root**2))) - (1 - POWER)
 
-    root = brentq(missed, 0.1, 10 * math.sqrt(rank * quantile) + 50)
+    root = brentq(missed, 0.1, 2 * math.sqrt(scale * quantile) + 10)
     return scale * quantile, root**2

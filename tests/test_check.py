@@ -107,7 +107,7 @@ def test_biased_ones_fail_the_claim_and_keep_bounds() -> None:
 
 def test_bounds_are_decided_by_sampling_too() -> None:
     """concrete: the exact figures are not known, so bounds far on either side."""
-    wide = check("concrete", max_relative_bias=0.9, min_cosine=0.1, max_relative_variance=50, problems=ONE, workers=1)
+    wide = check("concrete", max_relative_bias=0.9, min_cosine=0.1, max_relative_variance=50.0, problems=ONE, workers=1)
     assert wide.verdict == "holds", wide
     found = wide.table.iloc[0]
     for name in ("relative_bias", "cosine", "relative_variance"):
@@ -137,9 +137,9 @@ def test_the_same_seed_gives_the_same_verdict_whatever_the_workers() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"alpha": 0}, "alpha must be above 0"),
-        ({"detect": 2}, "detect must be above 0 and at most 1"),
-        ({"min_cosine": -2}, "min_cosine must be at least -1"),
+        ({"alpha": 0.0}, "alpha must be above 0"),
+        ({"detect": 2.0}, "detect must be above 0 and at most 1"),
+        ({"min_cosine": -2.0}, "min_cosine must be at least -1"),
         ({"max_draws": 1}, "max_draws must be at least"),
     ],
 )
