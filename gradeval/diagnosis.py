@@ -233,15 +233,17 @@ def _groups(findings: list[Finding]) -> list[str]:
 
 
 def _explanation(group: list[Finding]) -> str | None:
-    constant = all(f.variance_high < 1e-12 for f in group if f.unequal)
+    constant = _constant_draws(f for f in group if f.unequal)
     for explain in (_nothing, _sign, _factor, _block, _transposed, _density, _units, _constant):
         if text := explain(group):
             if constant and explain not in (_nothing, _block, _units):
                 text += "; it is the same in all draws: the gradient does not depend on the draw"
             return text
-    if constant:
-        return "the same in all draws, and wrong: the gradient does not depend on the draw"
     return None
+
+
+def _constant_draws(findings: Iterable[Finding]) -> bool:
+    return all(f.variance_high < 1e-12 for f in findings)
 
 
 def _nothing(group: list[Finding]) -> str | None:
@@ -302,7 +304,8 @@ def _units(group: list[Finding]) -> str | None:
         tolerance = f.radius + ROUNDING
         zero = np.linalg.norm(found, axis=1) <= tolerance
         right = np.linalg.norm(found - exact, axis=1) <= tolerance
-        if not (zero | right).all() or (len(exact) > 1 and zero.all()):
+        alive = np.linalg.norm(exact, axis=1) > tolerance  # a saturated unit's gradient is zero
+        if not (zero | right).all() or (alive.sum() > 1 and zero.all()):
             return None
         missing = np.flatnonzero(zero & ~right)
         last = len(exact) - 1
@@ -323,10 +326,10 @@ def _constant(group: list[Finding]) -> str | None:
 def _in_numbers(wrong: list[Finding]) -> str:
     scales, cosines = _range(f.scale for f in wrong), _range(f.cosine[0] for f in wrong)
     biases = _range(f.relative_bias[0] for f in wrong)
-    return (
-        f"relative bias {biases}, scale {scales}, cosine of the mean {cosines}: no single factor, sign, transposition "
-        "or density explains it"
-    )
+    what = "it is the same in all draws: the gradient does not depend on the draw"
+    if not _constant_draws(wrong):
+        what = "no single factor, sign, transposition or density explains it"
+    return f"relative bias {biases}, scale {scales}, cosine of the mean {cosines}: {what}"
 
 
 def _range(numbers: Iterable[float]) -> str:

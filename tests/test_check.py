@@ -22,6 +22,7 @@ from gradeval.errors import GradevalError
 from gradeval.estimators import get_estimator
 from gradeval.estimators.foreign import Foreign
 from gradeval.estimators.surrogate import carry, sample_path
+from gradeval.evaluation import Sampler
 from gradeval.randomness import GivenUniforms, generator
 from gradeval.reference import exact_gradient
 from gradeval.sequential import POWER, level_of_look, mean_test
@@ -29,6 +30,7 @@ from gradeval.sequential import POWER, level_of_look, mean_test
 FAULTS = sorted((Path(__file__).parent / "faults").glob("*.py"))
 ENVIRONMENT = os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"}
 ONE = [make(ROWS[0])]
+QUIET = [make(ROWS[3])]  # little variance: few draws of what is drawn in a loop
 PAIR = [make(ROWS[0]), make(ROWS[5])]
 
 
@@ -100,7 +102,8 @@ def test_biased_ones_fail_the_claim_and_keep_bounds() -> None:
     bounds = {"max_relative_bias": bias, "min_cosine": cosine, "max_relative_variance": variance}
     assert check("psa", **bounds, workers=1).verdict == "holds"
     for name, bound in bounds.items():
-        beyond = check("psa", **{name: bound + (0.01 if name == "min_cosine" else -0.01)}, workers=1)
+        tighter = (1 + bound) / 2 if name == "min_cosine" else 0.9 * bound
+        beyond = check("psa", **{name: tighter}, workers=1)
         assert beyond.verdict == "fails", name
         assert "the bound is" in beyond.diagnosis[0]
 
@@ -185,7 +188,7 @@ def test_what_cannot_be_vectorised_runs_in_a_loop_and_says_so() -> None:
             return f
         return f + f.detach() * carry(sum(step.layer.log_prob(step.s, step.a) for step in steps))
 
-    verdict = check(branching, unbiased=True, detect=0.3, alpha=0.01, problems=ONE, workers=1)
+    verdict = check(branching, unbiased=True, detect=0.3, alpha=0.01, problems=QUIET, workers=1)
     assert verdict.verdict == "holds", verdict
     assert any("drawn in a loop" in note for note in verdict.notes)
 
@@ -273,11 +276,12 @@ def test_the_documents_example_of_foreign_code_runs(tmp_path: Path) -> None:
     (block,) = (b for b in re.findall(r"```python\n(.*?)```", text, re.S) if "Foreign(" in b)
     (tmp_path / "theirs.py").write_text(block)
     adapter = module_of(tmp_path / "theirs.py").theirs
-    verdict = check(adapter, detect=0.3, alpha=0.01, problems=ONE, workers=1)
+    verdict = check(adapter, detect=0.3, alpha=0.01, problems=QUIET, workers=1)
     assert verdict.verdict == "holds", verdict
     assert any("it owns its sampling" in note for note in verdict.notes)
-    again = check(adapter, detect=0.3, alpha=0.01, problems=ONE, workers=2)
-    assert verdict.table.equals(again.table)  # its draws follow from the seed
+    first, again, other = (Sampler(QUIET[0], "theirs", adapter).chunk(5, seed)[0] for seed in (1, 1, 2))
+    assert torch.equal(first, again)  # its draws follow from the seed
+    assert not torch.equal(first, other)
 
 
 def foreign(scale: float, value: object = None, backward: bool = True):
@@ -297,7 +301,7 @@ def foreign(scale: float, value: object = None, backward: bool = True):
 
 def test_foreign_code_that_is_wrong_fails() -> None:
     before = torch.get_rng_state()
-    verdict = check(foreign(2.0), detect=0.3, alpha=0.01, problems=ONE, workers=1)
+    verdict = check(foreign(2.0), detect=0.3, alpha=0.01, problems=QUIET, workers=1)
     assert torch.equal(before, torch.get_rng_state())
     assert verdict.diagnosis[0].startswith("all layers: the exact gradient times 2"), verdict
     left = check(foreign(1.0, backward=False), problems=ONE)

@@ -119,9 +119,9 @@ def report(results: list[dict]) -> str:
         "",
         f"## False alarms at α = {ALPHA}",
         "",
-        "Every built-in unbiased estimator on the whole battery, one verdict for each seed. The detectable bias is "
-        f"{DETECT} (it decides how long a check goes on, not how often a look errs). Estimators that are decided exactly "
-        "on all problems do not depend on the seed and are run once. 95 % binomial intervals.",
+        "Every built-in unbiased estimator on the whole battery, one verdict for each seed, with "
+        f"`--detect {DETECT}` (it decides how long a check goes on, not how often a look errs). Estimators that are "
+        "decided exactly on all problems do not depend on the seed and are run once. 95 % binomial intervals.",
         "",
         "| estimator | problems sampled | checks | failed | share | undecided | draws a check |",
         "|---|---|---|---|---|---|---|",
@@ -140,8 +140,8 @@ def report(results: list[dict]) -> str:
         "",
         f"## Power: ARM scaled by {SCALE} in one layer, `--detect {POWER_DETECT}`, α = {POWER_ALPHA:g}",
         "",
-        "Promised: failed in at least 99 % of the seeds. The check has one problem of the battery, so that there is one "
-        "layer in which the fault can be found.",
+        "Promised: failed in at least 99 % of the seeds. There is one problem of the battery in a check, so "
+        "one layer in which the fault can be found.",
         "",
         "| problem:layer | checks | failed | share |",
         "|---|---|---|---|",
