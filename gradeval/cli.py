@@ -198,6 +198,55 @@ def baseline(
     print(f"{path}: {path.stat().st_size / 1000:.1f} kB")
 
 
+@app.command()
+def check(
+    estimator: Annotated[
+        str, typer.Argument(help="module:name or file.py:name (which runs that code), or the spec of a built-in one.")
+    ],
+    unbiased: Annotated[
+        bool | None, typer.Option(help="Check that it is unbiased; by default where it claims to be.")
+    ] = None,
+    max_relative_bias: Annotated[float | None, typer.Option(help="Bound for the relative bias of a layer.")] = None,
+    min_cosine: Annotated[float | None, typer.Option(help="Bound for the cosine of a layer's mean gradient.")] = None,
+    max_relative_variance: Annotated[
+        float | None, typer.Option(help="Bound for the relative variance of a layer's gradient, one draw.")
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="False-alarm rate of all tests and looks together.")] = 1e-6,
+    detect: Annotated[float, typer.Option(help="Relative bias of a layer that is found with probability 0.99.")] = 0.01,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    max_draws: Annotated[int | None, typer.Option(help="Most draws on one problem; 8,388,608 if not given.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Threads; results do not depend on it. One per core if not given.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON on standard output.")] = False,
+) -> None:
+    """Check an estimator against exact gradients: exit 0 holds, 1 fails, 2 unusable input, 3 undecided."""
+    from gradeval.terminal import check_progress, show_verdict
+
+    with check_progress() as progress:
+        from gradeval.check import MAX_DRAWS
+        from gradeval.check import check as run_check
+
+        verdict = run_check(
+            estimator,
+            unbiased=unbiased,
+            max_relative_bias=max_relative_bias,
+            min_cosine=min_cosine,
+            max_relative_variance=max_relative_variance,
+            alpha=alpha,
+            detect=detect,
+            seed=seed,
+            max_draws=MAX_DRAWS if max_draws is None else max_draws,
+            workers=workers,
+            progress=progress,
+        )
+    if as_json:
+        print(json.dumps(verdict.as_dict()))
+    else:
+        show_verdict(verdict)
+    raise typer.Exit(verdict.exit_code)
+
+
 @app.command("list")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
     """Problems and estimators, with their facts and sources."""

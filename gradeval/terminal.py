@@ -31,6 +31,7 @@ from gradeval.problems import ProblemFacts
 if TYPE_CHECKING:
     from gradeval.analysis.compare import Comparison
     from gradeval.analysis.tables import Evaluation
+    from gradeval.check import Verdict
 
 
 class _Rate(ProgressColumn):
@@ -107,6 +108,52 @@ def training_progress() -> Iterator[Callable[[int, int], None]]:
         yield on_epoch
     finally:
         progress.stop()
+
+
+@contextmanager
+def check_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A callback (what is done, done, total) that shows a bar; nothing where standard error is not a terminal."""
+    progress = Progress(
+        TextColumn("checking"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    )
+    with progress:
+        task = progress.add_task("", total=None)
+        yield lambda text, done, total: progress.update(task, description=escape(text), completed=done, total=total)
+
+
+def show_verdict(verdict: Verdict) -> None:
+    """The verdict, the diagnosis, and the table: all of it, or the rows that do not hold."""
+    console = Console()
+    console.print(verdict.headline, markup=False, highlight=False, style="bold")
+    for line in verdict.diagnosis:
+        console.print(f"  {line}", markup=False, highlight=False)
+    if len(verdict.table):
+        failing = verdict.table[verdict.table["verdict"].str.startswith("fails")]
+        rows = failing if len(failing) else verdict.table
+        table = Table(title="Relative to the norm of the exact gradient of the layer", title_justify="left")
+        table.add_column("problem", overflow="fold")
+        for column in ("layer", "scale", "cosine", "bias", "variance", "value", "draws"):
+            table.add_column(column, justify="right")
+        table.add_column("verdict")
+        for row in rows.itertuples():
+            bounds = f"{row.relative_bias:.3g}"
+            if row.draws:
+                bounds += f" [{row.relative_bias_low:.2g}, {row.relative_bias_high:.2g}]"
+            figures = (f"{row.scale:.4g}", f"{row.cosine:.4f}", bounds, f"{row.relative_variance:.3g}")
+            draws = f"{row.draws:,}" if row.draws else "exact"
+            table.add_row(
+                *map(escape, (row.problem, row.layer, *figures, f"{row.value_error:+.1e}", draws, row.verdict))
+            )
+        console.print(table)
+    for note in verdict.notes:
+        console.print(f"note: {note}", markup=False, highlight=False)
+    console.print(verdict.guarantee, markup=False, highlight=False)
 
 
 def show_summary(evaluation: Evaluation) -> None:

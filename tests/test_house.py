@@ -22,9 +22,10 @@ FLOORS = [
     {"gradeval.network"},
     {"gradeval.problem"},
     {"gradeval.estimators", "gradeval.reference", "gradeval.analysis"},
-    {"gradeval.expclass", "gradeval.streaming"},
+    {"gradeval.expclass", "gradeval.streaming", "gradeval.battery", "gradeval.diagnosis", "gradeval.sequential"},
     {"gradeval.problems", "gradeval.evaluation"},
-    {"gradeval.terminal"},
+    {"gradeval.check"},
+    {"gradeval.terminal", "gradeval.pytest_plugin"},
     {"gradeval.cli"},
 ]
 
