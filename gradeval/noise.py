@@ -11,6 +11,7 @@ from functools import cache
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.special import zeta
 from torch import Tensor
 
 from gradeval.errors import unknown_name
@@ -45,6 +46,14 @@ class Noise:
         inside = torch.where(possible, a, 0.0)
         return torch.where(possible, self.log_cdf(inside) - self.log_cdf(-inside), 0.0)
 
+    def difference(self, a: Float[Tensor, "..."], w: float) -> Float[Tensor, "..."]:
+        """F(a − w) − F(a)."""
+        return self.cdf(a - w) - self.cdf(a)
+
+    def derivative_bound(self, order: int) -> float:
+        """An upper bound of sup|F⁽ᵒʳᵈᵉʳ⁾|, order ≥ 1; infinite where F is not so smooth."""
+        return math.inf
+
     def gaussian_expectation(self, mean: Float[Tensor, "..."], variance: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """E[F(a)] for a ~ N(mean, variance), by Gauss–Hermite quadrature with 64 nodes."""
         nodes, weights = (torch.as_tensor(v, dtype=mean.dtype, device=mean.device) for v in _gauss_hermite(64))
@@ -70,6 +79,16 @@ class Logistic(Noise):
 
     def log_odds(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return a
+
+    def difference(self, a: Float[Tensor, "..."], w: float) -> Float[Tensor, "..."]:
+        """−p (1 − p) E/(1 + (1 − p) E) with p = F(a), E = eʷ − 1: no cancellation."""
+        other = torch.sigmoid(-a)
+        scaled = math.expm1(w) * other
+        return (other - 1) * scaled / (1 + scaled)
+
+    def derivative_bound(self, order: int) -> float:
+        """2 n! Σ_{k odd} (kπ)⁻ⁿ⁻¹, from the poles ±iπk of F; attained at a = 0 for odd n."""
+        return 2 * math.factorial(order) * (1 - 0.5 ** (order + 1)) * float(zeta(order + 1)) / math.pi ** (order + 1)
 
     def gaussian_expectation(self, mean: Float[Tensor, "..."], variance: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """E[F(a)] ≈ F(mean / √(1 + π variance / 8)), the usual probit matching (error below 0.02).
@@ -99,6 +118,10 @@ class Normal(Noise):
         lower = torch.log(0.5 * torch.special.erfcx(below)) - below**2
         upper = torch.log1p(-0.5 * torch.special.erfcx(above) * torch.exp(-(above**2)))
         return torch.where(a < 0, lower, upper)
+
+    def derivative_bound(self, order: int) -> float:
+        """Cramér's bound of Hermite functions, |Heₙ₋₁(a)| e^(−a²/4) ≤ 1.0865 √(n−1)!; exact for n = 1."""
+        return (1.0865 if order > 1 else 1.0) * math.sqrt(math.factorial(order - 1) / (2 * math.pi))
 
     def gaussian_expectation(self, mean: Float[Tensor, "..."], variance: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """E[Φ(a)] = Φ(mean / √(1 + variance)), exact."""
@@ -154,6 +177,10 @@ class Cauchy(Noise):
 
     def log_cdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return torch.where(a < 0, torch.log(self.cdf(a.clamp(max=0))), torch.log1p(-self.cdf(-a.clamp(min=0))))
+
+    def derivative_bound(self, order: int) -> float:
+        """(n − 1)!/π, as F'(a) = −Im 1/(a + i)/π."""
+        return math.factorial(order - 1) / math.pi
 
 
 class Triangular(Noise):

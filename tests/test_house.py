@@ -17,8 +17,8 @@ ROOMS = {"gradeval": "gradeval", "reference": "gradeval.reference", "analysis": 
 # every module's floor: a module imports from lower floors, or from its own package
 FLOORS = [
     {"gradeval.errors", "gradeval.cache"},
-    {"gradeval.noise", "gradeval.losses"},
-    {"gradeval.randomness"},
+    {"gradeval.noise", "gradeval.losses", "gradeval.maps"},
+    {"gradeval.randomness", "gradeval.flips"},
     {"gradeval.network"},
     {"gradeval.problem"},
     {"gradeval.estimators", "gradeval.reference", "gradeval.analysis"},

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradeval.estimators.surrogate import PointLoss, carry
+from gradeval.estimators.surrogate import PointLoss, carry, flipped_losses
 from gradeval.network import StochasticBinaryNetwork
 from gradeval.randomness import Randomness
 
@@ -38,7 +38,7 @@ class PathSampleAnalytic:
             path.append((layer, x, a, p, s))
             x = layer.encode(s)
         f = loss(x)
-        f_flipped = loss(layer.encode(layer.flip(s)))  # [units, points]
+        f_flipped = flipped_losses(loss, layer, s)  # [units, points]
         stay = torch.where(s > 0.5, p, 1 - p).detach().movedim(-1, 0)
         value = (stay * f + (1 - stay) * f_flipped).mean(0)
         with torch.no_grad():
@@ -47,7 +47,5 @@ class PathSampleAnalytic:
             u = (2 * s - 1) * u
             value = value + (u * carry(p)).sum(-1)
             if layer is not network.layers[0]:
-                with torch.no_grad():
-                    p_flipped = layer.probability(layer.flipped_preactivations(x, a))  # [points, inputs, units]
-                    u = (p * u).sum(-1, keepdim=True) - (p_flipped @ u[..., None]).squeeze(-1)
+                u = layer.flip_differences(x, a, u)
         return value
