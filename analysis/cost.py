@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import statsmodels.api as sm
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gradeval.analysis.figures import FORMATS, _legend, _log_axis, _log_limits, paper_style, render, styles, write_atomically
+from gradeval.analysis.figures import (
+    _legend,
+    paper_style,
+    styles,
+)
 
 QUANTITIES = {
     "evaluations": "evaluations of a layer or the loss per point",

@@ -117,7 +117,11 @@ def seconds_of(function: Callable[[], object], device: torch.device, budget: flo
 
 
 def cost_table(
-    problem: Problem, estimators: Sequence[str | Estimator], *, seed: int = 0, progress: Callable[[str], None] | None = None
+    problem: Problem,
+    estimators: Sequence[str | Estimator],
+    *,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
     """One row per estimator: what one draw of its gradient on ``problem`` costs, and the ratios to back-propagation.
 

@@ -137,15 +137,17 @@ def _coefficients(noise: Noise, a: Tensor, reach: float, count: int, power: int)
     The discrete cosine transform of the values at the Chebyshev nodes u² = (1 + cos θ)/2 of [0, 1].
     """
     angles = [math.pi * (q + 0.5) / count for q in range(count)]
-    coefficients: list[Tensor] = []
-    for angle in angles:
-        u = math.cos(angle / 2)
-        up, down = noise.difference(a, reach * u), noise.difference(a, -reach * u)
-        value = (up - down if power == 1 else up + down) * (1 / (2 * u**power))
-        for k in range(count):
-            weight = (1 if k == 0 else 2) / count * math.cos(k * angle)
-            if len(coefficients) <= k:
-                coefficients.append(value * weight)
-            else:
-                coefficients[k] = torch.add(coefficients[k], value, alpha=weight)
+    nodes = [math.cos(angle / 2) for angle in angles]
+    found = noise.differences(a, [sign * reach * u for u in nodes for sign in (1, -1)])
+    combine = torch.sub if power == 1 else torch.add
+    values = [
+        combine(up, down).mul_(0.5 / u**power) for up, down, u in zip(found[::2], found[1::2], nodes, strict=True)
+    ]
+    coefficients = []
+    for k in range(count):
+        weights = [(1 if k == 0 else 2) / count * math.cos(k * angle) for angle in angles]
+        total = values[0] * weights[0]
+        for value, weight in zip(values[1:], weights[1:], strict=True):
+            total.add_(value, alpha=weight)
+        coefficients.append(total)
     return coefficients

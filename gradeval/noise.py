@@ -6,6 +6,7 @@ All are symmetric about zero, so log(1 − F(a)) = log F(−a) keeps its precisi
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -46,9 +47,10 @@ class Noise:
         inside = torch.where(possible, a, 0.0)
         return torch.where(possible, self.log_cdf(inside) - self.log_cdf(-inside), 0.0)
 
-    def difference(self, a: Float[Tensor, "..."], w: float) -> Float[Tensor, "..."]:
-        """F(a − w) − F(a)."""
-        return self.cdf(a - w) - self.cdf(a)
+    def differences(self, a: Float[Tensor, "*shape"], shifts: Sequence[float]) -> list[Float[Tensor, "*shape"]]:
+        """F(a − w) − F(a) for every w of ``shifts``."""
+        p = self.cdf(a)
+        return [self.cdf(a - w) - p for w in shifts]
 
     def derivative_bound(self, order: int) -> float:
         """An upper bound of sup|F⁽ᵒʳᵈᵉʳ⁾|, order ≥ 1; infinite where F is not so smooth."""
@@ -80,11 +82,13 @@ class Logistic(Noise):
     def log_odds(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return a
 
-    def difference(self, a: Float[Tensor, "..."], w: float) -> Float[Tensor, "..."]:
-        """−p (1 − p) E/(1 + (1 − p) E) with p = F(a), E = eʷ − 1: no cancellation."""
-        other = torch.sigmoid(-a)
-        scaled = math.expm1(w) * other
-        return (other - 1) * scaled / (1 + scaled)
+    def differences(self, a: Float[Tensor, "*shape"], shifts: Sequence[float]) -> list[Float[Tensor, "*shape"]]:
+        """−p q E/(1 + q E) with p = F(a), q = 1 − p and E = eʷ − 1: no cancellation."""
+        p, q = torch.sigmoid(a), torch.sigmoid(-a)
+        product = p * q
+        # E is capped below infinity: there the quotient is −p to all digits
+        factors = [math.expm1(min(w, 80.0)) for w in shifts]
+        return [-factor * product / (1 + factor * q) for factor in factors]
 
     def derivative_bound(self, order: int) -> float:
         """2 n! Σ_{k odd} (kπ)⁻ⁿ⁻¹, from the poles ±iπk of F; attained at a = 0 for odd n."""

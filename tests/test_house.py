@@ -24,7 +24,7 @@ FLOORS = [
     {"gradeval.estimators", "gradeval.reference", "gradeval.analysis"},
     {"gradeval.expclass", "gradeval.streaming"},
     {"gradeval.problems", "gradeval.evaluation"},
-    {"gradeval.terminal"},
+    {"gradeval.terminal", "gradeval.cost"},
     {"gradeval.cli"},
 ]
 
