@@ -26,8 +26,9 @@ QUANTITIES = {
 def fit_exponents(table: pd.DataFrame, quantities: Sequence[str] = tuple(QUANTITIES)) -> pd.DataFrame:
     """The exponent p of cost ~ sizeᵖ for each estimator, axis and quantity, with its 95 % interval.
 
-    Least squares of log cost on 1, log size and, where there are points enough, 1/size and 1/size²: costs are polynomials of the
-    size, and log(bLᵖ + cLᵖ⁻¹ + …) = log b + p log L + c/(bL) + … Timings, which are noisy, are fitted without the corrections.
+    Least squares of log cost on 1, log size and, where there are points enough, 1/size and 1/size²: counts are
+    polynomials of the size, and log(bLᵖ + cLᵖ⁻¹ + …) = log b + p log L + c/(bL) + … Timings, which are noisy, are fitted
+    without these corrections.
 
     Returns:
         Columns estimator, axis, quantity, exponent, exponent_low, exponent_high.
@@ -62,3 +63,34 @@ def scaling_figure(table: pd.DataFrame, fits: pd.DataFrame) -> Figure:
                 ax.set_ylabel(label)
         _legend(figure, {n: Line2D([], [], color=looks[n].colour, marker=looks[n].marker) for n in names})
     return figure
+
+
+def _panel(ax: Axes, rows: pd.DataFrame, fits: pd.DataFrame, quantity: str, looks: dict[str, Style]) -> None:
+    _log_axis(ax, "x", *_log_limits(rows["size"], room=1.2))
+    _log_axis(ax, "y", *_log_limits(rows[quantity], room=1.5))
+    ax.set_xticks(sorted(set(rows["size"]))[:: 2 if rows["size"].nunique() > 5 else 1])
+    exponents = fits.set_index("estimator")["exponent"]
+    for name, curve in rows.groupby("estimator", sort=False):
+        look = looks[str(name)]
+        ax.plot(curve["size"], curve[quantity], color=look.colour, marker=look.marker, markersize=3.5)
+        last = curve.iloc[-1]
+        ax.annotate(
+            f"{exponents[name]:.2f}",
+            (last["size"], last[quantity]),
+            xytext=(4, 0),
+            textcoords="offset points",
+            color=look.colour,
+            fontsize=6.5,
+            va="center",
+        )
+    ax.grid(color="0.92", linewidth=0.6)
+    sns.despine(ax=ax)
+
+
+def save_scaling(table: pd.DataFrame, fits: pd.DataFrame, folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+    """Write the figure as ``scaling`` into ``folder``."""
+    figure = scaling_figure(table, fits)
+    paths = [folder / f"scaling.{extension}" for extension in formats]
+    for path in paths:
+        write_atomically(path, render(figure, path.suffix[1:]))
+    return paths

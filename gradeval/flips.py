@@ -94,41 +94,46 @@ def flip_differences(
     direct = DIRECT_PAIR * form.pairs * points
     if method == "separable" or (method == "auto" and direct > OVERHEAD):
         tolerance = TOLERANCE.get(a.dtype, 1e-2) if tolerance is None else tolerance
-        reach = delta * float(form.weight.detach().abs().max())
+        least, most = form.weight.detach().aminmax()
+        reach = delta * max(-float(least), float(most))
         if reach == 0:
             return torch.zeros_like(change)
         terms = terms_needed(noise, reach, tolerance)
         if terms is not None:
             cost = sum(terms) * (form.pairs * points + ELEMENT * (2 * a.numel() + form.weight.numel())) + OVERHEAD
             if method == "separable" or cost < direct:
-                return _separable(form, noise, change / -delta, delta / reach, reach, terms, a, g)
+                return _separable(form, noise, change / -delta, delta, reach, terms, a, g)
         if method == "separable":
             raise ValueError(f"no separable form for {noise.name} noise and changes up to {reach:.3g}.")
     return form.sum_flips(change, lambda flipped, a, p, g: g * (p - noise.cdf(flipped)), a, noise.cdf(a), g)
 
 
 def _separable(
-    form: Form, noise: Noise, sign: Tensor, scale: float, reach: float, terms: tuple[int, int], a: Tensor, g: Tensor
+    form: Form,
+    noise: Noise,
+    sign: Tensor,
+    delta: float,
+    reach: float,
+    terms: tuple[int, int],
+    a: Tensor,
+    g: Tensor,
 ) -> Tensor:
-    odd, even = terms
-    u = form.weight * scale
-    chebyshev = _even_chebyshev(u, max(terms))
-    coefficients = [g * c for c in _coefficients(noise, a, reach, odd, 1)]
-    result = sign * form.transposed(coefficients, [u * t for t in chebyshev[:odd]])
-    if even:
-        square = u * u
-        coefficients = [g * c for c in _coefficients(noise, a, reach, even, 2)]
-        result = result + form.transposed(coefficients, [square * t for t in chebyshev[:even]])
-    return -result
-
-
-def _even_chebyshev(u: Tensor, count: int) -> list[Tensor]:
-    """T₀(u), T₂(u), T₄(u), …: T₂ₖ(u) = Tₖ(2u² − 1)."""
-    v = 2 * u * u - 1
-    found = [torch.ones_like(u), v]
-    while len(found) < count:
-        found.append(2 * v * found[-1] - found[-2])
-    return found[:count]
+    """Σⱼ gⱼ [F(aⱼ) − F(aⱼ − σᵢ δMⱼᵢ)]. Kernels have the factor M or M² for u or u²; what they differ by goes into g."""
+    weight, scale = form.weight, delta / reach
+    square = weight * weight
+    v = 2 * scale**2 * square - 1 if max(terms) > 1 else square  # T₂ₖ(u) = Tₖ(v)
+    parts: list[Tensor | float] = [0.0, 0.0]
+    for power, count in enumerate(terms, 1):
+        base = weight if power == 1 else square
+        before, chebyshev = None, None  # T₀ = 1 is left out of products
+        for coefficient in _coefficients(noise, a, reach, count, power):
+            kernel = base if chebyshev is None else base * chebyshev
+            parts[power - 1] = parts[power - 1] - form.transposed(scale**power * g * coefficient, kernel)
+            if chebyshev is None:
+                chebyshev = v
+            else:
+                chebyshev, before = 2 * v * chebyshev - (1 if before is None else before), chebyshev
+    return sign * parts[0] + parts[1]
 
 
 def _coefficients(noise: Noise, a: Tensor, reach: float, count: int, power: int) -> list[Tensor]:
@@ -146,7 +151,7 @@ def _coefficients(noise: Noise, a: Tensor, reach: float, count: int, power: int)
     coefficients = []
     for k in range(count):
         weights = [(1 if k == 0 else 2) / count * math.cos(k * angle) for angle in angles]
-        total = values[0] * weights[0]
+        total = values[0] * weights[0]  # a tensor of its own: it may be written to
         for value, weight in zip(values[1:], weights[1:], strict=True):
             total.add_(value, alpha=weight)
         coefficients.append(total)

@@ -86,10 +86,10 @@ class Dense:
         return x @ (self.weight if weight is None else weight).mT
 
     def transposed(
-        self, g: Sequence[Float[Tensor, "*batch units"]], weights: Sequence[Tensor]
+        self, g: Float[Tensor, "*batch units"], weight: Tensor | None = None
     ) -> Float[Tensor, "*batch inputs"]:
-        """Σₖ M(weightₖ)ᵀ gₖ, as one product."""
-        return torch.cat([*g], -1) @ torch.cat([*weights])
+        """Mᵀ g; with another weight in the place of M's own."""
+        return g @ (self.weight if weight is None else weight)
 
     def sum_flips(
         self, change: Float[Tensor, "*batch inputs"], terms: Terms, *values: Float[Tensor, "*batch units"]
@@ -144,23 +144,15 @@ class Windows:
         return y.reshape(*x.shape[:-1], -1)
 
     def transposed(
-        self, g: Sequence[Float[Tensor, "*batch units"]], weights: Sequence[Tensor]
+        self, g: Float[Tensor, "*batch units"], weight: Tensor | None = None
     ) -> Float[Tensor, "*batch inputs"]:
-        """Σₖ M(weightₖ)ᵀ gₖ, as one transposed convolution."""
-        channels, *size = self.output
-        images = [part.reshape(-1, *self.output) for part in g]
-        stacked = torch.stack(images, 2).reshape(-1, channels * len(g), *size)
-        kernels = torch.stack([*weights], 1).flatten(0, 1)
-        left_over = [
-            full + 2 * p - k - (n - 1) * s
-            for full, p, k, n, s in zip(
-                self.image[1:], self.padding, self.weight.shape[2:], size, self.stride, strict=True
-            )
-        ]
-        back = functional.conv_transpose2d(
-            stacked, kernels, None, self.stride, self.padding, left_over, self._groups
-        )  # fmt: skip
-        return back.reshape(*g[0].shape[:-1], -1)
+        """Mᵀ g; with another weight in the place of M's own."""
+        sizes = zip(self.image[1:], self.padding, self.weight.shape[2:], self.output[1:], self.stride, strict=True)
+        unseen = [full + 2 * p - k - (n - 1) * s for full, p, k, n, s in sizes]  # beyond the last window
+        weight = self.weight if weight is None else weight
+        images = g.reshape(-1, *self.output)
+        back = functional.conv_transpose2d(images, weight, None, self.stride, self.padding, unseen, self._groups)
+        return back.reshape(*g.shape[:-1], -1)
 
     def sum_flips(
         self, change: Float[Tensor, "*batch inputs"], terms: Terms, *values: Float[Tensor, "*batch units"]
@@ -339,7 +331,7 @@ class _Walk:
         if first is None:
             return second
         if isinstance(second, Dense):
-            return Dense(first.transposed([second.weight], [first.weight]))
+            return Dense(first.transposed(second.weight))
         if isinstance(first, Dense):
             return Dense(second.forward(first.weight.mT).mT)
         return _merge(second, first) or Dense(second.forward(self.matrix(first).mT).mT)

@@ -49,12 +49,13 @@ class HeadLoss:
         x, units = layer.encode(s), s.shape[-1]
         form = affine_form(self.head, units, x)
         if isinstance(form, Dense):
-            change, output, columns = layer.encode(1 - s) - x, self.head(x), form.weight.mT
+            output = self.head(x)
+            change = (layer.encode(1 - s) - x).reshape(-1, units).mT.contiguous()[:, :, None]
+            columns, outputs = form.weight.mT.contiguous()[:, None, :], output.reshape(1, -1, output.shape[-1])
 
             def part(start: int, stop: int) -> Tensor:
-                some = change[..., start:stop].movedim(-1, 0)[..., None]
-                column = columns[start:stop].reshape(-1, *[1] * (output.ndim - 1), output.shape[-1])
-                return self.loss(output + some * column, self.targets)
+                flipped = torch.baddbmm(outputs, change[start:stop], columns[start:stop])
+                return self.loss(flipped.reshape(-1, *output.shape), self.targets)
 
             size = output.numel()
         else:
