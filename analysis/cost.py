@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import statsmodels.api as sm
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gradeval.analysis.figures import (
+    FORMATS,
+    Style,
     _legend,
+    _log_axis,
+    _log_limits,
     paper_style,
+    render,
     styles,
+    write_atomically,
 )
 
 QUANTITIES = {
@@ -27,8 +36,8 @@ def fit_exponents(table: pd.DataFrame, quantities: Sequence[str] = tuple(QUANTIT
     """The exponent p of cost ~ sizeᵖ for each estimator, axis and quantity, with its 95 % interval.
 
     Least squares of log cost on 1, log size and, where there are points enough, 1/size and 1/size²: counts are
-    polynomials of the size, and log(bLᵖ + cLᵖ⁻¹ + …) = log b + p log L + c/(bL) + … Timings, which are noisy, are fitted
-    without these corrections.
+    polynomials of the size, and log(bLᵖ + cLᵖ⁻¹ + …) = log b + p log L + c/(bL) + … Timings, which are noisy, are
+    fitted without these corrections.
 
     Returns:
         Columns estimator, axis, quantity, exponent, exponent_low, exponent_high.
