@@ -33,11 +33,13 @@ QUANTITIES = {
 
 
 def fit_exponents(table: pd.DataFrame, quantities: Sequence[str] = tuple(QUANTITIES)) -> pd.DataFrame:
-    """The exponent p of cost ~ sizeᵖ for each estimator, axis and quantity, with its 95 % interval.
+    """The exponent p of cost ~ sizeᵖ for each estimator, axis and quantity, with an interval.
 
-    Least squares of log cost on 1, log size and, where there are points enough, 1/size and 1/size²: counts are
-    polynomials of the size, and log(bLᵖ + cLᵖ⁻¹ + …) = log b + p log L + c/(bL) + … Timings, which are noisy, are
-    fitted without these corrections.
+    Timings: least squares of log cost on 1 and log size, and the 95 % interval of the slope.
+
+    Counts have no noise; they are polynomials of the size, log(bLᵖ + cLᵖ⁻¹ + …) = log b + p log L + c/(bL) + …, so 1/size
+    and 1/size² are fitted, too. What is left is the truncation of that series: the interval is that of the fit, widened by
+    how much the last correction moved the exponent.
 
     Returns:
         Columns estimator, axis, quantity, exponent, exponent_low, exponent_high.
@@ -45,13 +47,15 @@ def fit_exponents(table: pd.DataFrame, quantities: Sequence[str] = tuple(QUANTIT
     rows = []
     for (estimator, axis), group in table.groupby(["estimator", "axis"], sort=False):
         size = group["size"].to_numpy(dtype=float)
+        columns = [np.ones_like(size), np.log(size), 1 / size, 1 / size**2]
         for quantity in quantities:
-            columns = [np.ones_like(size), np.log(size)]
-            if quantity != "seconds" and len(size) >= 6:
-                columns += [1 / size, 1 / size**2]
-            cost = group[quantity].to_numpy(dtype=float)
-            fit = sm.OLS(np.log(cost), np.column_stack(columns)).fit()
+            log_cost = np.log(group[quantity].to_numpy(dtype=float))
+            counted = quantity != "seconds" and len(size) >= 6
+            fit = sm.OLS(log_cost, np.column_stack(columns if counted else columns[:2])).fit()
             low, high = fit.conf_int()[1]
+            if counted:
+                moved = abs(fit.params[1] - sm.OLS(log_cost, np.column_stack(columns[:3])).fit().params[1])
+                low, high = low - moved, high + moved
             rows.append((estimator, axis, quantity, fit.params[1], low, high))
     names = ["estimator", "axis", "quantity", "exponent", "exponent_low", "exponent_high"]
     return pd.DataFrame(rows, columns=names)

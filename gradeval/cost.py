@@ -26,7 +26,7 @@ from gradeval.problem import Problem
 from gradeval.randomness import RandomDraws, derived_seed, generator
 
 SCALING = ("st", "psa", "leg", "arm", "ram")
-DEPTHS, WIDTHS = (4, 6, 8, 12, 16, 24, 32), (8, 12, 16, 24, 32, 48, 64)
+DEPTHS, WIDTHS = (6, 8, 12, 16, 24, 32), (96, 128, 160, 192, 256, 320)
 FUNCTION = 12  # elementary operations that a plain count takes an exponential, logarithm, … for
 
 _FUNCTIONS = {
@@ -105,7 +105,7 @@ def count_operations(function: Callable[[], object]) -> dict[str, int]:
     }
 
 
-def seconds_of(function: Callable[[], object], device: torch.device, budget: float = 0.3) -> float:
+def seconds_of(function: Callable[[], object], device: torch.device, budget: float) -> float:
     """The least time of a call, of those that fit into ``budget`` seconds and at least three."""
     best, spent, calls = float("inf"), 0.0, 0
     while calls < 3 or spent < budget:
@@ -121,11 +121,12 @@ def cost_table(
     estimators: Sequence[str | Estimator],
     *,
     seed: int = 0,
+    budget: float = 0.3,
     progress: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
     """One row per estimator: what one draw of its gradient on ``problem`` costs, and the ratios to back-propagation.
 
-    Columns: estimator, layers, width (the widest layer), points, layer_evaluations and loss_evaluations (per point),
+    Columns: estimator, layers, width (the widest layer), points, layer_evaluations and loss_evaluations (per point), their sum evaluations,
     product_flops, elementwise (an elementary function counts as one operation), elementwise_plain (as 12), bytes (the
     most that new tensors take at once), seconds (the least of some calls); relative_flops, relative_flops_plain,
     relative_bytes and relative_seconds, where FLOPs are products and elementwise operations together.
@@ -154,10 +155,11 @@ def cost_table(
                     "layer_evaluations": layers,
                     "loss_evaluations": losses,
                     **count_operations(draw),
-                    "seconds": seconds_of(draw, device),
+                    "seconds": seconds_of(draw, device, budget),
                 }
             )
     table = pd.DataFrame(rows)
+    table["evaluations"] = table["layer_evaluations"] + table["loss_evaluations"]
     table["flops"] = table["product_flops"] + table["elementwise"]
     table["flops_plain"] = table["product_flops"] + table["elementwise_plain"]
     for column in ("flops", "flops_plain", "bytes", "seconds"):
@@ -187,20 +189,19 @@ def scaling_table(
             if progress:
                 progress(f"{layers} layers of {units} units")
             problem = linear_problem([units] * layers, inputs=units, points=points, seed=seed)
-            tables.append(cost_table(problem, estimators, seed=seed).assign(axis=axis, size=size))
+            tables.append(cost_table(problem, estimators, seed=seed, budget=0.02).assign(axis=axis, size=size))
     return pd.concat(tables, ignore_index=True)
 
 
 def linear_problem(
     units: Sequence[int], *, inputs: int, points: int, seed: int = 0, dtype: torch.dtype = torch.float64
 ) -> Problem:
-    """Linear layers with weights uniform in ±1/√(inputs), random data, states ±1 and the logistic loss."""
+    """Linear layers with weights uniform in ±0.1 (what PSA costs depends on the largest), states ±1, logistic loss."""
     random = generator("cpu", "cost", seed)
     network = StochasticBinaryNetwork.linear(inputs, units, 1, states=(-1.0, 1.0), dtype=dtype)
     with torch.no_grad():
         for parameter in network.parameters():
-            bound = parameter.shape[-1] ** -0.5
-            parameter.uniform_(-bound, bound, generator=random)
+            parameter.uniform_(-0.1, 0.1, generator=random)
     x = torch.randn(points, inputs, generator=random, dtype=dtype)
     return Problem(network, x, 2 * torch.randint(0, 2, (points,), generator=random) - 1)
 
