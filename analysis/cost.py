@@ -12,6 +12,7 @@ import statsmodels.api as sm
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, LogFormatterMathtext
 
 from gradeval.analysis.figures import (
     FORMATS,
@@ -26,7 +27,7 @@ from gradeval.analysis.figures import (
 )
 
 QUANTITIES = {
-    "evaluations": "evaluations of a layer or the loss per point",
+    "evaluations": "layer and loss evaluations",
     "flops": "FLOPs",
     "seconds": "seconds",
 }
@@ -37,9 +38,9 @@ def fit_exponents(table: pd.DataFrame, quantities: Sequence[str] = tuple(QUANTIT
 
     Timings: least squares of log cost on 1 and log size, and the 95 % interval of the slope.
 
-    Counts have no noise; they are polynomials of the size, log(bLᵖ + cLᵖ⁻¹ + …) = log b + p log L + c/(bL) + …, so 1/size
-    and 1/size² are fitted, too. What is left is the truncation of that series: the interval is that of the fit, widened by
-    how much the last correction moved the exponent.
+    Counts have no noise; they are polynomials of the size, log(bLᵖ + cLᵖ⁻¹ + …) = log b + p log L + c/(bL) + …, so
+    1/size and 1/size² are fitted, too. What is left is the truncation of that series: the interval is that of the fit,
+    widened by how much the last correction moved the exponent.
 
     Returns:
         Columns estimator, axis, quantity, exponent, exponent_low, exponent_high.
@@ -79,23 +80,23 @@ def scaling_figure(table: pd.DataFrame, fits: pd.DataFrame) -> Figure:
 
 
 def _panel(ax: Axes, rows: pd.DataFrame, fits: pd.DataFrame, quantity: str, looks: dict[str, Style]) -> None:
-    _log_axis(ax, "x", *_log_limits(rows["size"], room=1.2))
-    _log_axis(ax, "y", *_log_limits(rows[quantity], room=1.5))
-    ax.set_xticks(sorted(set(rows["size"]))[:: 2 if rows["size"].nunique() > 5 else 1])
-    exponents = fits.set_index("estimator")["exponent"]
+    limits = [_log_limits(rows["size"], room=1.2), _log_limits(rows[quantity], room=1.5)]
+    for name, (low, high) in zip("xy", limits, strict=True):
+        _log_axis(ax, name, low, high)
+    ax.xaxis.set_major_locator(FixedLocator(sorted(set(rows["size"]))[::2]))
+    ax.yaxis.set_major_formatter(LogFormatterMathtext())
+    exponents = fits.set_index("estimator")["exponent"].round(2) + 0.0  # no −0
+    ends = {}
     for name, curve in rows.groupby("estimator", sort=False):
         look = looks[str(name)]
         ax.plot(curve["size"], curve[quantity], color=look.colour, marker=look.marker, markersize=3.5)
-        last = curve.iloc[-1]
-        ax.annotate(
-            f"{exponents[name]:.2f}",
-            (last["size"], last[quantity]),
-            xytext=(4, 0),
-            textcoords="offset points",
-            color=look.colour,
-            fontsize=6.5,
-            va="center",
-        )
+        last = (curve["size"].iloc[-1], curve[quantity].iloc[-1])
+        ends[str(name)] = [np.log(v / low) / np.log(high / low) for v, (low, high) in zip(last, limits, strict=True)]
+    below = -1.0
+    for name, (x, y) in sorted(ends.items(), key=lambda end: end[1][1]):  # each above the one before
+        below = max(y, below + 0.065)
+        style = {"color": looks[name].colour, "fontsize": 6.5, "va": "center"}
+        ax.text(x + 0.03, below, f"{exponents[name]:.2f}", transform=ax.transAxes, **style)
     ax.grid(color="0.92", linewidth=0.6)
     sns.despine(ax=ax)
 

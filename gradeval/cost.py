@@ -1,7 +1,7 @@
 """What one gradient estimate costs: evaluations, FLOPs, time and memory, beside one forward–backward pass.
 
 The pass it is compared with is that of the same network with F(a) in the place of sampled states (`tanh`): ordinary
-back-propagation. FLOPs of products are counted by torch; elementwise operations and memory by `Meter`.
+back-propagation. `Meter` counts: products by torch's formulas, elementwise operations, memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from gradeval.estimators import Estimator, resolve
 from gradeval.estimators.moments import MeanField
@@ -37,9 +37,10 @@ _REDUCTIONS = {"sum", "mean", "amax", "amin", "max", "min", "prod", "cumsum", "_
 
 
 class Meter(TorchDispatchMode):
-    """Counts elementwise operations, and the memory of tensors made while it is on.
+    """Counts operations, and the memory of tensors made while it is on.
 
     Attributes:
+        products: FLOPs of matrix products and convolutions, by torch's formulas.
         operations: elements made by elementwise operations and met by reductions; a function counts once.
         functions: those of them that are exponentials, logarithms, …
         peak: the most bytes that tensors made since took at once.
@@ -47,13 +48,16 @@ class Meter(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.operations = self.functions = self.current = self.peak = 0
+        self.products = self.operations = self.functions = self.current = self.peak = 0
         self._known: set[int] = set()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.products += formula(*args, **(kwargs or {}), out_val=result)
         name = func.overloadpacket.__name__.rstrip("_") or func.overloadpacket.__name__
         made = [t for t in (result if isinstance(result, tuple | list) else [result]) if isinstance(t, Tensor)]
         if made and (torch.Tag.pointwise in func.tags or name in _REDUCTIONS | _FUNCTIONS):
@@ -83,8 +87,7 @@ def one_gradient(problem: Problem, estimator: Estimator, seed: int = 0) -> Calla
     """A function that draws the gradient of all parameters once: forward and backward."""
     parameters = list(problem.network.parameters())
     loss = problem.loss_function()
-    device = problem.network.device
-    randomness = RandomDraws(generator(device, "cost", seed), problem.network.dtype)
+    randomness = RandomDraws(generator(problem.network.device, "cost", seed), problem.network.dtype)
 
     def draw() -> list[Tensor]:
         value = estimator(problem.network, problem.inputs, loss, randomness).mean()
@@ -95,10 +98,10 @@ def one_gradient(problem: Problem, estimator: Estimator, seed: int = 0) -> Calla
 
 def count_operations(function: Callable[[], object]) -> dict[str, int]:
     """FLOPs of products, elementwise operations (two counts) and peak bytes of new tensors, of one call."""
-    with Meter() as meter, FlopCounterMode(display=False) as products:
+    with Meter() as meter:
         function()
     return {
-        "product_flops": products.get_total_flops(),
+        "product_flops": meter.products,
         "elementwise": meter.operations,
         "elementwise_plain": meter.operations + (FUNCTION - 1) * meter.functions,
         "bytes": meter.peak,
@@ -126,10 +129,10 @@ def cost_table(
 ) -> pd.DataFrame:
     """One row per estimator: what one draw of its gradient on ``problem`` costs, and the ratios to back-propagation.
 
-    Columns: estimator, layers, width (the widest layer), points, layer_evaluations and loss_evaluations (per point), their sum evaluations,
-    product_flops, elementwise (an elementary function counts as one operation), elementwise_plain (as 12), bytes (the
-    most that new tensors take at once), seconds (the least of some calls); relative_flops, relative_flops_plain,
-    relative_bytes and relative_seconds, where FLOPs are products and elementwise operations together.
+    Columns: estimator, layers, width (the widest layer), points; layer_evaluations, loss_evaluations and their sum
+    evaluations (per point); product_flops, elementwise (an elementary function counts as one operation),
+    elementwise_plain (as 12), flops and flops_plain (products and elementwise), bytes (the most that new tensors take
+    at once), seconds (the least of some calls); relative_flops, relative_flops_plain, relative_bytes, relative_seconds.
 
     Raises:
         GradevalError: an unusable estimator.
