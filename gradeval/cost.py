@@ -26,13 +26,14 @@ from gradeval.problem import Problem
 from gradeval.randomness import RandomDraws, derived_seed, generator
 
 SCALING = ("st", "psa", "leg", "arm", "ram")
-DEPTHS, WIDTHS = (6, 8, 12, 16, 24, 32), (96, 128, 160, 192, 256, 320)
+DEPTHS, WIDTHS = (6, 8, 12, 16, 24, 32), (96, 112, 128, 160, 192, 256)
 FUNCTION = 12  # elementary operations that a plain count takes an exponential, logarithm, … for
 
 _FUNCTIONS = {
     *("exp", "expm1", "log", "log1p", "sigmoid", "tanh", "erf", "erfc", "erfinv", "special_erfcx", "atan2", "pow"),
     *("log_sigmoid_forward", "_log_softmax", "_softmax", "logit", "special_ndtri"),
 }
+_COPIES = {"clone", "copy", "_to_copy", "fill", "zeros_like", "ones_like", "empty_like"}
 _REDUCTIONS = {"sum", "mean", "amax", "amin", "max", "min", "prod", "cumsum", "_log_softmax", "_softmax"}
 
 
@@ -60,7 +61,8 @@ class Meter(TorchDispatchMode):
             self.products += formula(*args, **(kwargs or {}), out_val=result)
         name = func.overloadpacket.__name__.rstrip("_") or func.overloadpacket.__name__
         made = [t for t in (result if isinstance(result, tuple | list) else [result]) if isinstance(t, Tensor)]
-        if made and (torch.Tag.pointwise in func.tags or name in _REDUCTIONS | _FUNCTIONS):
+        counted = torch.Tag.pointwise in func.tags and name not in _COPIES
+        if made and (counted or name in _REDUCTIONS | _FUNCTIONS):
             size = args[0].numel() if name in _REDUCTIONS and isinstance(args[0], Tensor) else made[0].numel()
             self.operations += size
             self.functions += size * (name in _FUNCTIONS)
@@ -109,13 +111,13 @@ def count_operations(function: Callable[[], object]) -> dict[str, int]:
 
 
 def seconds_of(function: Callable[[], object], device: torch.device, budget: float) -> float:
-    """The least time of a call, of those that fit into ``budget`` seconds and at least three."""
-    best, spent, calls = float("inf"), 0.0, 0
-    while calls < 3 or spent < budget:
+    """The least time of a call, of those that fit into ``budget`` seconds."""
+    best, spent = float("inf"), 0.0
+    while spent <= budget:
         began = _now(device)
         function()
         taken = _now(device) - began
-        best, spent, calls = min(best, taken), spent + taken, calls + 1
+        best, spent = min(best, taken), spent + taken
     return best
 
 
@@ -179,6 +181,7 @@ def scaling_table(
     depth: int = 4,
     points: int = 8,
     seed: int = 0,
+    budget: float = 0.05,
     progress: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
     """`cost_table` of linear nets of growing depth (``width`` units a layer) and width (``depth`` layers).
@@ -192,7 +195,7 @@ def scaling_table(
             if progress:
                 progress(f"{layers} layers of {units} units")
             problem = linear_problem([units] * layers, inputs=units, points=points, seed=seed)
-            tables.append(cost_table(problem, estimators, seed=seed, budget=0.02).assign(axis=axis, size=size))
+            tables.append(cost_table(problem, estimators, seed=seed, budget=budget).assign(axis=axis, size=size))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -182,7 +182,7 @@ def show_cost(costs: pd.DataFrame, exponents: pd.DataFrame | None) -> None:
     console.print("Layers, losses: evaluations per point. FLOPs: of products and elementwise. Memory: of new tensors.")
     if exponents is None:
         return
-    table = Table(title="Growth: cost ~ sizeᵖ, p [interval]", title_justify="left")
+    table = Table(title=escape("Growth: cost ~ sizeᵖ, p [interval]"), title_justify="left")
     names = {"evaluations": "evaluations", "flops": "FLOPs", "seconds": "time"}
     table.add_column("estimator", overflow="fold")
     for axis in ("depth", "width"):
