@@ -266,6 +266,51 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")
 
 
 @app.command()
+def cost(
+    problem: Annotated[
+        str, typer.Argument(help="A registered problem (see `gradeval list`) or a problem file.")
+    ] = "expclass",
+    estimators: Annotated[str, typer.Option(help="Comma-separated specs, 'paper' or 'all'.")] = "all",
+    growing: Annotated[
+        str, typer.Option(help="Specs whose growth with depth and width is measured; empty for none.")
+    ] = "st,psa,leg,arm,ram",
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for tables and figure; none if not given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON on standard output.")] = False,
+) -> None:
+    """What one draw costs: evaluations, FLOPs, time and memory beside back-propagation, and how they grow."""
+    if out:
+        _check_output(out)
+    specs, growing_specs = _specs(estimators), _specs(growing)
+
+    from gradeval.analysis.cost import fit_exponents, save_scaling
+    from gradeval.cost import cost_table, scaling_table
+    from gradeval.problems import load_problem
+
+    def progress(what: str) -> None:
+        print(what, file=sys.stderr)
+
+    tables = {"cost": cost_table(load_problem(problem), specs, seed=seed, progress=progress)}
+    if growing_specs:
+        tables["scaling"] = scaling_table(growing_specs, seed=seed, progress=progress)
+        tables["exponents"] = fit_exponents(tables["scaling"])
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, table in tables.items():
+            table.to_csv(out / f"{name}.csv", index=False)
+        if growing_specs:
+            save_scaling(tables["scaling"], tables["exponents"], out)
+    if as_json:
+        print(json.dumps({name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}))
+        return
+    from gradeval.terminal import show_cost
+
+    show_cost(tables["cost"], tables.get("exponents"))
+    if out:
+        print(f"tables and figure: {out.resolve()}")
+
+
+@app.command()
 def cache(clear: Annotated[bool, typer.Option("--clear", help="Remove the cached networks.")] = False) -> None:
     """Print the folder of cached trained networks ($GRADEVAL_CACHE sets it)."""
     from gradeval.cache import cache_folder, clear_cache

@@ -24,7 +24,8 @@ from torch.func import functional_call, grad_and_value, vmap
 from gradeval.analysis.tables import CURVE_COLUMNS, EXACT_COLUMNS, FORMAT, MIN_BLOCKS, Evaluation, Moments, curve_rows
 from gradeval.errors import GradevalError, unknown_name
 from gradeval.estimators import Estimator, claims_unbiased, get_facts, resolve
-from gradeval.network import BinaryLayer, StochasticBinaryNetwork
+from gradeval.maps import Form
+from gradeval.network import BinaryLayer, FlipCost, StochasticBinaryNetwork
 from gradeval.problem import Problem
 from gradeval.randomness import GivenUniforms, RandomDraws, Randomness, derived_seed, generator
 from gradeval.reference import (
@@ -138,7 +139,11 @@ def evaluate(
         known = pd.DataFrame(exact_rows, columns=EXACT_COLUMNS)
         return Evaluation(manifest, target.cpu().numpy(), truth.slices, moments, table, known, points, prediction)
 
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with (
+        warnings.catch_warnings(),
+        ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+    ):
+        warnings.simplefilter("ignore", FlipCost)  # it is in the notes
         try:
             for name, sampler in samplers.items():
                 if progress:
@@ -225,25 +230,37 @@ class Sampler:
         widest = max(a * b for a, b in zip([1, *problem.widths], [*problem.widths, 1], strict=True))
         self.batch = max(1, min(CHUNK, BATCH_BYTES // (problem.points * widest * problem.network.dtype.itemsize)))
         trial = RandomDraws(generator(problem.network.device, "trial"), problem.network.dtype)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", FlipCost)
+            gradients = self._try(trial)
+        for warning in caught:
+            if issubclass(warning.category, FlipCost):
+                self.notes.append(str(warning.message))
+            else:
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        self.deterministic = not trial.used and bool((gradients[0] == gradients[1]).all())
+        self.own_chance = not trial.used and not self.deterministic
+        if self.own_chance:
+            self.notes.append("uses randomness of its own: draws do not follow from the seed")
+
+    def _try(self, trial: RandomDraws) -> Float[Tensor, "2 P"]:
+        """The gradients of two draws; decides whether draws are vectorised."""
         pair = torch.empty(2)
         try:
-            if getattr(estimator, "owns_sampling", False):
+            if getattr(self.estimator, "owns_sampling", False):
                 raise RuntimeError("it owns its sampling")
-            gradients, _ = self._vectorised(pair, lambda _: trial)
+            return self._vectorised(pair, lambda _: trial)[0]
         except GradevalError as error:
-            raise GradevalError(f"estimator '{name}' {error}") from None
+            raise GradevalError(f"estimator '{self.name}' {error}") from None
         except Exception as error:
             self.vectorised = False
             try:
                 gradients, _ = self._loop(pair, lambda _: trial)
             except Exception as plain:
-                raise GradevalError(f"estimator '{name}' raised {type(plain).__name__}: {plain}") from plain
+                raise GradevalError(f"estimator '{self.name}' raised {type(plain).__name__}: {plain}") from plain
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             self.notes.append(f"not vectorised, drawn in a loop ({reason})")
-        self.deterministic = not trial.used and bool((gradients[0] == gradients[1]).all())
-        self.own_chance = not trial.used and not self.deterministic
-        if self.own_chance:
-            self.notes.append("uses randomness of its own: draws do not follow from the seed")
+            return gradients
 
     def chunk(self, count: int, *names: object) -> tuple[Float[Tensor, "draws P"], Float[Tensor, " draws"]]:
         """Gradients (flattened) and values of ``count`` draws, seeded by ``names``."""
@@ -450,12 +467,13 @@ class _CountingLayer(BinaryLayer):
         return a
 
     def gaussian_moments(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        self.count += 2 * mean.shape[:-2].numel()
+        self.count += mean.shape[:-2].numel()
         return super().gaussian_moments(mean, variance)
 
-    def flipped_preactivations(self, x: Tensor, a: Tensor) -> Tensor:
-        self.count += a.shape[:-2].numel() if isinstance(self.map, nn.Linear) else x.shape[-1]
-        return super().flipped_preactivations(x, a)
+    def form(self, x: Tensor) -> Form | None:
+        form = super().form(x)
+        self.count += x.shape[:-2].numel() * (x.shape[-1] if form is None else 1)
+        return form
 
 
 def count_evaluations(problem: Problem, estimator: Estimator) -> tuple[float, float]:

@@ -29,6 +29,8 @@ from gradeval.estimators import Facts
 from gradeval.problems import ProblemFacts
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from gradeval.analysis.compare import Comparison
     from gradeval.analysis.tables import Evaluation
     from gradeval.check import Verdict
@@ -202,6 +204,46 @@ def show_comparison(comparison: Comparison) -> None:
     console.print(comparison.answer, markup=False, highlight=False)
     for note in comparison.notes:
         console.print(note, markup=False, highlight=False)
+
+
+def show_cost(costs: pd.DataFrame, exponents: pd.DataFrame | None) -> None:
+    """What one draw costs, and the exponents of its growth where they were fitted."""
+    console = Console()
+    table = Table(title="One draw of the gradient; × is times back-propagation, in this run", title_justify="left")
+    table.add_column("estimator", overflow="fold")
+    for column in ("layers", "losses", "FLOPs", "× FLOPs", "ms", "× time", "KiB", "× memory"):
+        table.add_column(column, justify="right")
+    for row in costs.itertuples():
+        numbers = (
+            *(
+                f"{row.layer_evaluations:g}",
+                f"{row.loss_evaluations:g}",
+                f"{row.flops:.3g}",
+                f"{row.relative_flops:.2f}",
+            ),
+            *(f"{1e3 * row.seconds:.3g}", f"{row.relative_seconds:.2f}"),
+            *(f"{row.bytes / 1024:.0f}", f"{row.relative_bytes:.2f}"),
+        )
+        table.add_row(escape(row.estimator), *numbers)
+    console.print(table)
+    console.print("Layers, losses: evaluations per point. FLOPs: of products and elementwise. Memory: of new tensors.")
+    if exponents is None:
+        return
+    table = Table(title=escape("Growth: cost ~ sizeᵖ, p [interval]"), title_justify="left")
+    names = {"evaluations": "evaluations", "flops": "FLOPs", "seconds": "time"}
+    table.add_column("estimator", overflow="fold")
+    for axis in ("depth", "width"):
+        for shown in names.values():
+            table.add_column(f"{shown}, {axis}", justify="right")
+    found = exponents.set_index(["estimator", "axis", "quantity"])
+    for name in exponents["estimator"].unique():
+        cells = []
+        for axis in ("depth", "width"):
+            for quantity in names:
+                p, low, high = found.loc[(name, axis, quantity)].round(3) + 0.0
+                cells.append(escape(f"{p:.2f} [{low:.2f}, {high:.2f}]"))
+        table.add_row(escape(name), *cells)
+    console.print(table)
 
 
 def show_lists(problems: Iterable[ProblemFacts], estimators: Iterable[Facts]) -> None:

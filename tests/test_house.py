@@ -17,14 +17,14 @@ ROOMS = {"gradeval": "gradeval", "reference": "gradeval.reference", "analysis": 
 # every module's floor: a module imports from lower floors, or from its own package
 FLOORS = [
     {"gradeval.errors", "gradeval.cache"},
-    {"gradeval.noise", "gradeval.losses"},
-    {"gradeval.randomness"},
+    {"gradeval.noise", "gradeval.losses", "gradeval.maps"},
+    {"gradeval.randomness", "gradeval.flips"},
     {"gradeval.network"},
     {"gradeval.problem"},
     {"gradeval.estimators", "gradeval.reference", "gradeval.analysis"},
     {"gradeval.expclass", "gradeval.streaming", "gradeval.battery", "gradeval.diagnosis", "gradeval.sequential"},
     {"gradeval.problems", "gradeval.evaluation"},
-    {"gradeval.check"},
+    {"gradeval.check", "gradeval.cost"},
     {"gradeval.terminal", "gradeval.pytest_plugin"},
     {"gradeval.cli"},
 ]
