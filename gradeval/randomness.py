@@ -6,6 +6,7 @@ The same estimator code therefore gives Monte-Carlo draws, or its exact mean and
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -92,6 +93,44 @@ class EnumeratedStates(RandomDraws):
     def normal(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
         self.continuous = True
         return super().normal(shape)
+
+
+class GivenUniforms:
+    """Chance made from uniform numbers that were drawn before: a run's draws are its own, whatever runs beside it.
+
+    Args:
+        given: uniform on (0, 1), [numbers]; None only counts how many an estimator takes.
+        dtype, device: of what is handed out while counting.
+
+    Attributes:
+        taken: how many have been used.
+    """
+
+    def __init__(
+        self,
+        given: Float[Tensor, " numbers"] | None,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.given = given
+        self.dtype = dtype
+        self.device = device
+        self.taken = 0
+
+    def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+        start, self.taken = self.taken, self.taken + math.prod(shape)
+        if self.given is None:
+            return torch.full(tuple(shape), 0.5, dtype=self.dtype, device=self.device)
+        return self.given[start : self.taken].reshape(tuple(shape))
+
+    def bernoulli(self, probability: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return (self.uniform(probability.shape) < probability).to(probability.dtype)
+
+    def normal(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+        return torch.special.ndtri(self.uniform(shape))
+
+    def noise(self, distribution: Noise, shape: Sequence[int]) -> Float[Tensor, "..."]:
+        return distribution.icdf(self.uniform(shape))
 
 
 def derived_seed(*names: object) -> int:

@@ -17,13 +17,15 @@ ROOMS = {"gradeval": "gradeval", "reference": "gradeval.reference", "analysis": 
 # every module's floor: a module imports from lower floors, or from its own package
 FLOORS = [
     {"gradeval.errors", "gradeval.cache"},
-    {"gradeval.noise", "gradeval.losses"},
+    {"gradeval.noise", "gradeval.losses", "gradeval.processes"},
     {"gradeval.randomness"},
     {"gradeval.network"},
     {"gradeval.problem"},
+    {"gradeval.tasks", "gradeval.prediction"},
     {"gradeval.estimators", "gradeval.reference", "gradeval.analysis"},
-    {"gradeval.expclass", "gradeval.streaming"},
+    {"gradeval.expclass", "gradeval.images", "gradeval.stacked", "gradeval.streaming"},
     {"gradeval.problems", "gradeval.evaluation"},
+    {"gradeval.train", "gradeval.sweep"},
     {"gradeval.terminal"},
     {"gradeval.cli"},
 ]
