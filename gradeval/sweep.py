@@ -71,6 +71,10 @@ class Cell:
         table = found.best.assign(
             gradient_norm=found.best["layer"].map(found.norms), value=found.manifest["problem"]["exact_value"]
         )
+        known = table["exact_relative_bias"].notna()
+        exact = np.sqrt(table["relative_bias"] ** 2 + table["relative_variance"])
+        for end in ("", "_low", "_high"):
+            table[f"relative_rmse{end}"] = table[f"relative_rmse{end}"].where(~known, exact)
         widths = problem.widths
         facts = self.problem | {
             "net": self.name,
