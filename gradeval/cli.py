@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -118,6 +119,119 @@ def run(
     _show(evaluation, report_path, as_json)
     if failure:
         raise failure
+
+
+@app.command("train")
+def train_(
+    problem: Annotated[
+        str, typer.Argument(help="A registered problem (see `gradeval list`) or a problem file.")
+    ] = "expclass",
+    estimators: Annotated[
+        str, typer.Option(help="Comma-separated specs, as of `gradeval run`; 'paper' or 'all'.")
+    ] = "paper",
+    units: Annotated[str | None, typer.Option(help="Binary layers: widths 5-5-5, convolutions 16c-32c-64.")] = None,
+    noise: Annotated[str | None, typer.Option(help="Injected noise; logistic if not given.")] = None,
+    points: Annotated[int | None, typer.Option(help="Number of training points.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Images: digits, mnist, cifar10, … or a folder with one folder a class.")
+    ] = None,
+    root: Annotated[str | None, typer.Option(help="Where torchvision's data sets lie; nothing is downloaded.")] = None,
+    problem_seed: Annotated[int | None, typer.Option(help="Seed of the data and their split; 0 if not given.")] = None,
+    optimiser: Annotated[str, typer.Option(help="sgd (momentum 0.9) or adam.")] = "sgd",
+    epochs: Annotated[int | None, typer.Option(help="Epochs of every run; the problem's own if not given.")] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each estimator.")] = 5,
+    batch: Annotated[int | None, typer.Option(help="Points of a step; the problem's own if not given.")] = None,
+    rates: Annotated[
+        str | None, typer.Option(help="Learning rates tried first, 0.01,0.03; one is taken without a search.")
+    ] = None,
+    tuning_epochs: Annotated[
+        int | None, typer.Option(help="Epochs of a trial of a rate; a fifth of the epochs if not given.")
+    ] = None,
+    gradient_epochs: Annotated[
+        str | None, typer.Option(help="When gradients are compared with the exact one: 1,100,2000; '' for never.")
+    ] = None,
+    ensemble: Annotated[int, typer.Option(help="Draws of the network averaged for a prediction.")] = 10,
+    quick: Annotated[bool, typer.Option("--quick", help="A short look: 3 seeds, few epochs, three rates.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder; a training that was stopped there goes on. A new ./gradeval-train-N if not given."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; results do not depend on it. One per core if not given.")
+    ] = None,
+) -> None:
+    """Train with each estimator under one protocol and write a report; a stopped training goes on where it was."""
+    arguments = {k: str(v) if isinstance(v, Path) else v for k, v in locals().items()}
+    folder = out or _free_folder("gradeval-train")
+    specs = _specs(estimators)
+
+    from gradeval.problems import PROBLEMS, load_task
+    from gradeval.terminal import show_training, training_table_progress
+    from gradeval.train import Protocol, train
+
+    given = {"units": units, "noise": noise, "points": points, "data": data, "root": root, "seed": problem_seed}
+    task = load_task(problem, **{key: value for key, value in given.items() if value is not None})
+    facts = PROBLEMS.get(problem)
+    settings: dict[str, Any] = {
+        "optimiser": optimiser,
+        "epochs": epochs or (facts.epochs if facts else 2000),
+        "batch": batch or (facts.batch if facts else 10),
+        "seeds": seeds,
+        "ensemble": ensemble,
+        "tuning_epochs": tuning_epochs,
+        "rates": _numbers("rates", rates, float) if rates else (),
+    }
+    if gradient_epochs is not None:
+        settings["gradient_epochs"] = _numbers("gradient-epochs", gradient_epochs, int)
+    if quick:
+        few = {"epochs": 20, "seeds": 3, "tuning_epochs": 5, "checks": 10, "tuning_seeds": 1, "gradient_draws": 200}
+        settings |= few | {"rates": settings["rates"] or (0.01, 0.03, 0.1), "gradient_epochs": (0, 20)}
+    with training_table_progress() as progress:
+        training = train(
+            task,
+            specs,
+            Protocol(**settings),
+            folder=folder,
+            workers=workers or max(1, min(len(specs), os.cpu_count() or 1)),
+            progress=progress,
+            arguments=arguments,
+        )
+    from gradeval.analysis.training import build
+
+    report_path = build(training, folder)
+    show_training(training)
+    print(f"report: {report_path.resolve()}")
+
+
+@app.command()
+def sweep(
+    file: Annotated[
+        Path, typer.Argument(help="A TOML file: [problem] with options, lists of which are crossed; [evaluate].")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder; what is done there is kept. The file's name without .toml if not given."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; results do not depend on it. One per core if not given.")
+    ] = None,
+) -> None:
+    """Evaluate estimators on many networks; one table, regressions on width and depth, figures."""
+    from gradeval.sweep import run_sweep
+    from gradeval.terminal import show_regressions, training_table_progress
+
+    folder = out or Path(file.stem)
+    with training_table_progress() as progress:
+        found = run_sweep(file, folder, workers=workers or os.cpu_count() or 1, progress=progress)
+    show_regressions(found)
+    print(f"tables: {(folder / 'sweep.csv').resolve()}")
+
+
+def _numbers(name: str, text: str, kind: Any) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(piece) for piece in text.split(",") if piece.strip())
+    except ValueError:
+        raise GradevalError(f"--{name} must be numbers joined by commas, found '{text}'.") from None
 
 
 _RUN_ARGUMENTS = (
@@ -342,9 +456,9 @@ def _check_output(folder: Path) -> None:
         raise GradevalError(f"cannot write {folder}: {error.strerror}.") from None
 
 
-def _free_folder() -> Path:
+def _free_folder(name: str = "gradeval-run") -> Path:
     number = 1
-    while (folder := Path(f"gradeval-run-{number}")).exists():
+    while (folder := Path(f"{name}-{number}")).exists():
         number += 1
     return folder
 

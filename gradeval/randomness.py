@@ -6,6 +6,7 @@ The same estimator code therefore gives Monte-Carlo draws, or its exact mean and
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -97,7 +98,8 @@ class EnumeratedStates(RandomDraws):
 class GivenUniforms(RandomDraws):
     """Chance from given uniform variables, taken in order; after the last of them, from the generator.
 
-    Every other variable is a function of uniform ones, so low-discrepancy points can take the place of random ones.
+    Every other variable is a function of uniform ones, so low-discrepancy points can take the place of random ones, and
+    a run's draws are its own, whatever runs beside it.
 
     Attributes:
         taken: the number of uniform variables asked for so far.

@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from gradeval.analysis.compare import Comparison
+    from gradeval.analysis.sweep import Sweep
     from gradeval.analysis.tables import Evaluation
     from gradeval.check import Verdict
+    from gradeval.analysis.training import Training
 
 
 class _Rate(ProgressColumn):
@@ -156,6 +158,72 @@ def show_verdict(verdict: Verdict) -> None:
     for note in verdict.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
     console.print(verdict.guarantee, markup=False, highlight=False)
+
+
+@contextmanager
+def training_table_progress() -> Iterator[Callable[[str, str, int, int], None]]:
+    """A callback (estimator, phase, epochs done, epochs in all) that keeps a bar for each estimator and phase."""
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )
+    tasks: dict[tuple[str, str], TaskID] = {}
+
+    def advance(estimator: str, phase: str, done: int, total: int) -> None:
+        key = (estimator, phase)
+        if key not in tasks:
+            tasks[key] = progress.add_task(escape(f"{estimator:<26} {phase:<9}"), total=total)
+            if progress.disable:
+                print(f"{estimator}: {phase}", file=sys.stderr, flush=True)
+        progress.update(tasks[key], completed=done)
+
+    with progress:
+        yield advance
+
+
+def show_training(training: Training) -> None:
+    """Objective and test scores (of ensembles) of the trained networks, means over seeds with 95 % intervals."""
+    summary = training.summary
+    table = Table(title="Means over seeds [95 % intervals]", title_justify="left")
+    table.add_column("estimator", overflow="fold")
+    for column in ("rate", "training objective", "test loss", "test accuracy"):
+        table.add_column(column, justify="right", overflow="fold")
+
+    def cell(name: str, split: str, predictor: str, key: str, digits: int) -> str:
+        mine = (summary["estimator"] == name) & (summary["split"] == split) & (summary["predictor"] == predictor)
+        rows = summary[mine].dropna(subset=key)
+        if rows.empty:
+            return "–"
+        value, low, high = (float(rows[f"{key}{end}"].iloc[0]) for end in ("", "_low", "_high"))
+        return escape(f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")
+
+    final = summary[(summary["split"] == "train") & (summary["predictor"] == "expected")].sort_values("loss")
+    for row in final.itertuples():
+        table.add_row(
+            escape(row.estimator),
+            f"{row.rate:.2g}",
+            cell(row.estimator, "train", "expected", "loss", 4),
+            cell(row.estimator, "test", "ensemble", "loss", 4),
+            cell(row.estimator, "test", "ensemble", "accuracy", 3),
+        )
+    Console().print(table)
+
+
+def show_regressions(sweep: Sweep) -> None:
+    """By how much accuracy changes with depth and width."""
+    terms = {"depth": "one layer more", "log2_width": "twice the width"}
+    table = Table(title="Factors [95 % intervals] with nets as clusters", title_justify="left")
+    for column in ("measure", "estimator", "for", "factor"):
+        table.add_column(column, overflow="fold")
+    for row in sweep.regressions.itertuples():
+        value, low, high = (10**v for v in (row.slope, row.slope_low, row.slope_high))
+        text = escape(f"{value:.3g} [{low:.3g}, {high:.3g}]")
+        table.add_row(row.measure, escape(row.estimator), terms[row.term], text)
+    Console().print(table)
 
 
 def show_summary(evaluation: Evaluation) -> None:
