@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -31,6 +30,7 @@ from gradeval.analysis.statistics import (
     skewness,
 )
 from gradeval.errors import GradevalError
+from gradeval.files import CannotWrite, read_json
 
 FORMAT = "gradeval-run/2"
 MIN_BLOCKS = 20
@@ -106,7 +106,8 @@ class Evaluation:
     def summary(self) -> pd.DataFrame:
         """One row per estimator × layer; the columns are explained in the report."""
         rows = [self._row(name, moments, layer) for name, moments in self.moments.items() for layer in self.slices]
-        table = pd.DataFrame(rows).merge(self.exact_moments, on=["estimator", "layer"], how="left")
+        known = self.exact_moments.astype(dict.fromkeys(EXACT_COLUMNS[2:], float))  # an empty table has no types
+        table = pd.DataFrame(rows).merge(known, on=["estimator", "layer"], how="left")
         table.insert(table.columns.get_loc("bias_pvalue") + 1, "bias_pvalue_adjusted", _holm(table["bias_pvalue"]))
         table["verdict"] = [_verdict(row) for row in table.itertuples()]
         return table
@@ -329,48 +330,51 @@ class Evaluation:
     def load(cls, folder: str | Path) -> Evaluation:
         """Read a saved run. Raises GradevalError, in one line, when it is missing, of another format or damaged."""
         folder = Path(folder)
-        try:
-            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        except OSError:
-            raise GradevalError(f"{folder} is not a run: it has no readable manifest.json.") from None
-        except (UnicodeDecodeError, RecursionError, ValueError) as error:
-            raise GradevalError(f"{folder / 'manifest.json'}: not a JSON file ({error}).") from None
-        found = manifest.get("format") if isinstance(manifest, dict) else None
+        if not (folder / "manifest.json").exists():
+            raise GradevalError(f"{folder} is not a run: it has no readable manifest.json.")
+        manifest = read_json(folder / "manifest.json", MAX_MANIFEST_BYTES)
+        found = manifest.get("format")
         if found != FORMAT:
-            raise GradevalError(f"{folder}: this version reads runs of format '{FORMAT}', found {found!r}.")
+            raise GradevalError(f"{folder}: this version reads runs of format '{FORMAT}', found {found!r:.80}.")
+        tables = {name: _read_table(folder / f"{name}.parquet") for name in _STORED}
+        for name in ("curves", "exact_moments"):
+            if tables[name] is None:
+                raise GradevalError(f"{folder}: {name}.parquet is missing.")
+        arrays = _read_arrays(folder / "moments.npz")
         try:
-            with (folder / "moments.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                moments = {
-                    name: Moments(
-                        facts["draws"],
-                        arrays[f"mean_{i}"],
-                        arrays[f"covariance_{i}"],
-                        arrays[f"descents_{i}"],
-                        arrays[f"thirds_{i}"],
-                        facts["deterministic"],
-                    )
-                    for i, (name, facts) in enumerate(manifest["estimators"].items())
-                }
-                exact = arrays["exact"]
-            tables = {
-                name: pd.read_parquet(folder / f"{name}.parquet") if (folder / f"{name}.parquet").exists() else None
-                for name in ("curves", "exact_moments", "points", "prediction")
-            }
+            _check_manifest(manifest, _MANIFEST, "manifest.json")
             slices = {layer: slice(*ends) for layer, ends in manifest["problem"]["slices"].items()}
-            for name in ("curves", "exact_moments"):
-                if tables[name] is None:
-                    raise GradevalError(f"{folder}: {name}.parquet is missing.")
-            return cls(manifest, exact, slices, moments, **tables)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+            moments = {
+                name: Moments(
+                    facts["draws"],
+                    arrays[f"mean_{i}"],
+                    arrays[f"covariance_{i}"],
+                    arrays[f"descents_{i}"],
+                    arrays[f"thirds_{i}"],
+                    facts["deterministic"],
+                )
+                for i, (name, facts) in enumerate(manifest["estimators"].items())
+            }
+            run = cls(manifest, arrays["exact"], slices, moments, **tables)
+            _check_run(run)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise GradevalError(f"{folder}: a damaged run ({type(error).__name__}: {error}).") from None
+        return run
 
     def rewrite(self, folder: str | Path) -> None:
-        """Make the tables of a saved run anew from its moments and curves."""
+        """Make the tables of a saved run anew from its moments and curves.
+
+        Raises:
+            CannotWrite: a full disk, say.
+        """
         folder = Path(folder)
-        with tempfile.TemporaryDirectory(prefix=".tables-", dir=folder) as temporary:
-            self._write(Path(temporary))
-            for path in Path(temporary).iterdir():
-                shutil.move(path, folder / path.name)
+        try:
+            with tempfile.TemporaryDirectory(prefix=".tables-", dir=folder) as temporary:
+                self._write(Path(temporary))
+                for path in sorted(Path(temporary).iterdir(), key=lambda path: path.name == "manifest.json"):
+                    path.replace(folder / path.name)
+        except OSError as error:
+            raise CannotWrite(folder, error) from None
 
 
 def _evaluations(row: Any) -> float:
@@ -455,3 +459,128 @@ def curve_rows(
 CURVE_COLUMNS = list(
     curve_rows("", [""], 1, 2, np.zeros(2), np.zeros(2), np.zeros((2, 1)), np.ones(1))[0],
 )
+
+
+# --- reading runs that may be damaged, or a stranger's -------------------------------------------------------------
+
+MAX_MANIFEST_BYTES = 2**26
+MAX_ARRAY_BYTES = 2**34  # of all moments together, unpacked
+MAX_ROWS = 2**22
+_STORED = {
+    "curves": CURVE_COLUMNS,
+    "exact_moments": EXACT_COLUMNS,
+    "points": ["x", "y", "target"],
+    "prediction": ["x", "y", "prediction"],
+}
+_NUMBER = (int, float)
+_MANIFEST: dict[str, Any] = {
+    "created": str,
+    "arguments": dict,
+    "seed": int,
+    "draws": int,
+    "versions": {...: str},
+    "device": str,
+    "dtype": str,
+    "failures": {...: str},
+    "timings": {"seconds_per_draw": {...: _NUMBER}},
+    "problem": {
+        "name": str,
+        "description": str,
+        "fingerprint": str,
+        "points": int,
+        "widths": [int],
+        "noise": str,
+        "states": [_NUMBER],
+        "loss": str,
+        "parameters": int,
+        "exact_value": _NUMBER,
+        "gradient_norms": {...: _NUMBER},
+        "slices": {...: [int]},
+    },
+    "estimators": {
+        ...: {
+            "source": str,
+            "unbiased_claim": bool,
+            "deterministic": bool,
+            "vectorised": bool,
+            "draws": int,
+            "layer_evaluations": _NUMBER,
+            "loss_evaluations": _NUMBER,
+            "notes": [str],
+        }
+    },
+}
+"""What the tables and the report take for granted; ... stands for every key."""
+
+
+def _check_manifest(value: Any, wanted: Any, place: str) -> None:
+    """Raise ValueError unless ``value`` has the form of ``wanted``."""
+    kind = type(wanted) if isinstance(wanted, dict | list) else wanted
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{place} is {str(value)[:40]!r}")
+    if isinstance(value, str):
+        value.encode()  # half a surrogate pair cannot be written
+    if isinstance(wanted, list):
+        for entry in value:
+            _check_manifest(entry, wanted[0], place)
+    elif isinstance(wanted, dict):
+        for key in value if ... in wanted else wanted:
+            key.encode()
+            _check_manifest(value[key], wanted.get(key, wanted.get(...)), f"{place}: {key}")
+
+
+def _read_arrays(path: Path) -> dict[str, Array]:
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as entries:
+            if sum(entry.file_size for entry in entries.infolist()) > MAX_ARRAY_BYTES:
+                raise ValueError(f"larger than {MAX_ARRAY_BYTES >> 30} GiB")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # zip, zlib and numpy have many ways to say it
+        raise GradevalError(f"{path}: damaged ({type(error).__name__}: {error}).") from None
+
+
+def _read_table(path: Path) -> pd.DataFrame | None:
+    import pyarrow.parquet as pq
+
+    if not path.exists():
+        return None
+    try:
+        with pq.ParquetFile(path) as file:
+            if file.metadata.num_rows > MAX_ROWS:
+                raise ValueError(f"more than {MAX_ROWS} rows")
+            return file.read(columns=_STORED[path.stem]).to_pandas(ignore_metadata=True)
+    except Exception as error:  # so have Arrow and its codecs
+        raise GradevalError(f"{path}: damaged ({type(error).__name__}: {error}).") from None
+
+
+def _check_run(run: Evaluation) -> None:
+    """Raise ValueError unless shapes, names and types fit together."""
+    parameters, layers = len(run.exact), list(run.slices)
+    size = parameters + 2 * len(layers) + 1
+    shapes: list[tuple[str, Array, tuple[int, ...]]] = [("the exact gradient", run.exact, (parameters,))]
+    for name, m in run.moments.items():
+        if m.draws < 2:
+            raise ValueError(f"'{name}' has {m.draws} draws")
+        wanted = {"mean": (size,), "covariance": (size, size), "descents": (len(layers),), "thirds": (4 * len(layers),)}
+        shapes += [(f"{key} of '{name}'", getattr(m, key), shape) for key, shape in wanted.items()]
+    for what, array, shape in shapes:
+        if array.shape != shape or array.dtype.kind not in "fi":
+            raise ValueError(f"{what} is {array.dtype}{list(array.shape)}, not numbers {list(shape)}")
+    for layer, where in run.slices.items():
+        if not 0 <= where.start < where.stop <= parameters:
+            raise ValueError(f"layer {layer} is {where}")
+    if not run.moments or "all" not in layers:
+        raise ValueError("no estimators, or no layer 'all'")
+    for name, columns in _STORED.items():
+        table = getattr(run, name)
+        if table is None:
+            continue
+        for column in columns:
+            texts = column in ("estimator", "layer")
+            known = {"estimator": set(run.moments), "layer": set(layers)}.get(column)
+            if texts and not set(table[column]) <= (known or set()):
+                raise ValueError(f"{name}.parquet names another {column}")
+            if not texts and len(table) and not pd.api.types.is_numeric_dtype(table[column]):
+                raise ValueError(f"column {column} of {name}.parquet is no number")

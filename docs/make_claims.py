@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from gradeval.analysis.figures import paper_style, render, styles, write_atomically
-from gradeval.analysis.statistics import Interval, mean_interval
+from gradeval.analysis.statistics import Interval
 from gradeval.analysis.sweep import Sweep, geometric_mean, regress, trend_figure
 from gradeval.analysis.training import Training, objective_figure
 from gradeval.estimators import TABLE, get_estimator
@@ -370,7 +370,7 @@ def costs(results: Path) -> list[Claim]:
             "RAM's cost is quadratic in the number of variables.",
             f"Exponent of the units that one draw of RAM evaluates in the number of units, from 64 to 128 layers: "
             f"{shown(at_end)} (range over widths 2 to 100; supported within 1.9 and 2.1).",
-            "supported" if 1.9 < at_end.low and at_end.high < 2.1 else "refuted",
+            "supported" if at_end.low > 1.9 and at_end.high < 2.1 else "refuted",
             "cost",
             "gradeval.estimators.TABLE, whose formulas tests hold against counts",
         ),

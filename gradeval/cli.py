@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,12 +28,13 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         from importlib.metadata import version
 
         print(version("gradeval"))
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
@@ -44,6 +48,7 @@ def program(
 
 @app.command()
 def run(
+    context: typer.Context,
     problem: Annotated[
         str, typer.Argument(help="A registered problem (see `gradeval list`) or a problem file.")
     ] = "expclass",
@@ -66,10 +71,27 @@ def run(
     draws: Annotated[int, typer.Option(help="Draws of each estimator.")] = 20_000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the results; a new ./gradeval-run-N if not given.")
+        Path | None,
+        typer.Option(
+            help="Folder for the results; a new ./gradeval-run-N if not given. The same command again does only what "
+            "is missing there; more draws extend it."
+        ),
     ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the run in this folder; of the rest, only --draws may be given.")
+    ] = None,
+    executor: Annotated[str, typer.Option(help="Where draws are made: threads or processes.")] = "threads",
     workers: Annotated[
-        int | None, typer.Option(help="Threads; results do not depend on it. One per core if not given.")
+        int | None,
+        typer.Option(help="How many work at once; results do not depend on it. One per core if not given."),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Address of a Dask scheduler whose workers make the draws (see docs/clusters.md)."),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(help="With processes: seconds without a finished chunk until they are replaced as hung."),
     ] = None,
     exact: Annotated[
         str, typer.Option(help="Exact bias and variance on all joint states: auto (where affordable), always, never.")
@@ -80,28 +102,41 @@ def run(
     """Evaluate estimators on a problem against its exact gradient and write a report."""
     from gradeval.terminal import TerminalProgress, training_progress
 
-    folder = out or _free_folder()
-    _check_output(folder)
     arguments = {k: str(v) if isinstance(v, Path) else v for k, v in locals().items() if k in _RUN_ARGUMENTS}
     given = {"units": units, "stage": stage, "noise": noise, "points": points, "seed": problem_seed}
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    specs = _specs(estimators)
+    folder = resume or out or _free_folder()
+    _check_output(folder)
 
     from gradeval.evaluation import Incomplete, evaluate
+    from gradeval.execution import dask_executor
     from gradeval.problems import load_problem
 
-    with training_progress() as on_epoch:
-        if problem == "expclass":
-            options["progress"] = on_epoch
-        try:
-            subject = _on_device(load_problem(problem, **options), device)
-        except KeyboardInterrupt:
-            raise Incomplete("interrupted while making the problem", None, exit_code=130) from None
+    specs = _specs(estimators)
+    if resume:
+        subject, again = _begun(context, resume)
+        specs = specs if _is_given(context, "estimators") else again["estimators"]
+        draws = draws if _is_given(context, "draws") else again["draws"]
+        seed, exact, device = again["seed"], again["exact"], again["device"]
+        arguments = again["arguments"] | {"draws": draws}
+    else:
+        with training_progress() as on_epoch:
+            if problem == "expclass":
+                options["progress"] = on_epoch
+            try:
+                subject = load_problem(problem, **options)
+            except KeyboardInterrupt:
+                raise Incomplete("interrupted while making the problem", None, exit_code=130) from None
     failure: Incomplete | None = None
-    with TerminalProgress() as progress:
+    with ExitStack() as stack:
+        stack.enter_context(_sigterm_as_ctrl_c())
+        where: Any = executor
+        if scheduler is not None:
+            where, workers = stack.enter_context(dask_executor(scheduler))
+        progress = stack.enter_context(TerminalProgress())
         try:
             evaluation = evaluate(
-                subject,
+                _on_device(subject, device),
                 specs,
                 draws=draws,
                 seed=seed,
@@ -109,12 +144,17 @@ def run(
                 exact=exact,
                 progress=progress,
                 arguments=arguments,
+                folder=folder,
+                executor=where,
+                timeout=timeout,
             )
         except Incomplete as error:
+            failure = error
+            if (folder / "plan.json").exists():
+                print(f"to go on: the same command with --out {folder}", file=sys.stderr)
             if error.evaluation is None:
                 raise
-            failure, evaluation = error, error.evaluation
-    evaluation.save(folder)
+            evaluation = error.evaluation
     report_path = _build(evaluation, folder)
     _show(evaluation, report_path, as_json)
     if failure:
@@ -238,6 +278,72 @@ _RUN_ARGUMENTS = (
     *("problem", "units", "stage", "noise", "points", "problem_seed", "estimators", "draws", "seed", "workers"),
     *("device", "exact", "out"),
 )
+_WITH_RESUME = {"resume", "draws", "estimators", "workers", "executor", "scheduler", "timeout", "as_json"}
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """What has finished is kept after either."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _begun(context: typer.Context, folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The problem and the settings of a run that was begun in a folder; nothing in it is executed."""
+    import torch
+
+    from gradeval.estimators import TABLE
+    from gradeval.problem import Problem
+    from gradeval.store import Plan
+
+    for name in context.params:
+        if name not in _WITH_RESUME and _is_given(context, name):
+            raise GradevalError(f"--resume goes on with what is in {folder}: leave out --{name.replace('_', '-')}.")
+    if not (folder / "plan.json").exists():
+        raise GradevalError(f"{folder} is not a run that was begun: it has no plan.json.")
+    plan = Plan.read(folder)
+    if not (folder / "problem.json").exists():
+        raise GradevalError(f"{folder} does not hold its problem: repeat the command that began it, with --out.")
+    own = [name for name in plan.estimators if name.partition(":")[0] not in TABLE]
+    if own and not _is_given(context, "estimators"):
+        raise GradevalError(
+            f"{folder} has estimators of somebody's own ({', '.join(own)}), which are code: if you trust them, add "
+            f"--estimators '{','.join(plan.estimators)}'."
+        )
+    exact = plan.arguments.get("exact", "auto")
+    return Problem.load(folder / "problem.json", getattr(torch, plan.dtype)), {
+        "estimators": list(plan.estimators),
+        "draws": plan.draws,
+        "seed": plan.seed,
+        "exact": exact if isinstance(exact, str) else "auto",
+        "device": plan.device,
+        "arguments": dict(plan.arguments),
+    }
+
+
+@app.command()
+def status(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run, finished or not.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """What a run's folder holds: finished and damaged chunks, failures, and who is at work on it."""
+    from gradeval.store import status as status_of
+
+    found = status_of(folder)
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    from gradeval.terminal import show_status
+
+    show_status(found)
 
 
 @app.command()
@@ -444,13 +550,13 @@ def _specs(text: str) -> list[str]:
 
 def _check_output(folder: Path) -> None:
     """Refuse a folder that results could not be written to, before they are computed."""
-    if folder.exists() and not folder.is_dir():
-        raise GradevalError(f"{folder} is a file, not a folder: choose another folder.")
-    if folder.exists() and any(folder.iterdir()):
-        raise GradevalError(f"{folder} exists and is not empty: choose another folder or remove it.")
+    from gradeval.store import check_folder
+
     try:
+        check_folder(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent):
+        within = folder if folder.exists() else folder.parent
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=within):
             pass
     except OSError as error:
         raise GradevalError(f"cannot write {folder}: {error.strerror}.") from None

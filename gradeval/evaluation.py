@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import pickle
 import platform
 import threading
 import time
+import traceback
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from copy import deepcopy
+from concurrent.futures import Executor
+from contextlib import ExitStack, contextmanager
+from copy import copy, deepcopy
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -23,7 +30,8 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from gradeval.analysis.tables import CURVE_COLUMNS, EXACT_COLUMNS, FORMAT, MIN_BLOCKS, Evaluation, Moments, curve_rows
 from gradeval.errors import GradevalError, unknown_name
-from gradeval.estimators import Estimator, claims_unbiased, get_facts, resolve
+from gradeval.estimators import Estimator, claims_unbiased, get_estimator, get_facts, resolve
+from gradeval.execution import Lost, Task, Workers
 from gradeval.maps import Form
 from gradeval.network import BinaryLayer, FlipCost, StochasticBinaryNetwork
 from gradeval.problem import Problem
@@ -37,11 +45,11 @@ from gradeval.reference import (
     exact_moments,
     layerwise_values,
 )
+from gradeval.store import MAX_PARAMETERS, Plan, Planned, Store, source_hash, text_hash
 from gradeval.streaming import CHUNK, ChunkStatistics, Scorer, Stream, reduce_chunk, tree
 
 EXACT = ("auto", "always", "never")
 EXACT_ENTRIES = 2**30  # joint states × points × parameters that exact="auto" takes, about ten seconds
-MAX_PARAMETERS = 10_000  # the joint covariance of all parameters is kept
 BATCH_BYTES = 2**23  # one vectorised batch keeps its largest tensor about this small: it should stay in the cache
 
 
@@ -79,6 +87,9 @@ def evaluate(
     exact: str = "auto",
     progress: Progress | None = None,
     arguments: dict[str, Any] | None = None,
+    folder: str | Path | None = None,
+    executor: str | Executor = "threads",
+    timeout: float | None = None,
 ) -> Evaluation:
     """Bias, variance and cosine similarity of gradient estimators against the exact gradient.
 
@@ -87,15 +98,22 @@ def evaluate(
         estimators: specs ("concrete:temperature=0.1"), user's own ("module:name") or callables.
         draws: number of draws of each estimator, at least 20.
         seed: every random number follows from it, the problem and the estimator's name.
-        workers: threads; the result does not depend on it. Default: one per core.
+        workers: how many chunks of draws are made at once; the result does not depend on it. Default: one per core.
         exact: whether estimators whose only chance is Bernoulli states are also run on all joint states, for exact bias
             and variance: "auto" (where affordable), "always" (or refuse), "never".
         progress: told how far it is.
         arguments: kept in the manifest.
+        folder: every finished chunk is kept there, and at the end the tables. Called again with the same folder, only
+            what is missing is done; more draws or estimators extend it.
+        executor: where chunks are made: "threads", "processes" of this machine, or any `concurrent.futures.Executor`
+            (of Dask, MPI, Ray …). Processes are sent the problem and the estimators by pickle.
+        timeout: seconds without any finished chunk after which workers count as hung; processes are then replaced.
 
     Raises:
-        GradevalError: unusable input, or an estimator that raises or returns a wrong shape at its first draw.
+        GradevalError: unusable input, an estimator that raises or returns a wrong shape at its first draw, a folder of
+            another run or in use.
         Incomplete: an estimator failed later (NaN gradients, an exception), or Ctrl-C; it holds what had finished.
+        CannotWrite: the folder cannot be written any more.
     """
     if draws < MIN_BLOCKS:
         raise GradevalError(f"draws must be at least {MIN_BLOCKS}, found {draws}.")
@@ -107,74 +125,290 @@ def evaluate(
     parameters = sum(p.numel() for p in problem.network.parameters())
     if parameters > MAX_PARAMETERS:
         raise GradevalError(f"the network has {parameters} parameters; evaluation takes at most {MAX_PARAMETERS}.")
-    began = time.perf_counter()
-    truth = exact_gradient(problem)
-    reference_seconds = time.perf_counter() - began
-    fingerprint = problem.fingerprint()
-    target = _without_rounding(truth)
-    scorer = Scorer(target, truth.slices)
-    fits = {}
-    for name, estimator in resolved.items():
-        if hasattr(estimator, "fit"):
-            seeds = (seed, fingerprint, name, "fit")
-            resolved[name], fits[name] = _fit(problem, name, estimator, derived_seed(*seeds), progress)
-    samplers = {name: Sampler(problem, name, estimator) for name, estimator in resolved.items()}
-    moments: dict[str, Moments] = {}
-    curves: list[dict[str, Any]] = []
-    exact_rows: list[dict[str, Any]] = []
-    facts: dict[str, dict[str, Any]] = {}
-    failures: dict[str, str] = {}
-    seconds: dict[str, float] = {}
     workers = workers or torch.get_num_threads()
-
-    def result() -> Evaluation | None:
-        if not moments:
-            return None
-        manifest = _manifest(problem, truth, fingerprint, draws, seed, facts, arguments or {})
-        manifest["failures"] = failures
-        total = time.perf_counter() - began
-        manifest["timings"] = {"reference": reference_seconds, "total": total, "seconds_per_draw": seconds}
-        points, prediction = mean_prediction(problem)
-        table = pd.DataFrame(curves, columns=CURVE_COLUMNS)
-        known = pd.DataFrame(exact_rows, columns=EXACT_COLUMNS)
-        return Evaluation(manifest, target.cpu().numpy(), truth.slices, moments, table, known, points, prediction)
-
-    with (
-        warnings.catch_warnings(),
-        ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", FlipCost)  # it is in the notes
+        pool = stack.enter_context(Workers(executor, workers, timeout, [__name__]))
+        store = stack.enter_context(Store(folder)) if folder is not None else None
+        specs = {given for given in estimators if isinstance(given, str)}
+        own = {name for name, e in resolved.items() if name in specs and not get_facts(e) and not hasattr(e, "fit")}
+        run = _Run(problem, resolved, own, draws, seed, progress, arguments or {}, store)
+        stopped = None
         try:
-            for name, sampler in samplers.items():
-                if progress:
-                    progress.start(name, draws)
-                try:
-                    stream, cost = _sample(pool, workers, sampler, scorer, draws, (seed, fingerprint, name), progress)
-                except GradevalError as error:
-                    failures[name] = str(error)
-                    continue
-                if progress:
-                    progress.finish("; ".join(sampler.notes))
-                facts[name] = _estimator_facts(problem, name, sampler, draws)
-                if name in fits:
-                    facts[name]["fit"] = fits[name]
-                moments[name] = _moments(stream, draws, sampler.deterministic)
-                curves += _curves(name, stream, scorer, draws, sampler.deterministic)
-                seconds[name] = cost
-                try:  # last: an interrupt here keeps the draws
-                    exact_rows += _exact_rows(name, sampler, exact, target, workers, progress)
-                except GradevalError as error:
-                    failures[name] = str(error)
+            run.prepare()
+            run.sample(pool)
+            run.enumerate(exact, workers)
         except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)
-            raise Incomplete("interrupted", result(), exit_code=130) from None
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    evaluation = result()
-    if failures or evaluation is None:
-        raise Incomplete("; ".join(failures.values()), evaluation, exit_code=1)
+            stopped = "interrupted"
+            pool.stop()
+        evaluation = run.result()
+        if store and evaluation:
+            evaluation.rewrite(store.folder)
+    if stopped or run.failures or evaluation is None:
+        message = "; ".join(filter(None, [stopped, *run.failures.values()]))
+        raise Incomplete(message, evaluation, exit_code=130 if stopped else 1)
     return evaluation
+
+
+class _Run:
+    """One evaluation: what it has found so far."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        estimators: dict[str, Estimator],
+        specs: set[str],
+        draws: int,
+        seed: int,
+        progress: Progress | None,
+        arguments: dict[str, Any],
+        store: Store | None,
+    ) -> None:
+        self.problem, self.estimators, self.specs, self.draws, self.seed = problem, estimators, specs, draws, seed
+        self.progress, self.arguments, self.store = progress, arguments, store
+        self.began = time.perf_counter()
+        self.moments: dict[str, Moments] = {}
+        self.curves: list[dict[str, Any]] = []
+        self.exact_rows: list[dict[str, Any]] = []
+        self.facts: dict[str, dict[str, Any]] = {}
+        self.failures: dict[str, str] = {}
+        self.seconds: dict[str, float] = {}
+
+    def prepare(self) -> None:
+        """The exact gradient, fits and first draws; then the plan in the folder."""
+        problem = self.problem
+        self.truth = exact_gradient(problem)
+        self.reference_seconds = time.perf_counter() - self.began
+        self.fingerprint = problem.fingerprint()
+        self.target = _without_rounding(self.truth)
+        sources = {name: source_hash(estimator) for name, estimator in self.estimators.items()} if self.store else {}
+        self.fits: dict[str, dict[str, Any]] = {}
+        fitted = dict(self.estimators)
+        for name, estimator in self.estimators.items():
+            if hasattr(estimator, "fit"):
+                seeds = (self.seed, self.fingerprint, name, "fit")
+                fitted[name], self.fits[name] = _fit(problem, name, estimator, derived_seed(*seeds), self.progress)
+        self.samplers = {name: Sampler(problem, name, estimator) for name, estimator in fitted.items()}
+        if self.store:
+            plan = Plan(
+                self.fingerprint,
+                self.seed,
+                str(problem.network.device),
+                str(problem.network.dtype).removeprefix("torch."),
+                _engine(),
+                list(self.truth.slices),
+                self.target.tolist(),
+                {
+                    name: Planned(sources[name], self._total(name), self._probe(sampler))
+                    for name, sampler in self.samplers.items()
+                },
+                self.arguments,
+                _versions(),
+            )
+            # the g* of the run's beginning: another number of threads might round it otherwise
+            self.target = torch.tensor(self.store.begin(plan, problem).exact, dtype=torch.float64).to(self.target)
+        self.scorer = Scorer(self.target, self.truth.slices)
+
+    def _probe(self, sampler: Sampler) -> list[float]:
+        """A few numbers of one draw, by which a change of the estimator or of what it builds on is noticed."""
+        if sampler.own_chance:
+            return []
+        try:
+            with _one_thread():
+                gradients, values = sampler.chunk(1, "probe", self.fingerprint, sampler.name)
+        except GradevalError:  # it may do better in the chunks
+            return []
+        return [*gradients[0, :32].tolist(), *values.tolist()]
+
+    def _total(self, name: str) -> int:
+        return 2 if self.samplers[name].deterministic else self.draws
+
+    def sample(self, pool: Workers) -> None:
+        """All draws of all estimators; the chunks of each are merged in their order."""
+        stream, seconds = Stream(self.scorer), 0.0
+        for task, chunk in pool.in_order(self._tasks(pool), self._save):
+            name, index, count = task.key
+            if index == 0:
+                stream, seconds = Stream(self.scorer), 0.0
+                if self.progress:
+                    self.progress.start(name, self.draws)
+            if name in self.failures:
+                continue
+            if not isinstance(chunk, ChunkStatistics):
+                self._fail(name, index, chunk)
+                continue
+            stream.add(chunk)
+            seconds += chunk.seconds
+            if self.progress:
+                self.progress.advance(count)
+            if stream.joint.count == self._total(name):
+                self._finish(name, stream, seconds / self._total(name))
+
+    def _tasks(self, pool: Workers) -> Iterator[Task[ChunkStatistics | Failure]]:
+        for name, sampler in self.samplers.items():
+            work = _Work(sampler, self.scorer, (self.seed, self.fingerprint, name))
+            call = work if pool.shares_memory else _Sent(work, name if name in self.specs else None)
+            total = self._total(name)
+            for index in range(-(-total // CHUNK)):
+                if name in self.failures:
+                    break
+                count = min(CHUNK, total - index * CHUNK)
+                known = self.store.read(name, index, count) if self.store else None
+                yield Task((name, index, count), call, (index, count), known)
+
+    def _save(self, task: Task[ChunkStatistics | Failure]) -> None:
+        if self.store and isinstance(task.result, ChunkStatistics):
+            name, index, count = task.key
+            self.store.write(name, index, count, task.result)
+
+    def _fail(self, name: str, index: int, failure: Failure | Lost) -> None:
+        if isinstance(failure, Lost):
+            failure = Failure(f"estimator '{name}': its chunk {index} was {failure.message}.", "")
+        self.failures[name] = failure.message
+        if self.store:
+            self.store.fail(name, f"{failure.message}\nin chunk {index}\n\n{failure.traceback}")
+
+    def _finish(self, name: str, stream: Stream, seconds: float) -> None:
+        sampler = self.samplers[name]
+        if self.store:
+            sampler.notes += self.store.notes.pop(name, [])
+            self.store.succeed(name)
+        if self.progress:
+            self.progress.finish("; ".join(sampler.notes))
+        self.facts[name] = _estimator_facts(self.problem, name, sampler, self.draws)
+        if name in self.fits:
+            self.facts[name]["fit"] = self.fits[name]
+        self.curves += _curves(name, stream, self.scorer, self.draws, sampler.deterministic)
+        self.seconds[name] = seconds
+        self.moments[name] = _moments(stream, self.draws, sampler.deterministic)
+
+    def enumerate(self, exact: str, workers: int) -> None:
+        """Exact moments, in this process; last, so that an interrupt keeps the draws."""
+        for name in self.moments:
+            known = self.store.read_exact(name) if self.store and exact != "never" else None
+            if known is not None:
+                self.exact_rows += known
+                continue
+            try:
+                rows = _exact_rows(name, self.samplers[name], exact, self.target, workers, self.progress)
+            except GradevalError as error:
+                self.failures[name] = str(error)
+                continue
+            if self.store and rows:
+                self.store.write_exact(name, rows)
+            self.exact_rows += rows
+
+    def result(self) -> Evaluation | None:
+        """What has been found; None if no estimator has finished."""
+        if not self.moments:
+            return None
+        problem, truth = self.problem, self.truth
+        manifest = _manifest(problem, truth, self.fingerprint, self.draws, self.seed, self.facts, self.arguments)
+        manifest["failures"] = self.failures
+        total = time.perf_counter() - self.began
+        manifest["timings"] = {
+            "reference": self.reference_seconds,
+            "total": total,
+            "seconds_per_draw": self.seconds,
+        }
+        points, prediction = mean_prediction(problem)
+        curves = pd.DataFrame(self.curves, columns=CURVE_COLUMNS)
+        exact = pd.DataFrame(self.exact_rows, columns=EXACT_COLUMNS)
+        target = self.target.cpu().numpy()
+        return Evaluation(manifest, target, truth.slices, self.moments, curves, exact, points, prediction)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """In place of a chunk: what an estimator did wrong."""
+
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Makes and reduces chunks of one estimator's draws, on one thread."""
+
+    sampler: Sampler
+    scorer: Scorer
+    names: tuple[object, ...]
+
+    def __call__(self, index: int, count: int) -> ChunkStatistics | Failure:
+        try:
+            with _one_thread():
+                began = _clock(self.sampler.problem)
+                gradients, values = self.sampler.chunk(count, *self.names, index)
+                seconds = _clock(self.sampler.problem) - began
+                statistics = reduce_chunk(self.scorer, gradients, values, index)
+        except GradevalError as error:
+            return Failure(str(error), traceback.format_exc())
+        statistics.seconds = seconds
+        return statistics
+
+
+class _Sent:
+    """The same for a worker in another process: sends the work as bytes, which are unpickled once there.
+
+    Args:
+        spec: of a user's own estimator, which the worker imports itself; None sends the estimator.
+
+    Raises:
+        GradevalError: the problem or the estimator cannot be pickled.
+    """
+
+    def __init__(self, work: _Work, spec: str | None) -> None:
+        self.name = work.sampler.name
+        self.spec = spec
+        sampler = copy(work.sampler)
+        if spec is not None:
+            module, _, name = spec.rpartition(":")
+            self.spec = f"{Path(module).resolve()}:{name}" if module.endswith(".py") else spec
+            sampler.estimator = None
+        try:
+            self.content = _pickle(replace(work, sampler=sampler))
+        except Exception as error:
+            raise GradevalError(
+                f"estimator '{self.name}' cannot be sent to another process ({error}): define it, and a loss of your "
+                "own, at the top level of a module, or use threads."
+            ) from None
+
+    def __call__(self, index: int, count: int) -> ChunkStatistics | Failure:
+        try:
+            work = _received(self.content, self.spec)
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            return Failure(f"estimator '{self.name}' cannot be loaded by a worker ({what}).", traceback.format_exc())
+        return work(index, count)
+
+
+def _pickle(work: _Work) -> bytes:
+    try:
+        from cloudpickle import dumps  # comes with Dask; also takes what is defined in the main program
+    except ImportError:
+        from pickle import dumps
+    content: bytes = dumps(work)
+    return content
+
+
+@lru_cache(maxsize=32)
+def _received(content: bytes, spec: str | None) -> _Work:
+    work: _Work = pickle.loads(content)  # from our own client, not from a file
+    if spec is not None:
+        work.sampler.estimator = get_estimator(spec)
+    return work
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One BLAS thread: as many would wait on each other, and the number could change the rounding."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _fit(
@@ -183,9 +417,10 @@ def _fit(
     """The estimator fitted to the problem, then frozen; what was learned and the seconds of compute it cost."""
     if progress:
         progress.start(f"fitting {name}", estimator.budget)
-    began = _clock(problem)
-    fitted = estimator.fit(problem, seed, progress.advance if progress else None)
-    cost = _clock(problem) - began
+    with _one_thread():
+        began = _clock(problem)
+        fitted = estimator.fit(problem, seed, progress.advance if progress else None)
+        cost = _clock(problem) - began
     if progress:
         progress.finish("")
     return fitted, {"learned": fitted.learned, "seconds": cost}
@@ -210,6 +445,13 @@ class _Surrogate(nn.Module):
         return surrogate.mean()
 
 
+def _engine() -> str:
+    """Hash of the source of all that decides a chunk's numbers but the estimator."""
+    names = ("estimators.surrogate", "losses", "network", "noise", "randomness", "streaming")
+    texts = [inspect.getsource(importlib.import_module(f"gradeval.{name}")) for name in names]
+    return text_hash("|".join([*texts, inspect.getsource(_Surrogate), inspect.getsource(Sampler)]))
+
+
 class Sampler:
     """Per-draw gradients and values of one estimator, vectorised over draws where the estimator allows it.
 
@@ -223,7 +465,7 @@ class Sampler:
     def __init__(self, problem: Problem, name: str, estimator: Estimator) -> None:
         self.name = name
         self.problem = problem
-        self.estimator = estimator
+        self.estimator: Any = estimator
         self.notes: list[str] = []
         self.vectorised = True
         self._local = threading.local()
@@ -242,6 +484,12 @@ class Sampler:
         self.own_chance = not trial.used and not self.deterministic
         if self.own_chance:
             self.notes.append("uses randomness of its own: draws do not follow from the seed")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "_local"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _local=threading.local())
 
     def _try(self, trial: RandomDraws) -> Float[Tensor, "2 P"]:
         """The gradients of two draws; decides whether draws are vectorised."""
@@ -320,45 +568,6 @@ class Sampler:
             gradients.append(torch.cat([g.flatten() for g in flat]))
             values.append(value.detach())
         return torch.stack(gradients), torch.stack(values)
-
-
-def _sample(
-    pool: ThreadPoolExecutor,
-    workers: int,
-    sampler: Sampler,
-    scorer: Scorer,
-    draws: int,
-    names: tuple[object, ...],
-    progress: Progress | None,
-) -> tuple[Stream, float]:
-    """All draws of one estimator, merged in the order of the chunks, and the seconds of compute a draw took."""
-    stream, seconds, done = Stream(scorer), 0.0, 0
-    total = 2 if sampler.deterministic else draws
-
-    def work(index: int, count: int) -> ChunkStatistics:
-        began = _clock(sampler.problem)
-        gradients, values = sampler.chunk(count, *names, index)
-        cost = _clock(sampler.problem) - began
-        statistics = reduce_chunk(scorer, gradients, values)
-        statistics.seconds = cost
-        return statistics
-
-    def chunks() -> Iterator[tuple[int, int]]:
-        yield from ((i, min(CHUNK, total - i * CHUNK)) for i in range(-(-total // CHUNK)))
-
-    ahead: deque[Future[ChunkStatistics]] = deque()
-    todo = chunks()
-    while True:
-        while len(ahead) < 2 * workers and (task := next(todo, None)) is not None:
-            ahead.append(pool.submit(work, *task))
-        if not ahead:
-            return stream, seconds / total
-        chunk = ahead.popleft().result()
-        stream.add(chunk)
-        seconds += chunk.seconds
-        done += chunk.joint.count
-        if progress:
-            progress.advance(chunk.joint.count)
 
 
 def _without_rounding(exact: ExactGradient) -> Tensor:
@@ -523,14 +732,13 @@ def _manifest(
     arguments: dict[str, Any],
 ) -> dict[str, Any]:
     network: StochasticBinaryNetwork = problem.network
-    packages = ("gradeval", "torch", "numpy", "scipy", "pandas", "statsmodels", "seaborn", "matplotlib")
     return {
         "format": FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "arguments": arguments,
         "seed": seed,
         "draws": draws,
-        "versions": {"python": platform.python_version()} | {package: version(package) for package in packages},
+        "versions": _versions(),
         "device": str(network.device),
         "dtype": str(network.dtype).removeprefix("torch."),
         "problem": {
@@ -549,3 +757,8 @@ def _manifest(
         },
         "estimators": facts,
     }
+
+
+def _versions() -> dict[str, str]:
+    packages = ("gradeval", "torch", "numpy", "scipy", "pandas", "statsmodels", "seaborn", "matplotlib")
+    return {"python": platform.python_version()} | {package: version(package) for package in packages}

@@ -262,9 +262,15 @@ def _from_document(document: Any, name: str, dtype: torch.dtype) -> Problem:
         torch.as_tensor(inputs, dtype=dtype),
         torch.as_tensor(_array(targets, "targets", (len(inputs), None) if nested else (len(inputs),)), dtype=dtype),
         document["loss"],
-        str(document.get("name") or name),
-        str(document.get("description", "")),
+        _text(document.get("name", name), "name") or name,
+        _text(document.get("description", ""), "description"),
     )
+
+
+def _text(value: Any, place: str) -> str:
+    if not isinstance(value, str) or not value.isprintable():
+        raise GradevalError(f"{place}: must be printable text, found {str(value)[:40]!r}.")
+    return value
 
 
 def _linear(layer: Any, place: str, fan_in: int, dtype: torch.dtype) -> nn.Linear:

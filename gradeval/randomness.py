@@ -6,7 +6,6 @@ The same estimator code therefore gives Monte-Carlo draws, or its exact mean and
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from gradeval.analysis.tables import Moments
 
-CHUNK = 1000  # draws; means of up to CHUNK draws never straddle two chunks
+BLOCK = 1000  # draws, one of the M of `tree` that all smaller ones divide
+CHUNK = 5 * BLOCK  # draws: means of up to BLOCK draws never straddle two chunks
 SAMPLE = 4096  # cosines kept per number of draws M, evenly spaced, for quantiles
 
 
@@ -42,6 +43,8 @@ class Spread:
         mean = rows.mean(0)
         centred = rows - mean
         squares = centred.T @ centred if outer else (centred**2).sum(0)
+        if outer:  # symmetric to the last bit: a saved chunk holds one half
+            squares = squares.triu() + squares.triu(1).T
         return cls(len(rows), mean.cpu().numpy(), squares.cpu().numpy())
 
     def merge(self, other: Spread) -> None:
@@ -61,23 +64,32 @@ class Spread:
         return np.asarray(self.squares) / max(self.count - 1, 1)
 
 
+def kept(start: int, blocks: int) -> slice:
+    """Which of the cosines ``start`` … ``start + blocks`` − 1 are kept: multiples of the stride at their end.
+
+    The stride is the smallest power of two that leaves at most `SAMPLE` of all so far.
+    """
+    stride = _stride(start + blocks)
+    return slice(-start % stride, blocks, stride)
+
+
+def _stride(blocks: int) -> int:
+    return 1 << (max(1, -(-blocks // SAMPLE)) - 1).bit_length()
+
+
 @dataclass
 class Level:
     """Scores of M-draw means: moments of [squared errors, cosines] and a bounded sample of the cosines."""
 
     spread: Spread = field(default_factory=Spread)
     sample: np.ndarray | None = None
-    stride: int = 1
 
     def add(self, spread: Spread, cosines: np.ndarray) -> None:
-        """Take in the next blocks; of the cosines every stride-th is kept; it doubles when they are many."""
-        offset = -self.spread.count % self.stride
-        kept = cosines[offset :: self.stride]
-        self.sample = kept if self.sample is None else np.concatenate([self.sample, kept])
+        """Take in the next blocks and their `kept` cosines; the earlier ones are thinned to the new stride."""
+        before = _stride(self.spread.count)
         self.spread.merge(spread)
-        while len(self.sample) > SAMPLE:
-            self.sample = self.sample[::2]
-            self.stride *= 2
+        old = cosines[:0] if self.sample is None else self.sample[:: _stride(self.spread.count) // before]
+        self.sample = np.concatenate([old, cosines])
 
 
 class Scorer:
@@ -105,38 +117,48 @@ class Scorer:
 
 @dataclass
 class ChunkStatistics:
-    """What remains of one chunk of draws."""
+    """What remains of one chunk of draws.
 
-    joint: Spread  # of [g − g*, squared errors, cosines, value]
+    Attributes:
+        joint: of [g − g*, squared errors, cosines, value], [D].
+        descents: number of draws with ⟨g, g*⟩ > 0, [K].
+        thirds: sums over the draws of third powers about the chunk's means, as in `Moments.thirds`, [4K].
+        levels: by M, of [squared errors, cosines], [2K], and the `kept` cosines, [·, K].
+        means: of `BLOCK` gradients each, for the levels above, [·, P].
+        seconds: of compute.
+    """
+
+    joint: Spread
     descents: np.ndarray
-    thirds: np.ndarray  # sums over the draws of third powers about the chunk's means, as in `Moments.thirds`
+    thirds: np.ndarray
     levels: dict[int, tuple[Spread, np.ndarray]]
-    mean: Tensor | None  # of a full chunk, for the levels above
+    means: np.ndarray
     seconds: float = 0.0
 
 
 def reduce_chunk(
-    scorer: Scorer, gradients: Float[Tensor, "draws P"], values: Float[Tensor, " draws"]
+    scorer: Scorer, gradients: Float[Tensor, "draws P"], values: Float[Tensor, " draws"], index: int = 0
 ) -> ChunkStatistics:
-    """Reduce at most `CHUNK` draws."""
+    """Reduce the draws of chunk ``index``, `CHUNK` or, in the last chunk, fewer."""
     levels: dict[int, tuple[Spread, np.ndarray]] = {}
     means = {1: gradients}
-    for samples, source in tree(min(len(gradients), CHUNK)):
+    for samples, source in tree(min(len(gradients), BLOCK)):
         if samples > 1:
             ratio = samples // source
             below = means[source]
             blocks = len(below) // ratio
             means[samples] = below[: blocks * ratio].reshape(blocks, ratio, -1).mean(1)
         squares, cosines, inner = scorer(means[samples])
-        levels[samples] = (Spread.of(torch.cat((squares, cosines), 1)), cosines.cpu().numpy())
+        which = kept(index * (CHUNK // samples), len(cosines))
+        levels[samples] = (Spread.of(torch.cat((squares, cosines), 1)), cosines[which].cpu().numpy())
         if samples == 1:
             joint = torch.cat((gradients - scorer.exact, squares, cosines, values[:, None]), 1)
             descents = (inner > 0).sum(0).cpu().numpy()
             deviations = (gradients - gradients.mean(0)) ** 2 @ scorer.membership
             scores = torch.cat((squares, cosines, deviations, inner), 1)
             thirds = ((scores - scores.mean(0)) ** 3).sum(0).cpu().numpy()
-    whole = means[CHUNK][0] if len(gradients) == CHUNK else None
-    return ChunkStatistics(Spread.of(joint, outer=True), descents, thirds, levels, whole)
+    blocks_of_most = means.get(BLOCK, gradients[:0]).cpu().numpy()
+    return ChunkStatistics(Spread.of(joint, outer=True), descents, thirds, levels, blocks_of_most)
 
 
 class Stream:
@@ -148,7 +170,7 @@ class Stream:
         self.descents = np.zeros(len(scorer.layers), dtype=np.int64)
         self.thirds = np.zeros(4 * len(scorer.layers))
         self.levels: dict[int, Level] = {}
-        self.pending: dict[int, list[Tensor]] = {}  # M > CHUNK: means of the level below, waiting to fill a block
+        self.pending: dict[int, list[Tensor]] = {}  # M > BLOCK: means of the level below, waiting to fill a block
 
     def add(self, chunk: ChunkStatistics) -> None:
         """Take in the next chunk."""
@@ -157,8 +179,8 @@ class Stream:
         self.thirds += chunk.thirds
         for samples, (spread, cosines) in chunk.levels.items():
             self.levels.setdefault(samples, Level()).add(spread, cosines)
-        if chunk.mean is not None:
-            self._climb(CHUNK, chunk.mean)
+        for mean in torch.as_tensor(chunk.means, device=self.scorer.exact.device):
+            self._climb(BLOCK, mean)
 
     def _climb(self, source: int, mean: Tensor) -> None:
         """Hand a mean of ``source`` draws to the levels made from it."""
@@ -172,7 +194,8 @@ class Stream:
                 waiting.clear()
                 squares, cosines, _ = self.scorer(block[None])
                 spread = Spread.of(torch.cat((squares, cosines), 1))
-                self.levels.setdefault(samples, Level()).add(spread, cosines.cpu().numpy())
+                level = self.levels.setdefault(samples, Level())
+                level.add(spread, cosines[kept(level.spread.count, 1)].cpu().numpy())
                 self._climb(samples, block)
 
     def moments(self) -> Moments:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from gradeval.analysis.compare import Comparison
     from gradeval.analysis.sweep import Sweep
     from gradeval.analysis.tables import Evaluation
-    from gradeval.check import Verdict
     from gradeval.analysis.training import Training
+    from gradeval.check import Verdict
 
 
 class _Rate(ProgressColumn):
@@ -251,6 +251,28 @@ def show_summary(evaluation: Evaluation) -> None:
     Console().print(table)
     for name, message in evaluation.manifest["failures"].items():
         print(f"{name}: FAILED, {message}", file=sys.stderr)
+
+
+def show_status(found: dict[str, Any]) -> None:
+    """What a run's folder holds."""
+    table = Table(title=escape(f"{found['folder']}, {found['bytes'] / 1e6:.1f} MB"), title_justify="left")
+    table.add_column("estimator", overflow="fold")
+    for column in ("chunks", "draws", "damaged"):
+        table.add_column(column, justify="right")
+    table.add_column("exact moments")
+    table.add_column("failure", overflow="fold")
+    for row in found["estimators"]:
+        table.add_row(
+            escape(row["estimator"]),
+            f"{row['chunks']:,}/{row['chunks_planned']:,}",
+            f"{row['draws']:,}/{row['draws_planned']:,}",
+            str(len(row["damaged"])),
+            "yes" if row["exact_moments"] else "",
+            escape(row["failure"] or ""),
+        )
+    Console().print(table)
+    at_work = f"in use by {found['holder']}" if found["holder"] else "nobody is at work on it"
+    print(f"{'complete' if found['complete'] else 'not complete'}; {at_work}")
 
 
 def show_comparison(comparison: Comparison) -> None:

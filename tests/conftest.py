@@ -50,3 +50,9 @@ def random_problem(
 def make_problem() -> MakeProblem:
     """`random_problem`."""
     return random_problem
+
+
+@pytest.fixture(scope="session")
+def small() -> Problem:
+    """The smallest problem of use: one layer of two units, four points."""
+    return random_problem((2,))

@@ -60,7 +60,10 @@ def test_problem_files_and_own_estimators(tmp_path: Path, make_problem) -> None:
     assert mine["relative_bias"] == pytest.approx(1)
     refused = gradeval("run", "p.json", "--out", "o", cwd=tmp_path)
     assert refused.returncode == 2
-    assert "o exists and is not empty" in refused.stderr
+    assert "o also holds 'mine.py:zero': name it too, or choose another folder" in refused.stderr
+    refused = gradeval("run", "--resume", "o", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "estimators of somebody's own (mine.py:zero), which are code: if you trust them, add" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -113,6 +116,63 @@ def test_ctrl_c_keeps_what_had_finished(tmp_path: Path) -> None:
     assert "interrupted; kept: tanh" in rest
     assert (tmp_path / "kept" / "report.html").exists()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+REPEATED = """
+import contextlib, io, json
+from pathlib import Path
+from gradeval import GradevalError, cli
+from gradeval.cli import app
+
+cli._build = lambda evaluation, folder: folder / "report.html"  # it takes long and is tested above
+
+def command(*arguments):
+    app(list(map(str, arguments)), standalone_mode=False)
+
+def refusal(*arguments):
+    try:
+        command(*arguments)
+    except GradevalError as error:
+        return str(error)
+
+begin = ("run", "p.json", "--estimators", "st,tanh", "--seed", 3, "--draws")
+command(*begin, 40, "--out", "o")
+first = Path("o/summary.csv").read_bytes()
+chunks = {path: path.stat().st_mtime_ns for path in Path("o").glob("chunks/*/*")}
+command(*begin, 40, "--out", "o")
+assert Path("o/summary.csv").read_bytes() == first
+assert {path: path.stat().st_mtime_ns for path in Path("o").glob("chunks/*/*")} == chunks
+command(*begin, 60, "--out", "at once")
+Path("p.json").unlink()  # the folder holds it
+command("run", "--resume", "o", "--draws", 60)
+assert Path("at once/summary.csv").read_bytes() == Path("o/summary.csv").read_bytes() != first
+assert json.loads(Path("o/manifest.json").read_text())["arguments"]["draws"] == 60
+for path in Path("o").glob("chunks/st-*/0000000-60-*"):
+    path.write_bytes(b"")
+print("STATUS")
+command("status", "o")
+with contextlib.redirect_stdout(io.StringIO()) as out:
+    command("status", "o", "--json")
+assert [len(row["damaged"]) for row in json.loads(out.getvalue())["estimators"]] == [1, 0]
+assert refusal("run", "--resume", "o", "--problem-seed", 1) == (
+    "--resume goes on with what is in o: leave out --problem-seed."
+)
+assert "nowhere is not a run that was begun" in refusal("run", "--resume", "nowhere")
+import sys
+sys.modules["distributed"] = None
+assert "pip install 'gradeval[dask]'" in refusal("run", "--out", "d", "--units", "2", "--stage", 0, "--scheduler", "x")
+"""
+
+
+def test_a_run_is_repeated_extended_and_shown(make_problem, tmp_path: Path) -> None:
+    make_problem((2,)).save(tmp_path / "p.json")
+    environment = ENVIRONMENT | {"GRADEVAL_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", REPEATED]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout.partition("STATUS")[2]
+    assert "not complete; nobody is at work on it" in shown
+    assert "0/1" in shown
 
 
 def test_help_and_list_do_not_load_the_heavy_libraries(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_unusable_estimators_are_named(make_problem) -> None:
 
 def test_a_failing_estimator_does_not_lose_the_others(make_problem) -> None:
     with pytest.raises(
-        Incomplete, match=r"sometimes_nan' gave NaN or infinite gradients in \d+ of 1000 draws.*kept: st"
+        Incomplete, match=r"sometimes_nan' gave NaN or infinite gradients in \d+ of 2000 draws.*kept: st"
     ) as caught:
         evaluate(make_problem(), [sometimes_nan, "st"], draws=2000)
     assert caught.value.evaluation is not None
@@ -303,7 +303,7 @@ def test_an_interrupt_while_enumerating_keeps_the_draws(make_problem) -> None:
         def finish(self, note: str) -> None:
             pass
 
-    with pytest.raises(Incomplete, match="interrupted; kept: st"):
+    with pytest.raises(Incomplete, match="interrupted; kept: st, psa"):
         evaluate(make_problem(), ["st", "psa"], draws=100, progress=Impatient())
 
 

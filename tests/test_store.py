@@ -1,0 +1,341 @@
+"""Runs in a folder: continued, extended, refused where they would be mixed; damage is noticed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gradeval import Evaluation, GradevalError, Problem, evaluate
+from gradeval.evaluation import Incomplete
+from gradeval.store import Plan, Planned, Store, chunk_bytes, parse_chunk, status
+from gradeval.streaming import Scorer, reduce_chunk
+
+SPECS = ["st", "relax", "tanh"]
+TABLES = ("summary", "curves", "exact_moments", "breakeven", "fits", "variance_reduction")
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / f"{name}.csv").read_bytes() for name in TABLES}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, small: Problem) -> Path:
+    """A run of 12,500 draws in a folder."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    evaluate(small, SPECS, draws=12_500, seed=5, folder=folder)
+    return folder
+
+
+@pytest.fixture
+def begun(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be spoilt."""
+    return Path(shutil.copytree(finished, tmp_path / "begun"))
+
+
+def chunks(folder: Path) -> list[Path]:
+    return sorted(folder.glob("chunks/*/*.parquet"))
+
+
+class Counting:
+    """Progress that counts."""
+
+    def __init__(self) -> None:
+        self.notes = ""
+
+    def start(self, estimator: str, draws: int) -> None:
+        pass
+
+    def advance(self, draws: int) -> None:
+        pass
+
+    def finish(self, note: str) -> None:
+        self.notes += note
+
+
+def test_a_folder_changes_no_table_and_holds_the_run(small: Problem, finished: Path, tmp_path: Path) -> None:
+    evaluate(small, SPECS, draws=12_500, seed=5).save(tmp_path / "without")
+    assert tables(finished) == tables(tmp_path / "without")
+    found = status(finished)
+    assert found["complete"]
+    assert found["holder"] is None
+    assert {row["estimator"]: row["chunks"] for row in found["estimators"]} == {
+        "st": 3, "relax": 3, "tanh": 1
+    }  # fmt: skip
+    assert not list(finished.rglob("*.part"))
+    assert not (finished / "holder.json").exists()
+
+
+def test_again_does_nothing_and_missing_chunks_are_made(small: Problem, begun: Path, finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in chunks(begun)}
+    evaluate(small, SPECS, draws=12_500, seed=5, folder=begun)
+    assert {path: path.stat().st_mtime_ns for path in chunks(begun)} == before
+    for lost in chunks(begun)[1::3]:
+        lost.unlink()
+    evaluate(small, SPECS, draws=12_500, seed=5, folder=begun, workers=3)
+    assert {path.name for path in chunks(begun)} == {path.name for path in before} or tables(begun) == tables(finished)
+    assert tables(begun) == tables(finished)
+
+
+@pytest.mark.parametrize("draws", [5000, 17_000])
+def test_more_or_fewer_draws_are_as_if_made_at_once(small: Problem, begun: Path, tmp_path: Path, draws: int) -> None:
+    whole = {path for path in chunks(begun) if "-5000-" in path.name}
+    before = {path: path.stat().st_mtime_ns for path in whole}
+    evaluate(small, SPECS, draws=draws, seed=5, folder=begun)
+    evaluate(small, SPECS, draws=draws, seed=5).save(tmp_path / "at once")
+    assert tables(begun) == tables(tmp_path / "at once")
+    assert {path: path.stat().st_mtime_ns for path in whole} == before
+
+
+def test_estimators_are_added(small: Problem, begun: Path, tmp_path: Path) -> None:
+    evaluate(small, [*SPECS, "psa"], draws=12_500, seed=5, folder=begun)
+    evaluate(small, [*SPECS, "psa"], draws=12_500, seed=5).save(tmp_path / "at once")
+    assert tables(begun) == tables(tmp_path / "at once")
+
+
+def flip(content: bytearray, place: int) -> bytes:
+    content[place] ^= 1
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda content: b"",
+        lambda content: content[:-1],
+        lambda content: content[: len(content) // 2],
+        lambda content: flip(bytearray(content), 0),
+        lambda content: flip(bytearray(content), len(content) // 2),
+        lambda content: flip(bytearray(content), len(content) - 1),
+    ],
+)
+def test_a_damaged_chunk_is_noticed_and_made_again(
+    small: Problem, begun: Path, finished: Path, spoil: Callable[[bytes], bytes]
+) -> None:
+    path = next(iter(begun.glob("chunks/st-*/0000001-*.parquet")))
+    path.write_bytes(spoil(path.read_bytes()))
+    assert status(begun)["estimators"][0]["damaged"] == [path.name]
+    progress = Counting()
+    evaluation = evaluate(small, SPECS, draws=12_500, seed=5, folder=begun, progress=progress)
+    assert "damaged (its checksum is wrong)" in progress.notes
+    assert "computed again" in evaluation.manifest["estimators"]["st"]["notes"][0]
+    assert tables(begun) == tables(finished)
+    assert status(begun)["estimators"][0]["damaged"] == []
+
+
+def test_a_chunk_in_anothers_place_is_noticed(small: Problem, begun: Path, finished: Path) -> None:
+    """A whole file with a good checksum, under the name of another chunk or of another estimator."""
+    first, second, _ = sorted(begun.glob("chunks/st-*/*.parquet"))
+    shutil.copy(first, second.with_name(first.name.replace("0000000-", "0000001-")))
+    second.unlink()
+    other = next(iter(begun.glob("chunks/relax-*/0000000-*.parquet")))
+    other.unlink()
+    shutil.copy(first, other.with_name(first.name))
+    assert [len(row["damaged"]) for row in status(begun)["estimators"]] == [1, 1, 0]
+    evaluate(small, SPECS, draws=12_500, seed=5, folder=begun)
+    assert tables(begun) == tables(finished)
+
+
+def test_damaged_exact_moments_are_made_again(small: Problem, begun: Path, finished: Path) -> None:
+    path = next(iter(begun.glob("chunks/st-*/exact-*.json")))
+    path.write_bytes(flip(bytearray(path.read_bytes()), 300))
+    evaluate(small, SPECS, draws=12_500, seed=5, folder=begun)
+    assert tables(begun) == tables(finished)
+
+
+def change(folder: Path, **values: object) -> None:
+    plan = json.loads((folder / "plan.json").read_text())
+    (folder / "plan.json").write_text(json.dumps(plan | values))
+
+
+def test_other_runs_are_refused(small: Problem, begun: Path, make_problem) -> None:
+    def refused(message: str, problem: Problem = small, specs: list[str] = SPECS, seed: int = 5) -> None:
+        before = {path: path.read_bytes() for path in begun.rglob("*") if path.is_file()}
+        with pytest.raises(GradevalError, match=message):
+            evaluate(problem, specs, draws=12_500, seed=seed, folder=begun)
+        assert {path: path.read_bytes() for path in begun.rglob("*") if path.is_file()} == before
+
+    refused("holds a run of another problem", make_problem((2,), seed=1))
+    refused("holds a run of another seed", seed=6)
+    refused("also holds 'relax'", specs=["st", "tanh"])
+    refused("holds a run of another list of layers|another problem", make_problem((2, 2)))
+    plan = json.loads((begun / "plan.json").read_text())
+    change(begun, engine="0" * 32)
+    refused("another version of gradeval's sources")
+    change(begun, engine=plan["engine"], format="gradeval-plan/9")
+    refused("continues runs of format 'gradeval-plan/1', found 'gradeval-plan/9'")
+    change(begun, format=plan["format"], chunk=1000)
+    refused("its chunks are not of 5000 draws")
+    change(begun, chunk=5000)
+    plan["estimators"]["st"]["source"] = "0" * 32
+    change(begun, estimators=plan["estimators"])
+    refused("the source of 'st' has changed since its chunks were made: remove .*st-")
+    plan = Plan.read(begun)
+    shutil.rmtree(next(iter(begun.glob("chunks/st-*"))))
+    evaluate(small, SPECS, draws=12_500, seed=5, folder=begun)
+    assert Plan.read(begun).estimators["st"].source != plan.estimators["st"].source
+
+
+def test_an_estimator_that_draws_otherwise_is_refused(small: Problem, tmp_path: Path) -> None:
+    """The planted change is in a file that the estimator imports."""
+    (tmp_path / "helper_of_mine.py").write_text("SCALE = 1.0\n")
+    (tmp_path / "mine_with_helper.py").write_text(
+        "import helper_of_mine\n"
+        "from gradeval.estimators import get_estimator\n"
+        "def mine(*arguments):\n"
+        "    return helper_of_mine.SCALE * get_estimator('st')(*arguments)\n"
+    )
+    sys.path.insert(0, str(tmp_path))
+    try:
+        spec = "mine_with_helper:mine"
+        evaluate(small, [spec], draws=40, folder=tmp_path / "run")
+        sys.modules["helper_of_mine"].SCALE = 1.1  # type: ignore[attr-defined]
+        with pytest.raises(GradevalError, match=r"what is drawn by 'mine_with_helper:mine' has changed"):
+            evaluate(small, [spec], draws=40, folder=tmp_path / "run")
+        with (tmp_path / "mine_with_helper.py").open("a") as file:
+            file.write("# another line\n")
+        with pytest.raises(GradevalError, match=r"the source of 'mine_with_helper:mine' has changed"):
+            evaluate(small, [spec], draws=40, folder=tmp_path / "run")
+    finally:
+        sys.path.remove(str(tmp_path))
+
+
+def test_a_folder_with_something_else_is_refused(small: Problem, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(GradevalError, match="exists and is not empty"):
+        evaluate(small, ["st"], draws=40, folder=tmp_path)
+    with pytest.raises(GradevalError, match="is a file, not a folder"):
+        evaluate(small, ["st"], draws=40, folder=tmp_path / "thesis.txt")
+    assert os.listdir(tmp_path) == ["thesis.txt"]
+    with pytest.raises(GradevalError, match="not a run that was begun"):
+        status(tmp_path)
+
+
+def test_the_second_process_is_told_who_holds_the_folder(small: Problem, begun: Path) -> None:
+    code = (
+        "import sys, time\n"
+        "from gradeval.store import Store\n"
+        "with Store(sys.argv[1]):\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(begun)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert f"process {holder.pid} on " in status(begun)["holder"]
+        with pytest.raises(GradevalError, match=rf"in use by process {holder.pid} on \S+ since \d{{4}}-.*: wait"):
+            evaluate(small, SPECS, draws=12_500, seed=5, folder=begun)
+        holder.kill()
+        holder.wait()
+    assert (begun / "holder.json").exists()  # it had no time to tidy up
+    assert status(begun)["holder"] is None
+    evaluate(small, SPECS, draws=12_500, seed=5, folder=begun)
+
+
+def test_two_runs_in_one_process_do_not_share_a_folder(begun: Path) -> None:
+    with Store(begun), pytest.raises(GradevalError, match=f"in use by process {os.getpid()} on"), Store(begun):
+        pass
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("index", "count"), [(0, 5000), (3, 1720), (7, 2)])
+def test_chunks_keep_every_bit(dtype: torch.dtype, index: int, count: int) -> None:
+    """Of whole, partial and tiny chunks; also NaN, the cosines of a layer whose gradient is zero."""
+    random = torch.Generator().manual_seed(0)
+    gradients = torch.randn(count, 5, generator=random, dtype=dtype)
+    layers = {"1": slice(0, 3), "head": slice(3, 5), "all": slice(0, 5)}
+    exact = torch.tensor([0.1, 0.2, 0.3, 0.0, 0.0], dtype=dtype)
+    chunk = reduce_chunk(Scorer(exact, layers), gradients, gradients[:, 0], index)
+    chunk.seconds = 0.1
+    name = str(dtype).removeprefix("torch.")
+    plan = Plan("f" * 64, 0, "cpu", name, "e" * 32, list(layers), exact.tolist(), {"st": Planned("s", 10**6, [])})
+    content = chunk_bytes(chunk, plan, "st", index, count)
+    again = parse_chunk(content, plan, "st", index, count)
+    assert chunk_bytes(again, plan, "st", index, count) == content
+    for one, two in ((chunk.joint, again.joint), *((chunk.levels[m][0], again.levels[m][0]) for m in chunk.levels)):
+        assert one.count == two.count
+        for key in ("mean", "squares"):
+            np.testing.assert_array_equal(getattr(one, key), getattr(two, key), strict=True)
+    for m in chunk.levels:
+        np.testing.assert_array_equal(chunk.levels[m][1], again.levels[m][1], strict=True)
+    np.testing.assert_array_equal(chunk.means, again.means, strict=True)
+    np.testing.assert_array_equal(chunk.thirds, again.thirds, strict=True)
+    np.testing.assert_array_equal(chunk.descents, again.descents, strict=True)
+    assert chunk.levels.keys() == again.levels.keys()
+    assert again.seconds == 0.1
+
+
+def test_any_executor_serves(small: Problem, finished: Path, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as executor:
+        evaluate(small, SPECS, draws=12_500, seed=5, executor=executor, workers=2).save(tmp_path / "run")
+        assert executor.submit(int, 3).result() == 3  # it is left running
+    assert tables(tmp_path / "run") == tables(finished)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"executor": "proceses"}, "unknown executor 'proceses': did you mean processes"),
+        ({"timeout": 3.0}, "a timeout needs processes"),
+        ({"executor": "processes", "timeout": -1.0}, "the timeout must be a positive number"),
+    ],
+)
+def test_unusable_ways_to_run(small: Problem, options: dict[str, object], message: str) -> None:
+    with pytest.raises(GradevalError, match=message):
+        evaluate(small, ["st"], draws=40, **options)  # type: ignore[arg-type]
+
+
+def test_an_executor_that_was_shut_down(small: Problem) -> None:
+    executor = ThreadPoolExecutor(1)
+    executor.shutdown()
+    with pytest.raises(GradevalError, match="the executor takes no more work"):
+        evaluate(small, ["st"], draws=40, executor=executor)
+
+
+def nan_now_and_then(network, inputs, loss, randomness):
+    return loss(inputs.new_zeros(len(inputs), 2)) * torch.where(randomness.uniform((1,)) < 5e-5, torch.nan, 1.0)
+
+
+class RaisesInOneChunk:
+    """In its 27th call; the first three are trials."""
+
+    calls = 0
+
+    def __call__(self, network, inputs, loss, randomness):
+        type(self).calls += 1
+        if type(self).calls == 27:
+            raise ArithmeticError("lost the thread")
+        return loss(inputs.new_zeros(len(inputs), 2)) * randomness.uniform((1,))
+
+
+def test_an_estimator_that_fails_in_one_chunk_is_marked_and_the_others_finish(small: Problem, tmp_path: Path) -> None:
+    """Planted: NaN in one draw of 20,000, and an exception in one of 40 chunks."""
+    folder = tmp_path / "run"
+    RaisesInOneChunk.calls = 0
+    specs = ["tanh", nan_now_and_then, RaisesInOneChunk(), "st"]
+    with pytest.raises(
+        Incomplete, match=r"gave NaN or infinite gradients in \d of 5000 draws.*kept: tanh, st"
+    ) as caught:
+        evaluate(small, specs, draws=200_000, exact="never", folder=folder, workers=2)
+    assert len(caught.value.evaluation.manifest["failures"]) == 2  # type: ignore[union-attr]
+    assert set(Evaluation.load(folder).moments) == {"tanh", "st"}
+    rows = {row["estimator"].rpartition(":")[2]: row for row in status(folder)["estimators"]}
+    assert rows["st"]["failure"] is None
+    assert rows["st"]["chunks"] == 40
+    assert "ArithmeticError: lost the thread" in rows["RaisesInOneChunk"]["failure"]
+    text = next(iter(folder.glob("chunks/*RaisesInOneChunk*/failure.txt"))).read_text()
+    assert "in chunk 2" in text
+    assert "raise ArithmeticError" in text
+    # it raises no more: only the chunks that are missing are made, and it is no failure any more
+    with pytest.raises(Incomplete):
+        evaluate(small, specs, draws=200_000, exact="never", folder=folder, workers=2)
+    assert not list(folder.glob("chunks/*RaisesInOneChunk*/failure.txt"))
