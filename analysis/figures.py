@@ -597,20 +597,23 @@ def write_atomically(path: Path, content: bytes) -> None:
 def save_all(run: Evaluation, folder: Path) -> list[Path]:
     """Write every figure that the run has tables for, as SVG, PNG and PDF; remove those it has none for."""
     folder.mkdir(parents=True, exist_ok=True)
+    return [path for name, (function, _) in FIGURES.items() for path in save_figure(function(run), folder, name)]
+
+
+def save_figure(figure: Figure | None, folder: Path, name: str) -> list[Path]:
+    """Write a figure as SVG, PNG and PDF; remove those files where there is none."""
+    if figure is not None:
+        with paper_style():  # lay out once, not once a format: it takes most of the time
+            figure.draw_without_rendering()
+        figure.set_layout_engine("none")
     written = []
-    for name, (function, _) in FIGURES.items():
-        figure = function(run)
-        if figure is not None:
-            with paper_style():  # lay out once, not once a format: it takes most of the time
-                figure.draw_without_rendering()
-            figure.set_layout_engine("none")
-        for extension in FORMATS:
-            path = folder / f"{name}.{extension}"
-            if figure is None:
-                path.unlink(missing_ok=True)
-                continue
-            write_atomically(path, render(figure, extension))
-            written.append(path)
+    for extension in FORMATS:
+        path = folder / f"{name}.{extension}"
+        if figure is None:
+            path.unlink(missing_ok=True)
+            continue
+        write_atomically(path, render(figure, extension))
+        written.append(path)
     return written
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -160,6 +161,119 @@ def run(
         raise failure
 
 
+@app.command("train")
+def train_(
+    problem: Annotated[
+        str, typer.Argument(help="A registered problem (see `gradeval list`) or a problem file.")
+    ] = "expclass",
+    estimators: Annotated[
+        str, typer.Option(help="Comma-separated specs, as of `gradeval run`; 'paper' or 'all'.")
+    ] = "paper",
+    units: Annotated[str | None, typer.Option(help="Binary layers: widths 5-5-5, convolutions 16c-32c-64.")] = None,
+    noise: Annotated[str | None, typer.Option(help="Injected noise; logistic if not given.")] = None,
+    points: Annotated[int | None, typer.Option(help="Number of training points.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Images: digits, mnist, cifar10, … or a folder with one folder a class.")
+    ] = None,
+    root: Annotated[str | None, typer.Option(help="Where torchvision's data sets lie; nothing is downloaded.")] = None,
+    problem_seed: Annotated[int | None, typer.Option(help="Seed of the data and their split; 0 if not given.")] = None,
+    optimiser: Annotated[str, typer.Option(help="sgd (momentum 0.9) or adam.")] = "sgd",
+    epochs: Annotated[int | None, typer.Option(help="Epochs of every run; the problem's own if not given.")] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each estimator.")] = 5,
+    batch: Annotated[int | None, typer.Option(help="Points of a step; the problem's own if not given.")] = None,
+    rates: Annotated[
+        str | None, typer.Option(help="Learning rates tried first, 0.01,0.03; one is taken without a search.")
+    ] = None,
+    tuning_epochs: Annotated[
+        int | None, typer.Option(help="Epochs of a trial of a rate; a fifth of the epochs if not given.")
+    ] = None,
+    gradient_epochs: Annotated[
+        str | None, typer.Option(help="When gradients are compared with the exact one: 1,100,2000; '' for never.")
+    ] = None,
+    ensemble: Annotated[int, typer.Option(help="Draws of the network averaged for a prediction.")] = 10,
+    quick: Annotated[bool, typer.Option("--quick", help="A short look: 3 seeds, few epochs, three rates.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder; a training that was stopped there goes on. A new ./gradeval-train-N if not given."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; results do not depend on it. One per core if not given.")
+    ] = None,
+) -> None:
+    """Train with each estimator under one protocol and write a report; a stopped training goes on where it was."""
+    arguments = {k: str(v) if isinstance(v, Path) else v for k, v in locals().items()}
+    folder = out or _free_folder("gradeval-train")
+    specs = _specs(estimators)
+
+    from gradeval.problems import PROBLEMS, load_task
+    from gradeval.terminal import show_training, training_table_progress
+    from gradeval.train import Protocol, train
+
+    given = {"units": units, "noise": noise, "points": points, "data": data, "root": root, "seed": problem_seed}
+    task = load_task(problem, **{key: value for key, value in given.items() if value is not None})
+    facts = PROBLEMS.get(problem)
+    settings: dict[str, Any] = {
+        "optimiser": optimiser,
+        "epochs": epochs or (facts.epochs if facts else 2000),
+        "batch": batch or (facts.batch if facts else 10),
+        "seeds": seeds,
+        "ensemble": ensemble,
+        "tuning_epochs": tuning_epochs,
+        "rates": _numbers("rates", rates, float) if rates else (),
+    }
+    if gradient_epochs is not None:
+        settings["gradient_epochs"] = _numbers("gradient-epochs", gradient_epochs, int)
+    if quick:
+        few = {"epochs": 20, "seeds": 3, "tuning_epochs": 5, "checks": 10, "tuning_seeds": 1, "gradient_draws": 200}
+        settings |= few | {"rates": settings["rates"] or (0.01, 0.03, 0.1), "gradient_epochs": (0, 20)}
+    with training_table_progress() as progress:
+        training = train(
+            task,
+            specs,
+            Protocol(**settings),
+            folder=folder,
+            workers=workers or max(1, min(len(specs), os.cpu_count() or 1)),
+            progress=progress,
+            arguments=arguments,
+        )
+    from gradeval.analysis.training import build
+
+    report_path = build(training, folder)
+    show_training(training)
+    print(f"report: {report_path.resolve()}")
+
+
+@app.command()
+def sweep(
+    file: Annotated[
+        Path, typer.Argument(help="A TOML file: [problem] with options, lists of which are crossed; [evaluate].")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder; what is done there is kept. The file's name without .toml if not given."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; results do not depend on it. One per core if not given.")
+    ] = None,
+) -> None:
+    """Evaluate estimators on many networks; one table, regressions on width and depth, figures."""
+    from gradeval.sweep import run_sweep
+    from gradeval.terminal import show_regressions, training_table_progress
+
+    folder = out or Path(file.stem)
+    with training_table_progress() as progress:
+        found = run_sweep(file, folder, workers=workers or os.cpu_count() or 1, progress=progress)
+    show_regressions(found)
+    print(f"tables: {(folder / 'sweep.csv').resolve()}")
+
+
+def _numbers(name: str, text: str, kind: Any) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(piece) for piece in text.split(",") if piece.strip())
+    except ValueError:
+        raise GradevalError(f"--{name} must be numbers joined by commas, found '{text}'.") from None
+
+
 _RUN_ARGUMENTS = (
     *("problem", "units", "stage", "noise", "points", "problem_seed", "estimators", "draws", "seed", "workers"),
     *("device", "exact", "out"),
@@ -304,6 +418,55 @@ def baseline(
     print(f"{path}: {path.stat().st_size / 1000:.1f} kB")
 
 
+@app.command()
+def check(
+    estimator: Annotated[
+        str, typer.Argument(help="module:name or file.py:name (which runs that code), or the spec of a built-in one.")
+    ],
+    unbiased: Annotated[
+        bool | None, typer.Option(help="Check that it is unbiased; by default where it claims to be.")
+    ] = None,
+    max_relative_bias: Annotated[float | None, typer.Option(help="Bound for the relative bias of a layer.")] = None,
+    min_cosine: Annotated[float | None, typer.Option(help="Bound for the cosine of a layer's mean gradient.")] = None,
+    max_relative_variance: Annotated[
+        float | None, typer.Option(help="Bound for the relative variance of a layer's gradient, one draw.")
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="False-alarm rate of all tests and looks together.")] = 1e-6,
+    detect: Annotated[float, typer.Option(help="Relative bias of a layer that is found with probability 0.99.")] = 0.01,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    max_draws: Annotated[int | None, typer.Option(help="Most draws on one problem; 8,388,608 if not given.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Threads; results do not depend on it. One per core if not given.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON on standard output.")] = False,
+) -> None:
+    """Check an estimator against exact gradients: exit 0 holds, 1 fails, 2 unusable input, 3 undecided."""
+    from gradeval.terminal import check_progress, show_verdict
+
+    with check_progress() as progress:
+        from gradeval.check import MAX_DRAWS
+        from gradeval.check import check as run_check
+
+        verdict = run_check(
+            estimator,
+            unbiased=unbiased,
+            max_relative_bias=max_relative_bias,
+            min_cosine=min_cosine,
+            max_relative_variance=max_relative_variance,
+            alpha=alpha,
+            detect=detect,
+            seed=seed,
+            max_draws=MAX_DRAWS if max_draws is None else max_draws,
+            workers=workers,
+            progress=progress,
+        )
+    if as_json:
+        print(json.dumps(verdict.as_dict()))
+    else:
+        show_verdict(verdict)
+    raise typer.Exit(verdict.exit_code)
+
+
 @app.command("list")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
     """Problems and estimators, with their facts and sources."""
@@ -320,6 +483,51 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")
     from gradeval.terminal import show_lists
 
     show_lists(PROBLEMS.values(), TABLE.values())
+
+
+@app.command()
+def cost(
+    problem: Annotated[
+        str, typer.Argument(help="A registered problem (see `gradeval list`) or a problem file.")
+    ] = "expclass",
+    estimators: Annotated[str, typer.Option(help="Comma-separated specs, 'paper' or 'all'.")] = "all",
+    growing: Annotated[
+        str, typer.Option(help="Specs whose growth with depth and width is measured; empty for none.")
+    ] = "st,psa,leg,arm,ram",
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for tables and figure; none if not given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON on standard output.")] = False,
+) -> None:
+    """What one draw costs: evaluations, FLOPs, time and memory beside back-propagation, and how they grow."""
+    if out:
+        _check_output(out)
+    specs, growing_specs = _specs(estimators), _specs(growing)
+
+    from gradeval.analysis.cost import fit_exponents, save_scaling
+    from gradeval.cost import cost_table, scaling_table
+    from gradeval.problems import load_problem
+
+    def progress(what: str) -> None:
+        print(what, file=sys.stderr)
+
+    tables = {"cost": cost_table(load_problem(problem), specs, seed=seed, progress=progress)}
+    if growing_specs:
+        tables["scaling"] = scaling_table(growing_specs, seed=seed, progress=progress)
+        tables["exponents"] = fit_exponents(tables["scaling"])
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, table in tables.items():
+            table.to_csv(out / f"{name}.csv", index=False)
+        if growing_specs:
+            save_scaling(tables["scaling"], tables["exponents"], out)
+    if as_json:
+        print(json.dumps({name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}))
+        return
+    from gradeval.terminal import show_cost
+
+    show_cost(tables["cost"], tables.get("exponents"))
+    if out:
+        print(f"tables and figure: {out.resolve()}")
 
 
 @app.command()
@@ -354,9 +562,9 @@ def _check_output(folder: Path) -> None:
         raise GradevalError(f"cannot write {folder}: {error.strerror}.") from None
 
 
-def _free_folder() -> Path:
+def _free_folder(name: str = "gradeval-run") -> Path:
     number = 1
-    while (folder := Path(f"gradeval-run-{number}")).exists():
+    while (folder := Path(f"{name}-{number}")).exists():
         number += 1
     return folder
 

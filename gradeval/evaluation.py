@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
 from copy import copy, deepcopy
@@ -32,9 +32,10 @@ from gradeval.analysis.tables import CURVE_COLUMNS, EXACT_COLUMNS, FORMAT, MIN_B
 from gradeval.errors import GradevalError, unknown_name
 from gradeval.estimators import Estimator, claims_unbiased, get_estimator, get_facts, resolve
 from gradeval.execution import Lost, Task, Workers
-from gradeval.network import BinaryLayer, StochasticBinaryNetwork
+from gradeval.maps import Form
+from gradeval.network import BinaryLayer, FlipCost, StochasticBinaryNetwork
 from gradeval.problem import Problem
-from gradeval.randomness import RandomDraws, Randomness, derived_seed, generator
+from gradeval.randomness import GivenUniforms, RandomDraws, Randomness, derived_seed, generator
 from gradeval.reference import (
     MAX_BITS,
     ExactGradient,
@@ -126,6 +127,8 @@ def evaluate(
         raise GradevalError(f"the network has {parameters} parameters; evaluation takes at most {MAX_PARAMETERS}.")
     workers = workers or torch.get_num_threads()
     with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", FlipCost)  # it is in the notes
         pool = stack.enter_context(Workers(executor, workers, timeout, [__name__]))
         store = stack.enter_context(Store(folder)) if folder is not None else None
         specs = {given for given in estimators if isinstance(given, str)}
@@ -469,18 +472,14 @@ class Sampler:
         widest = max(a * b for a, b in zip([1, *problem.widths], [*problem.widths, 1], strict=True))
         self.batch = max(1, min(CHUNK, BATCH_BYTES // (problem.points * widest * problem.network.dtype.itemsize)))
         trial = RandomDraws(generator(problem.network.device, "trial"), problem.network.dtype)
-        try:
-            gradients, _ = self._vectorised(2, trial)
-        except GradevalError as error:
-            raise GradevalError(f"estimator '{name}' {error}") from None
-        except Exception as error:
-            self.vectorised = False
-            try:
-                gradients, _ = self._loop(2, trial)
-            except Exception as plain:
-                raise GradevalError(f"estimator '{name}' raised {type(plain).__name__}: {plain}") from plain
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            self.notes.append(f"not vectorised, drawn in a loop (vmap: {reason})")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", FlipCost)
+            gradients = self._try(trial)
+        for warning in caught:
+            if issubclass(warning.category, FlipCost):
+                self.notes.append(str(warning.message))
+            else:
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         self.deterministic = not trial.used and bool((gradients[0] == gradients[1]).all())
         self.own_chance = not trial.used and not self.deterministic
         if self.own_chance:
@@ -492,12 +491,42 @@ class Sampler:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _local=threading.local())
 
+    def _try(self, trial: RandomDraws) -> Float[Tensor, "2 P"]:
+        """The gradients of two draws; decides whether draws are vectorised."""
+        pair = torch.empty(2)
+        try:
+            if getattr(self.estimator, "owns_sampling", False):
+                raise RuntimeError("it owns its sampling")
+            return self._vectorised(pair, lambda _: trial)[0]
+        except GradevalError as error:
+            raise GradevalError(f"estimator '{self.name}' {error}") from None
+        except Exception as error:
+            self.vectorised = False
+            try:
+                gradients, _ = self._loop(pair, lambda _: trial)
+            except Exception as plain:
+                raise GradevalError(f"estimator '{self.name}' raised {type(plain).__name__}: {plain}") from plain
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            self.notes.append(f"not vectorised, drawn in a loop ({reason})")
+            return gradients
+
     def chunk(self, count: int, *names: object) -> tuple[Float[Tensor, "draws P"], Float[Tensor, " draws"]]:
         """Gradients (flattened) and values of ``count`` draws, seeded by ``names``."""
         randomness = RandomDraws(generator(self.problem.network.device, *names), self.problem.network.dtype)
+        return self._draw(torch.empty(count), lambda _: randomness, self.batch)
+
+    def given(
+        self, uniforms: Float[Tensor, "draws given"], random: torch.Generator
+    ) -> tuple[Float[Tensor, "draws P"], Float[Tensor, " draws"]]:
+        """As `chunk`, where every draw takes its uniform variables from a row, and further ones from ``random``."""
+        dtype = self.problem.network.dtype
+        return self._draw(uniforms, lambda row: GivenUniforms(row, random, dtype), 8 * self.batch)
+
+    def _draw(self, rows: Tensor, chance: Callable[[Tensor], RandomDraws], batch: int) -> tuple[Tensor, Tensor]:
         draw = self._vectorised if self.vectorised else self._loop
+        count = len(rows)
         try:
-            parts = [draw(min(self.batch, count - start), randomness) for start in range(0, count, self.batch)]
+            parts = [draw(part, chance) for part in rows.split(batch)]
         except Exception as error:
             raise GradevalError(f"estimator '{self.name}' raised {type(error).__name__}: {error}") from error
         gradients, values = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -514,26 +543,26 @@ class Sampler:
         pair: tuple[_Surrogate, dict[str, Tensor]] = self._local.surrogate
         return pair
 
-    def _vectorised(self, count: int, randomness: RandomDraws) -> tuple[Tensor, Tensor]:
+    def _vectorised(self, rows: Tensor, chance: Callable[[Tensor], RandomDraws]) -> tuple[Tensor, Tensor]:
         surrogate, parameters = self._surrogate()
 
-        def draw(_: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        def draw(row: Tensor) -> tuple[dict[str, Tensor], Tensor]:
             result: tuple[dict[str, Tensor], Tensor] = grad_and_value(
-                lambda parameters: functional_call(surrogate, parameters, (randomness,))
+                lambda parameters: functional_call(surrogate, parameters, (chance(row),))
             )(parameters)
             return result
 
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="There is a performance drop")
-            gradients, values = vmap(draw, randomness="different")(torch.empty(count))
-        return torch.cat([g.reshape(count, -1) for g in gradients.values()], 1), values
+            gradients, values = vmap(draw, randomness="different")(rows)
+        return torch.cat([g.reshape(len(rows), -1) for g in gradients.values()], 1), values
 
-    def _loop(self, count: int, randomness: RandomDraws) -> tuple[Tensor, Tensor]:
+    def _loop(self, rows: Tensor, chance: Callable[[Tensor], RandomDraws]) -> tuple[Tensor, Tensor]:
         surrogate, _ = self._surrogate()
         parameters = list(surrogate.parameters())
         gradients, values = [], []
-        for _ in range(count):
-            value = surrogate(randomness)
+        for row in rows:
+            value = surrogate(chance(row))
             found = torch.autograd.grad(value, parameters, allow_unused=True)
             flat = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
             gradients.append(torch.cat([g.flatten() for g in flat]))
@@ -647,12 +676,13 @@ class _CountingLayer(BinaryLayer):
         return a
 
     def gaussian_moments(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        self.count += 2 * mean.shape[:-2].numel()
+        self.count += mean.shape[:-2].numel()
         return super().gaussian_moments(mean, variance)
 
-    def flipped_preactivations(self, x: Tensor, a: Tensor) -> Tensor:
-        self.count += a.shape[:-2].numel() if isinstance(self.map, nn.Linear) else x.shape[-1]
-        return super().flipped_preactivations(x, a)
+    def form(self, x: Tensor) -> Form | None:
+        form = super().form(x)
+        self.count += x.shape[:-2].numel() * (x.shape[-1] if form is None else 1)
+        return form
 
 
 def count_evaluations(problem: Problem, estimator: Estimator) -> tuple[float, float]:

@@ -21,9 +21,11 @@ from gradeval.estimators import get_estimator
 from gradeval.network import StochasticBinaryNetwork
 from gradeval.problem import Problem
 from gradeval.randomness import RandomDraws, derived_seed, generator
+from gradeval.tasks import Task
 
 PROTOCOL = "SGD momentum=0.9 rate=0.03 batch=10 estimator=reinforce version=1"
 RATE, MOMENTUM, BATCH = 0.03, 0.9, 10
+HELD_OUT = 1000
 
 
 def expclass_problem(
@@ -49,10 +51,7 @@ def expclass_problem(
     Raises:
         GradevalError: widths that are not positive numbers, fewer than 2 points, a negative stage.
     """
-    try:
-        widths = [int(width) for width in units.split("-")]
-    except ValueError:
-        raise GradevalError(f"units must be widths joined by '-', such as 5-5-5; found '{units}'.") from None
+    widths = _widths(units)
     if stage < 0:
         raise GradevalError(f"stage must be a number of epochs, at least 0; found {stage}.")
     inputs, targets = data(points, seed)
@@ -77,6 +76,37 @@ def expclass_problem(
     except OSError as error:
         warnings.warn(f"the trained network could not be cached in {cached.parent}: {error.strerror}", stacklevel=2)
     return problem
+
+
+def expclass_task(
+    units: str = "5-5-5",
+    *,
+    points: int = 200,
+    seed: int = 0,
+    noise: str = "logistic",
+    states: tuple[float, float] = (0.0, 1.0),
+) -> Task:
+    """The task to train on: ``points`` points, and 1000 others each for validation and for test.
+
+    Args: as of `expclass_problem`; ``seed`` is that of the data.
+    """
+    network = StochasticBinaryNetwork.linear(2, _widths(units), 1, noise, states)
+    train = Problem(
+        network, *data(points, seed), "logistic", f"expclass {units}", f"2-D classification, layers {units}"
+    )
+
+    def other(what: str) -> Problem:
+        inputs, targets = data(HELD_OUT, derived_seed(what, seed))
+        return replace(train, inputs=inputs, targets=targets)
+
+    return Task(train, other("validation"), other("test"), initialise)
+
+
+def _widths(units: str) -> list[int]:
+    try:
+        return [int(width) for width in units.split("-")]
+    except ValueError:
+        raise GradevalError(f"units must be widths joined by '-', such as 5-5-5; found '{units}'.") from None
 
 
 def data(points: int = 200, seed: int = 0) -> tuple[Float[Tensor, "points 2"], Float[Tensor, " points"]]:

@@ -6,6 +6,7 @@ Shapes: ``points`` data points, ``units`` of a layer; leading axes are free.
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -13,7 +14,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gradeval.errors import GradevalError
+from gradeval.flips import flip_differences
+from gradeval.maps import CHUNK_ENTRIES, Form, Terms, affine_form
 from gradeval.noise import Noise, get_noise
+
+
+class FlipCost(UserWarning):
+    """All flips of a layer cost one evaluation of it each."""
 
 
 class BinaryLayer(nn.Module):
@@ -58,26 +65,83 @@ class BinaryLayer(nn.Module):
         x: Float[Tensor, "*batch points inputs"],
         a: Float[Tensor, "*batch points units"],
     ) -> Float[Tensor, "*batch points inputs units"]:
-        """A(x with binary input i flipped), for every i in turn along a new axis before the units.
+        """A(x with binary input i flipped), for every i in turn along a new axis before the units: one evaluation each.
 
-        Flipping xᵢ changes it by lo + hi − 2xᵢ, so for a linear map a changes by (lo + hi − 2xᵢ) Wⱼᵢ.
-        The inputs must be states of a layer with this layer's (lo, hi).
+        Flipping xᵢ changes it by lo + hi − 2xᵢ. The inputs must be states of a layer with this layer's (lo, hi).
         """
-        change = 2 * self.lo + self.delta - 2 * x
-        if isinstance(self.map, nn.Linear):
-            return torch.addcmul(a[..., None, :], change[..., None], self.map.weight.T)
         unit = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device).reshape(-1, *[1] * (x.ndim - 1), x.shape[-1])
-        return self.map(x + unit * change).movedim(0, -2)
+        return self.map(x + unit * self._change(x)).movedim(0, -2)
+
+    def sum_flips(
+        self,
+        x: Float[Tensor, "*batch points inputs"],
+        terms: Terms,
+        a: Float[Tensor, "*batch points units"],
+        *values: Float[Tensor, "*batch points units"],
+    ) -> Float[Tensor, "*batch points inputs"]:
+        """Σⱼ terms(aⱼ with binary input i flipped, aⱼ, valuesⱼ…) for every i; no gradient goes through it.
+
+        ``terms`` is elementwise and vanishes where a flip does not change aⱼ. Of a map that is affine by structure
+        (`maps.affine_form`) the flips cost as much as one evaluation, of any other one evaluation each.
+        """
+        with torch.no_grad():
+            return self._sum_flips(self.form(x), x, terms, a, *values)
+
+    def flip_differences(
+        self,
+        x: Float[Tensor, "*batch points inputs"],
+        a: Float[Tensor, "*batch points units"],
+        g: Float[Tensor, "*batch points units"],
+        tolerance: float | None = None,
+    ) -> Float[Tensor, "*batch points inputs"]:
+        """Σⱼ gⱼ [F(aⱼ) − F(aⱼ with binary input i flipped)] for every i; no gradient goes through it.
+
+        As `sum_flips`, but also by separable expansion where that is cheaper, see `flips.flip_differences`.
+        """
+        with torch.no_grad():
+            form = self.form(x)
+            if form is not None:
+                return flip_differences(form, self.noise, self._change(x), self.delta, a, g, tolerance)
+            cdf = self.noise.cdf
+            return self._sum_flips(None, x, lambda flipped, a, p, g: g * (p - cdf(flipped)), a, cdf(a), g)
+
+    def _sum_flips(self, form: Form | None, x: Tensor, terms: Terms, *values: Tensor) -> Tensor:
+        change = self._change(x)
+        if form is not None:
+            return form.sum_flips(change, terms, *values)
+        inputs, broadcast = x.shape[-1], [value[..., None, :] for value in values]
+        warnings.warn(
+            f"a layer's map is not affine by structure ({type(self.map).__name__}): its {inputs} flips cost {inputs} "
+            "evaluations of it, where linear maps, convolutions and average pooling need about one.",
+            FlipCost,
+            stacklevel=4,
+        )
+        at_once = max(1, CHUNK_ENTRIES // max(1, x.numel(), values[0].numel()))
+        parts = []
+        for some in torch.eye(inputs, dtype=x.dtype, device=x.device).split(at_once):
+            flipped = self.map(x + some.reshape(-1, *[1] * (x.ndim - 1), inputs) * change).movedim(0, -2)
+            parts.append(terms(flipped, *broadcast).sum(-1))
+        return torch.cat(parts, -1)
+
+    def form(self, x: Float[Tensor, "*batch points inputs"]) -> Form | None:
+        """The map's matrix M where it is affine by structure, x ↦ M x + constant."""
+        return affine_form(self.map, x.shape[-1], x)
+
+    def _change(self, x: Tensor) -> Tensor:
+        """What flipping adds to every input, −δσ."""
+        return 2 * self.lo + self.delta - 2 * x
 
     def gaussian_moments(
         self, mean: Float[Tensor, "*batch points inputs"], variance: Float[Tensor, "*batch points inputs"]
     ) -> tuple[Float[Tensor, "*batch points units"], Float[Tensor, "*batch points units"]]:
-        """Mean and variance of a = A(x) for independent inputs x: A(mean) and Σᵢ Wⱼᵢ² varianceᵢ."""
-        if not isinstance(self.map, nn.Linear):
+        """Mean and variance of a = A(x) for independent inputs x: A(mean) and Σᵢ Mⱼᵢ² varianceᵢ."""
+        form = self.form(mean)
+        if form is None:
             raise GradevalError(
-                f"moment propagation (adf, local-reparam) needs linear layers, found {type(self.map).__name__}."
+                "moment propagation (adf, local-reparam) needs maps that are affine by structure (linear, convolution, "
+                f"average pooling, scale and bias, sums of these), found {type(self.map).__name__}."
             )
-        return self.map(mean), variance @ (self.map.weight**2).T
+        return self.map(mean), form.forward(variance, form.weight**2)
 
 
 class StochasticBinaryNetwork(nn.Module):

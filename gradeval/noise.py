@@ -6,11 +6,13 @@ All are symmetric about zero, so log(1 − F(a)) = log F(−a) keeps its precisi
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.special import zeta
 from torch import Tensor
 
 from gradeval.errors import unknown_name
@@ -45,6 +47,15 @@ class Noise:
         inside = torch.where(possible, a, 0.0)
         return torch.where(possible, self.log_cdf(inside) - self.log_cdf(-inside), 0.0)
 
+    def differences(self, a: Float[Tensor, "*shape"], shifts: Sequence[float]) -> list[Float[Tensor, "*shape"]]:
+        """F(a − w) − F(a) for every w of ``shifts``."""
+        p = self.cdf(a)
+        return [self.cdf(a - w) - p for w in shifts]
+
+    def derivative_bound(self, order: int) -> float:
+        """An upper bound of sup|F⁽ᵒʳᵈᵉʳ⁾|, order ≥ 1; infinite where F is not so smooth."""
+        return math.inf
+
     def gaussian_expectation(self, mean: Float[Tensor, "..."], variance: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """E[F(a)] for a ~ N(mean, variance), by Gauss–Hermite quadrature with 64 nodes."""
         nodes, weights = (torch.as_tensor(v, dtype=mean.dtype, device=mean.device) for v in _gauss_hermite(64))
@@ -70,6 +81,18 @@ class Logistic(Noise):
 
     def log_odds(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return a
+
+    def differences(self, a: Float[Tensor, "*shape"], shifts: Sequence[float]) -> list[Float[Tensor, "*shape"]]:
+        """−p q E/(1 + q E) with p = F(a), q = 1 − p and E = eʷ − 1: no cancellation."""
+        p, q = torch.sigmoid(a), torch.sigmoid(-a)
+        product = p * q
+        # E is capped below infinity: there the quotient is −p to all digits
+        factors = [math.expm1(min(w, 80.0)) for w in shifts]
+        return [-factor * product / (1 + factor * q) for factor in factors]
+
+    def derivative_bound(self, order: int) -> float:
+        """2 n! Σ_{k odd} (kπ)⁻ⁿ⁻¹, from the poles ±iπk of F; attained at a = 0 for odd n."""
+        return 2 * math.factorial(order) * (1 - 0.5 ** (order + 1)) * float(zeta(order + 1)) / math.pi ** (order + 1)
 
     def gaussian_expectation(self, mean: Float[Tensor, "..."], variance: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """E[F(a)] ≈ F(mean / √(1 + π variance / 8)), the usual probit matching (error below 0.02).
@@ -99,6 +122,10 @@ class Normal(Noise):
         lower = torch.log(0.5 * torch.special.erfcx(below)) - below**2
         upper = torch.log1p(-0.5 * torch.special.erfcx(above) * torch.exp(-(above**2)))
         return torch.where(a < 0, lower, upper)
+
+    def derivative_bound(self, order: int) -> float:
+        """Cramér's bound of Hermite functions, |Heₙ₋₁(a)| e^(−a²/4) ≤ 1.0865 √(n−1)!; exact for n = 1."""
+        return (1.0865 if order > 1 else 1.0) * math.sqrt(math.factorial(order - 1) / (2 * math.pi))
 
     def gaussian_expectation(self, mean: Float[Tensor, "..."], variance: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """E[Φ(a)] = Φ(mean / √(1 + variance)), exact."""
@@ -154,6 +181,10 @@ class Cauchy(Noise):
 
     def log_cdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return torch.where(a < 0, torch.log(self.cdf(a.clamp(max=0))), torch.log1p(-self.cdf(-a.clamp(min=0))))
+
+    def derivative_bound(self, order: int) -> float:
+        """(n − 1)!/π, as F'(a) = −Im 1/(a + i)/π."""
+        return math.factorial(order - 1) / math.pi
 
 
 class Triangular(Noise):

@@ -12,18 +12,66 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gradeval.errors import GradevalError
 from gradeval.files import reason
 from gradeval.losses import Loss, check_targets, get_loss
-from gradeval.network import StochasticBinaryNetwork
+from gradeval.maps import Dense, affine_form
+from gradeval.network import BinaryLayer, StochasticBinaryNetwork
 from gradeval.noise import get_noise
 
 FORMAT = "gradeval-problem/1"
+FLIP_ENTRIES = 2**22  # the most outputs of flips that are kept at once
 MAX_FILE_BYTES = 256 * 2**20
 PointLoss = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class HeadLoss:
+    """x_L ↦ loss(head(x_L), targets)."""
+
+    head: nn.Module
+    loss: Loss
+    targets: Tensor
+
+    def __call__(self, x: Float[Tensor, "*batch points units"]) -> Float[Tensor, "*batch points"]:
+        return self.loss(self.head(x), self.targets)
+
+    def flipped(
+        self, layer: BinaryLayer, s: Float[Tensor, "*batch points units"]
+    ) -> Float[Tensor, "units *batch points"]:
+        """f with every unit of the last layer flipped in turn. Of an affine head, a flip adds a column to its outputs.
+
+        Where all outputs would take much memory they are made in parts, and again for the gradient.
+        """
+        x, units = layer.encode(s), s.shape[-1]
+        form = affine_form(self.head, units, x)
+        if isinstance(form, Dense):
+            output = self.head(x)
+            change = (layer.encode(1 - s) - x).reshape(-1, units).mT.contiguous()[:, :, None]
+            columns, outputs = form.weight.mT.contiguous()[:, None, :], output.reshape(1, -1, output.shape[-1])
+
+            def part(start: int, stop: int) -> Tensor:
+                flipped = torch.baddbmm(outputs, change[start:stop], columns[start:stop])
+                return self.loss(flipped.reshape(-1, *output.shape), self.targets)
+
+            size = output.numel()
+        else:
+            identity = torch.eye(units, dtype=s.dtype, device=s.device)
+
+            def part(start: int, stop: int) -> Tensor:
+                unit = identity[start:stop].reshape(-1, *[1] * (s.ndim - 1), units)
+                return self(layer.encode(s + unit * (1 - 2 * s)))
+
+            size = s.numel()
+        at_once = max(1, FLIP_ENTRIES // max(1, size))
+        if at_once >= units:
+            return part(0, units)
+        starts = range(0, units, at_once)
+        return torch.cat([checkpoint(part, i, i + at_once, use_reentrant=False) for i in starts])
 
 
 @dataclass(frozen=True)
@@ -109,9 +157,8 @@ class Problem:
 
     def loss_function(self, network: StochasticBinaryNetwork | None = None, targets: Tensor | None = None) -> PointLoss:
         """x_L ↦ loss(head(x_L), targets): [..., points, units] -> [..., points]."""
-        head = (network or self.network).head
         targets = self.targets if targets is None else targets
-        return lambda x: self._loss(head(x), targets)
+        return HeadLoss((network or self.network).head, self._loss, targets)
 
     def output_loss(self, output: Tensor, targets: Tensor) -> Tensor:
         """loss(output, targets) of outputs of the head: [..., points, outputs] -> [..., points]."""

@@ -94,6 +94,39 @@ class EnumeratedStates(RandomDraws):
         return super().normal(shape)
 
 
+class GivenUniforms(RandomDraws):
+    """Chance from given uniform variables, taken in order; after the last of them, from the generator.
+
+    Every other variable is a function of uniform ones, so low-discrepancy points can take the place of random ones, and
+    a run's draws are its own, whatever runs beside it.
+
+    Attributes:
+        taken: the number of uniform variables asked for so far.
+    """
+
+    def __init__(
+        self, uniforms: Float[Tensor, " given"], generator: torch.Generator, dtype: torch.dtype = torch.float64
+    ) -> None:
+        super().__init__(generator, dtype)
+        self.uniforms = uniforms
+        self.taken = 0
+
+    def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+        self.used = True
+        start, self.taken = self.taken, self.taken + torch.Size(shape).numel()
+        given = self.uniforms[start : self.taken]
+        missing = self.taken - start - len(given)
+        if missing:
+            given = torch.cat([given, super().uniform([missing])])
+        return given.reshape(tuple(shape))
+
+    def bernoulli(self, probability: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return (self.uniform(probability.shape) < probability).to(probability.dtype)
+
+    def normal(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+        return torch.special.ndtri(self.uniform(shape))
+
+
 def derived_seed(*names: object) -> int:
     """A 63-bit seed that depends on every one of ``names`` (by its text) and on nothing else.
 

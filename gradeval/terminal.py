@@ -29,8 +29,13 @@ from gradeval.estimators import Facts
 from gradeval.problems import ProblemFacts
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from gradeval.analysis.compare import Comparison
+    from gradeval.analysis.sweep import Sweep
     from gradeval.analysis.tables import Evaluation
+    from gradeval.analysis.training import Training
+    from gradeval.check import Verdict
 
 
 class _Rate(ProgressColumn):
@@ -109,6 +114,118 @@ def training_progress() -> Iterator[Callable[[int, int], None]]:
         progress.stop()
 
 
+@contextmanager
+def check_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A callback (what is done, done, total) that shows a bar; nothing where standard error is not a terminal."""
+    progress = Progress(
+        TextColumn("checking"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    )
+    with progress:
+        task = progress.add_task("", total=None)
+        yield lambda text, done, total: progress.update(task, description=escape(text), completed=done, total=total)
+
+
+def show_verdict(verdict: Verdict) -> None:
+    """The verdict, the diagnosis, and the table: all of it, or the rows that do not hold."""
+    console = Console()
+    console.print(verdict.headline, markup=False, highlight=False, style="bold")
+    for line in verdict.diagnosis:
+        console.print(f"  {line}", markup=False, highlight=False)
+    if len(verdict.table):
+        failing = verdict.table[verdict.table["verdict"].str.startswith("fails")]
+        rows = failing if len(failing) else verdict.table
+        table = Table(title="Relative to the norm of the exact gradient of the layer", title_justify="left")
+        table.add_column("problem", overflow="fold")
+        for column in ("layer", "scale", "cosine", "bias", "variance", "value", "draws"):
+            table.add_column(column, justify="right")
+        table.add_column("verdict")
+        for row in rows.itertuples():
+            bounds = f"{row.relative_bias:.3g}"
+            if row.draws:
+                bounds += f" [{row.relative_bias_low:.2g}, {row.relative_bias_high:.2g}]"
+            figures = (f"{row.scale:.4g}", f"{row.cosine:.4f}", bounds, f"{row.relative_variance:.3g}")
+            draws = f"{row.draws:,}" if row.draws else "exact"
+            table.add_row(
+                *map(escape, (row.problem, row.layer, *figures, f"{row.value_error:+.1e}", draws, row.verdict))
+            )
+        console.print(table)
+    for note in verdict.notes:
+        console.print(f"note: {note}", markup=False, highlight=False)
+    console.print(verdict.guarantee, markup=False, highlight=False)
+
+
+@contextmanager
+def training_table_progress() -> Iterator[Callable[[str, str, int, int], None]]:
+    """A callback (estimator, phase, epochs done, epochs in all) that keeps a bar for each estimator and phase."""
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )
+    tasks: dict[tuple[str, str], TaskID] = {}
+
+    def advance(estimator: str, phase: str, done: int, total: int) -> None:
+        key = (estimator, phase)
+        if key not in tasks:
+            tasks[key] = progress.add_task(escape(f"{estimator:<26} {phase:<9}"), total=total)
+            if progress.disable:
+                print(f"{estimator}: {phase}", file=sys.stderr, flush=True)
+        progress.update(tasks[key], completed=done)
+
+    with progress:
+        yield advance
+
+
+def show_training(training: Training) -> None:
+    """Objective and test scores (of ensembles) of the trained networks, means over seeds with 95 % intervals."""
+    summary = training.summary
+    table = Table(title="Means over seeds [95 % intervals]", title_justify="left")
+    table.add_column("estimator", overflow="fold")
+    for column in ("rate", "training objective", "test loss", "test accuracy"):
+        table.add_column(column, justify="right", overflow="fold")
+
+    def cell(name: str, split: str, predictor: str, key: str, digits: int) -> str:
+        mine = (summary["estimator"] == name) & (summary["split"] == split) & (summary["predictor"] == predictor)
+        rows = summary[mine].dropna(subset=key)
+        if rows.empty:
+            return "–"
+        value, low, high = (float(rows[f"{key}{end}"].iloc[0]) for end in ("", "_low", "_high"))
+        return escape(f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")
+
+    final = summary[(summary["split"] == "train") & (summary["predictor"] == "expected")].sort_values("loss")
+    for row in final.itertuples():
+        table.add_row(
+            escape(row.estimator),
+            f"{row.rate:.2g}",
+            cell(row.estimator, "train", "expected", "loss", 4),
+            cell(row.estimator, "test", "ensemble", "loss", 4),
+            cell(row.estimator, "test", "ensemble", "accuracy", 3),
+        )
+    Console().print(table)
+
+
+def show_regressions(sweep: Sweep) -> None:
+    """By how much accuracy changes with depth and width."""
+    terms = {"depth": "one layer more", "log2_width": "twice the width"}
+    table = Table(title="Factors [95 % intervals] with nets as clusters", title_justify="left")
+    for column in ("measure", "estimator", "for", "factor"):
+        table.add_column(column, overflow="fold")
+    for row in sweep.regressions.itertuples():
+        value, low, high = (10**v for v in (row.slope, row.slope_low, row.slope_high))
+        text = escape(f"{value:.3g} [{low:.3g}, {high:.3g}]")
+        table.add_row(row.measure, escape(row.estimator), terms[row.term], text)
+    Console().print(table)
+
+
 def show_summary(evaluation: Evaluation) -> None:
     """The ranked table of all layers together."""
     best = evaluation.best
@@ -177,6 +294,46 @@ def show_comparison(comparison: Comparison) -> None:
     console.print(comparison.answer, markup=False, highlight=False)
     for note in comparison.notes:
         console.print(note, markup=False, highlight=False)
+
+
+def show_cost(costs: pd.DataFrame, exponents: pd.DataFrame | None) -> None:
+    """What one draw costs, and the exponents of its growth where they were fitted."""
+    console = Console()
+    table = Table(title="One draw of the gradient; × is times back-propagation, in this run", title_justify="left")
+    table.add_column("estimator", overflow="fold")
+    for column in ("layers", "losses", "FLOPs", "× FLOPs", "ms", "× time", "KiB", "× memory"):
+        table.add_column(column, justify="right")
+    for row in costs.itertuples():
+        numbers = (
+            *(
+                f"{row.layer_evaluations:g}",
+                f"{row.loss_evaluations:g}",
+                f"{row.flops:.3g}",
+                f"{row.relative_flops:.2f}",
+            ),
+            *(f"{1e3 * row.seconds:.3g}", f"{row.relative_seconds:.2f}"),
+            *(f"{row.bytes / 1024:.0f}", f"{row.relative_bytes:.2f}"),
+        )
+        table.add_row(escape(row.estimator), *numbers)
+    console.print(table)
+    console.print("Layers, losses: evaluations per point. FLOPs: of products and elementwise. Memory: of new tensors.")
+    if exponents is None:
+        return
+    table = Table(title=escape("Growth: cost ~ sizeᵖ, p [interval]"), title_justify="left")
+    names = {"evaluations": "evaluations", "flops": "FLOPs", "seconds": "time"}
+    table.add_column("estimator", overflow="fold")
+    for axis in ("depth", "width"):
+        for shown in names.values():
+            table.add_column(f"{shown}, {axis}", justify="right")
+    found = exponents.set_index(["estimator", "axis", "quantity"])
+    for name in exponents["estimator"].unique():
+        cells = []
+        for axis in ("depth", "width"):
+            for quantity in names:
+                p, low, high = found.loc[(name, axis, quantity)].round(3) + 0.0
+                cells.append(escape(f"{p:.2f} [{low:.2f}, {high:.2f}]"))
+        table.add_row(escape(name), *cells)
+    console.print(table)
 
 
 def show_lists(problems: Iterable[ProblemFacts], estimators: Iterable[Facts]) -> None:

@@ -17,15 +17,27 @@ ROOMS = {"gradeval": "gradeval", "reference": "gradeval.reference", "analysis": 
 # every module's floor: a module imports from lower floors, or from its own package
 FLOORS = [
     {"gradeval.errors", "gradeval.cache"},
-    {"gradeval.noise", "gradeval.losses", "gradeval.files", "gradeval.execution"},
-    {"gradeval.randomness"},
+    {
+        "gradeval.noise",
+        "gradeval.losses",
+        "gradeval.maps",
+        "gradeval.processes",
+        "gradeval.files",
+        "gradeval.execution",
+    },
+    {"gradeval.randomness", "gradeval.flips"},
     {"gradeval.network"},
     {"gradeval.problem"},
+    {"gradeval.tasks", "gradeval.prediction"},
     {"gradeval.estimators", "gradeval.reference", "gradeval.analysis"},
-    {"gradeval.expclass", "gradeval.streaming"},
+    {
+        *("gradeval.expclass", "gradeval.streaming", "gradeval.battery", "gradeval.diagnosis", "gradeval.sequential"),
+        *("gradeval.images", "gradeval.stacked"),
+    },
     {"gradeval.store"},
     {"gradeval.problems", "gradeval.evaluation"},
-    {"gradeval.terminal"},
+    {"gradeval.check", "gradeval.cost", "gradeval.train", "gradeval.sweep"},
+    {"gradeval.terminal", "gradeval.pytest_plugin"},
     {"gradeval.cli"},
 ]
 

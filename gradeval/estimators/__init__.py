@@ -291,6 +291,7 @@ TABLE: dict[str, Facts] = {
             differentiable=False,
             randomness="bernoulli",
             source="Shekhovtsov, Yanush & Flach 2020, arXiv:2006.03143",
+            defaults="tolerance=0.0",
             layer_evaluations="2 * L - 1",
             loss_evaluations="1 + n[-1]",
         ),

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradeval.estimators.surrogate import PointLoss, carry, noise_given_state, sample_path
-from gradeval.network import StochasticBinaryNetwork
+from gradeval.estimators.surrogate import PointLoss, carry, flipped_losses, noise_given_state, sample_path
+from gradeval.maps import Terms
+from gradeval.network import BinaryLayer, StochasticBinaryNetwork
 from gradeval.randomness import Randomness
 
 
@@ -70,14 +71,20 @@ class Leg:
             sign = 2 * s - 1
             with torch.no_grad():
                 if above is None:
-                    weight = (f - loss(layer.encode(layer.flip(s)))).movedim(0, -1)
+                    weight = (f - flipped_losses(loss, layer, s)).movedim(0, -1)
                 else:
-                    flipped = above.layer.flipped_preactivations(above.x, above.a)  # [points, units, units above]
-                    stay = above.layer.log_prob(above.s, above.a)
-                    ratio = torch.exp(
-                        above.layer.log_prob(above.s[..., None, :].expand_as(flipped), flipped) - stay[..., None]
-                    )
+                    ratio = torch.exp(above.layer.sum_flips(above.x, _log_ratio(above.layer), above.a, above.s))
                     chosen, other = layer.probability(sign * a), layer.probability(-sign * a)
                     weight = f[..., None] * (1 - ratio) / (chosen + other * ratio)
             value = value + (sign * weight * carry(p)).sum(-1)
         return value
+
+
+def _log_ratio(layer: BinaryLayer) -> Terms:
+    """log P(sⱼ | flipped aⱼ) − log P(sⱼ | aⱼ)."""
+
+    def terms(flipped: Tensor, a: Tensor, s: Tensor) -> Tensor:
+        sign = 2 * s - 1
+        return layer.noise.log_cdf(sign * flipped) - layer.noise.log_cdf(sign * a)
+
+    return terms

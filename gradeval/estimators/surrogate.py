@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradeval.network import BinaryLayer, StochasticBinaryNetwork
+from gradeval.problem import HeadLoss
 from gradeval.randomness import Randomness
 
 PointLoss = Callable[[Tensor], Tensor]
@@ -19,6 +20,15 @@ PointLoss = Callable[[Tensor], Tensor]
 def carry(t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Zero in value, with the gradient of ``t``."""
     return t - t.detach()
+
+
+def flipped_losses(
+    loss: PointLoss, layer: BinaryLayer, s: Float[Tensor, "*batch points units"]
+) -> Float[Tensor, "units *batch points"]:
+    """f with every unit of the last layer flipped in turn; all at once where ``loss`` has a cheap form."""
+    if isinstance(loss, HeadLoss):
+        return loss.flipped(layer, s)
+    return loss(layer.encode(layer.flip(s)))
 
 
 class Step(NamedTuple):

@@ -1,0 +1,110 @@
+"""How the cost of estimators grows with depth and width: exponents with intervals, and a figure. Numbers in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import statsmodels.api as sm
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, LogFormatterMathtext
+
+from gradeval.analysis.figures import (
+    FORMATS,
+    Style,
+    _legend,
+    _log_axis,
+    _log_limits,
+    paper_style,
+    render,
+    styles,
+    write_atomically,
+)
+
+QUANTITIES = {
+    "evaluations": "layer and loss evaluations",
+    "flops": "FLOPs",
+    "seconds": "seconds",
+}
+
+
+def fit_exponents(table: pd.DataFrame, quantities: Sequence[str] = tuple(QUANTITIES)) -> pd.DataFrame:
+    """The exponent p of cost ~ sizeᵖ for each estimator, axis and quantity, with an interval.
+
+    Timings: least squares of log cost on 1 and log size, and the 95 % interval of the slope.
+
+    Counts have no noise; they are polynomials of the size, log(bLᵖ + cLᵖ⁻¹ + …) = log b + p log L + c/(bL) + …, so
+    1/size and 1/size² are fitted, too. What is left is the truncation of that series: the interval is that of the fit,
+    widened by how much the last correction moved the exponent.
+
+    Returns:
+        Columns estimator, axis, quantity, exponent, exponent_low, exponent_high.
+    """
+    rows = []
+    for (estimator, axis), group in table.groupby(["estimator", "axis"], sort=False):
+        size = group["size"].to_numpy(dtype=float)
+        columns = [np.ones_like(size), np.log(size), 1 / size, 1 / size**2]
+        for quantity in quantities:
+            log_cost = np.log(group[quantity].to_numpy(dtype=float))
+            counted = quantity != "seconds" and len(size) >= 6
+            fit = sm.OLS(log_cost, np.column_stack(columns if counted else columns[:2])).fit()
+            low, high = fit.conf_int()[1]
+            if counted:
+                moved = abs(fit.params[1] - sm.OLS(log_cost, np.column_stack(columns[:3])).fit().params[1])
+                low, high = low - moved, high + moved
+            rows.append((estimator, axis, quantity, fit.params[1], low, high))
+    names = ["estimator", "axis", "quantity", "exponent", "exponent_low", "exponent_high"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def scaling_figure(table: pd.DataFrame, fits: pd.DataFrame) -> Figure:
+    """Cost against depth and against width on logarithmic axes, a panel for each quantity; the legend has exponents."""
+    names = list(dict.fromkeys(table["estimator"]))
+    looks = styles(names)
+    with paper_style():
+        figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+        panels = figure.subplots(2, len(QUANTITIES), squeeze=False)
+        for axes, axis in zip(panels, ("depth", "width"), strict=True):
+            rows = table[table["axis"] == axis]
+            for ax, (quantity, label) in zip(axes, QUANTITIES.items(), strict=True):
+                _panel(ax, rows, fits[(fits["axis"] == axis) & (fits["quantity"] == quantity)], quantity, looks)
+                ax.set_xlabel("layers" if axis == "depth" else "units of a layer")
+                ax.set_ylabel(label)
+        _legend(figure, {n: Line2D([], [], color=looks[n].colour, marker=looks[n].marker) for n in names})
+    return figure
+
+
+def _panel(ax: Axes, rows: pd.DataFrame, fits: pd.DataFrame, quantity: str, looks: dict[str, Style]) -> None:
+    limits = [_log_limits(rows["size"], room=1.2), _log_limits(rows[quantity], room=1.5)]
+    for name, (low, high) in zip("xy", limits, strict=True):
+        _log_axis(ax, name, low, high)
+    ax.xaxis.set_major_locator(FixedLocator(sorted(set(rows["size"]))[::2]))
+    ax.yaxis.set_major_formatter(LogFormatterMathtext())
+    exponents = fits.set_index("estimator")["exponent"].round(2) + 0.0  # no −0
+    ends = {}
+    for name, curve in rows.groupby("estimator", sort=False):
+        look = looks[str(name)]
+        ax.plot(curve["size"], curve[quantity], color=look.colour, marker=look.marker, markersize=3.5)
+        last = (curve["size"].iloc[-1], curve[quantity].iloc[-1])
+        ends[str(name)] = [np.log(v / low) / np.log(high / low) for v, (low, high) in zip(last, limits, strict=True)]
+    below = -1.0
+    for name, (x, y) in sorted(ends.items(), key=lambda end: end[1][1]):  # each above the one before
+        below = max(y, below + 0.065)
+        style = {"color": looks[name].colour, "fontsize": 6.5, "va": "center"}
+        ax.text(x + 0.03, below, f"{exponents[name]:.2f}", transform=ax.transAxes, **style)
+    ax.grid(color="0.92", linewidth=0.6)
+    sns.despine(ax=ax)
+
+
+def save_scaling(table: pd.DataFrame, fits: pd.DataFrame, folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+    """Write the figure as ``scaling`` into ``folder``."""
+    figure = scaling_figure(table, fits)
+    paths = [folder / f"scaling.{extension}" for extension in formats]
+    for path in paths:
+        write_atomically(path, render(figure, path.suffix[1:]))
+    return paths

@@ -1,0 +1,334 @@
+"""A saved training: its tables, figures and page. It knows no network and trains nothing."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import StrMethodFormatter
+
+from gradeval.analysis.figures import paper_style, printable, save_figure, styles, write_atomically
+from gradeval.analysis.report import significant
+from gradeval.analysis.statistics import Interval, mean_interval
+from gradeval.errors import GradevalError
+
+FORMAT = "gradeval-training/1"
+TABLES: dict[str, list[str]] = {
+    "trials": ["estimator", "rate", "seed", "epochs", "objective", "chosen"],
+    "curves": ["estimator", "seed", "epoch", "objective", "exact", "validation_objective", "rate"],
+    "gradients": ["estimator", "seed", "epoch", "layer", "cosine", "relative_bias", "relative_variance", "noise"],
+    "predictions": ["estimator", "seed", "split", "predictor", "loss", "accuracy"],
+    "timings": ["estimator", "seconds"],
+}
+"""The saved tables and their columns; `summary` is made from them."""
+
+
+def over_seeds(values: pd.Series) -> Interval:
+    """The mean with Student's 95 % interval."""
+    known = np.asarray(values.dropna(), dtype=float)
+    if len(known) == 0:
+        return Interval(math.nan, math.nan, math.nan)
+    error = known.std(ddof=1) / math.sqrt(len(known)) if len(known) > 1 else math.nan
+    return mean_interval(float(known.mean()), error, len(known))
+
+
+@dataclass(frozen=True)
+class Training:
+    """What `gradeval.train.train` found.
+
+    Attributes:
+        manifest: protocol, versions, the problem's facts.
+        tables: by name, see `TABLES`.
+    """
+
+    manifest: dict[str, Any]
+    tables: dict[str, pd.DataFrame]
+
+    def __post_init__(self) -> None:
+        for name, columns in TABLES.items():
+            object.__setattr__(self, "tables", self.tables | {name: self.tables[name].reindex(columns=columns)})
+
+    @property
+    def estimators(self) -> list[str]:
+        """In the order they were given."""
+        return list(self.manifest["estimators"])
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """Loss and accuracy of the trained networks, means over seeds with 95 % intervals.
+
+        One row per estimator × split × predictor. Predictor "expected" is the objective, E[loss] over the network's
+        states.
+        """
+        rates = self.tables["curves"].groupby("estimator")["rate"].first()
+        rows = []
+        keys = ["estimator", "split", "predictor"]
+        for (name, split, predictor), group in self.tables["predictions"].groupby(keys, sort=False):
+            row: dict[str, Any] = {"estimator": name, "split": split, "predictor": predictor}
+            row |= {"rate": rates[name], "seeds": len(group)}
+            for key in ("loss", "accuracy"):
+                found = over_seeds(group[key])
+                row |= {key: found.estimate, f"{key}_low": found.low, f"{key}_high": found.high}
+            rows.append(row)
+        columns = [
+            *keys,
+            "rate",
+            "seeds",
+            *(f"{k}{end}" for k in ("loss", "accuracy") for end in ("", "_low", "_high")),
+        ]
+        return pd.DataFrame(rows, columns=columns)
+
+    @cached_property
+    def speed(self) -> pd.DataFrame:
+        """Epochs until the objective of a run is as low as the worst estimator's mean at the end; estimator × seed."""
+        curves = self.tables["curves"].dropna(subset="objective")
+        final = curves[curves["epoch"] == curves["epoch"].max()].groupby("estimator")["objective"].mean()
+        level = final.max() if len(final) else math.nan
+        rows = []
+        for (name, seed), run in curves.groupby(["estimator", "seed"], sort=False):
+            reached = run.loc[run["objective"] <= level, "epoch"]
+            epochs = float(reached.min()) if len(reached) else math.inf
+            rows.append({"estimator": name, "seed": seed, "level": level, "epochs": epochs})
+        return pd.DataFrame(rows, columns=["estimator", "seed", "level", "epochs"])
+
+    def save(self, folder: str | Path) -> None:
+        """Write manifest and tables (csv and parquet), each whole or not at all."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, table in (self.tables | {"summary": self.summary, "speed": self.speed}).items():
+            write_atomically(folder / f"{name}.csv", table.to_csv(index=False).encode())
+            write_atomically(folder / f"{name}.parquet", table.to_parquet(index=False))
+        write_atomically(folder / "training.json", json.dumps(self.manifest, indent=1).encode())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Training:
+        """Read a saved training. Raises GradevalError, in one line, when it is missing, unfinished or damaged."""
+        folder = Path(folder)
+        try:
+            manifest = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+            if manifest["format"] != FORMAT:
+                raise GradevalError(f"{folder}: this version reads '{FORMAT}', found {manifest['format']!r}.")
+            if "estimators" not in manifest:
+                raise GradevalError(f"{folder} is not finished: the command that began it goes on with it.")
+            return cls(manifest, {name: pd.read_parquet(folder / f"{name}.parquet") for name in TABLES})
+        except OSError as error:
+            raise GradevalError(f"{folder} is not a training: {error.filename or error} cannot be read.") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise GradevalError(f"{folder}: a damaged training ({type(error).__name__}: {error}).") from None
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def _band(values: Any) -> tuple[float, float]:
+    found = over_seeds(pd.Series(values))
+    if math.isnan(found.low):
+        return found.estimate, found.estimate
+    return found.low, found.high
+
+
+def _lines(
+    training: Training,
+    table: pd.DataFrame,
+    panels: dict[str, tuple[pd.DataFrame, str]],
+    x: str,
+    y_scale: str,
+    label: str,
+) -> Figure | None:
+    """One panel for each (rows, column): a line for each estimator, the mean over seeds with its 95 % interval."""
+    names = [name for name in training.estimators if name in set(table["estimator"])]
+    if not names:
+        return None
+    looks = styles(names)
+    claims = {name: training.manifest["estimators"][name]["unbiased_claim"] for name in names}
+    dashes: dict[str, Any] = {name: "-" if claims[name] else (0, (4, 1.5)) for name in names}
+    with paper_style():
+        figure = Figure(figsize=(2.6 * len(panels) + 0.8, 2.6), layout="constrained")
+        for ax, (title, (rows, column)) in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+        ):
+            sns.lineplot(
+                rows.dropna(subset=column),
+                x=x,
+                y=column,
+                hue="estimator",
+                hue_order=names,
+                style="estimator",
+                style_order=names,
+                markers={name: looks[name].marker for name in names},
+                dashes={name: "" if dashes[name] == "-" else (4, 1.5) for name in names},
+                palette={name: looks[name].colour for name in names},
+                errorbar=_band,
+                err_kws={"linewidth": 0, "alpha": 0.2},
+                markersize=3.5,
+                markeredgewidth=0.3,
+                legend=False,
+                ax=ax,
+            )
+            ax.set(title=title, xlabel=x, ylabel="")
+            if x == "epoch":
+                ax.set_xscale("symlog", linthresh=1)
+                ax.set_xlim(-0.1, None)
+                ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            else:
+                ax.set_xscale("log")
+            ax.set_yscale(y_scale)
+            if column == "cosine":
+                ax.set_ylim(max(-1.0, min(0.0, float(rows[column].min()))), 1.02)
+            elif y_scale == "linear":
+                ax.set_ylim(0, None)
+            ax.grid(color="0.92", linewidth=0.6)
+            sns.despine(ax=ax)
+        figure.supylabel(label)
+        handles = [
+            Line2D([], [], color=looks[n].colour, marker=looks[n].marker, markersize=3.5, linestyle=dashes[n])
+            for n in names
+        ]
+        figure.legend(
+            handles, [printable(n) for n in names], loc="outside upper center", ncols=min(4, len(names)), frameon=False
+        )
+        figure.set_size_inches(figure.get_figwidth(), figure.get_figheight() + 0.18 * math.ceil(len(names) / 4))
+    return figure
+
+
+def objective_figure(training: Training) -> Figure | None:
+    """Training and validation objective against the epoch."""
+    curves = training.tables["curves"]
+    panels = {"training": (curves, "objective")}
+    if curves["validation_objective"].notna().any():
+        panels["validation"] = (curves, "validation_objective")
+    return _lines(training, curves, panels, "epoch", "log", "objective")
+
+
+def gradient_figure(training: Training) -> Figure | None:
+    """Cosine and bias of the gradient of all layers along training."""
+    table = training.tables["gradients"]
+    rows = table[table["layer"] == "all"]
+    panels = {"cosine, one draw": (rows, "cosine"), "relative bias": (rows, "relative_bias")}
+    return _lines(training, rows, panels, "epoch", "linear", "against the exact gradient")
+
+
+def search_figure(training: Training) -> Figure | None:
+    """Training objective of the trials against the learning rate."""
+    trials = training.tables["trials"]
+    return _lines(training, trials, {"trials": (trials, "objective")}, "rate", "log", "training objective")
+
+
+FIGURES: dict[str, tuple[Callable[[Training], Figure | None], str]] = {
+    "objective": (
+        objective_figure,
+        "Objective along training. Lines are means over seeds, bands their 95 % intervals; dashed: estimators that do "
+        "not claim to be unbiased.",
+    ),
+    "gradients": (
+        gradient_figure,
+        "Accuracy of the gradient along training: each estimator at the networks that it has trained itself, against "
+        "the exact gradient of all layers.",
+    ),
+    "search": (
+        search_figure,
+        "The search for the learning rate: training objective after the trials. Validation and test data play no part.",
+    ),
+}
+
+
+def build(training: Training, folder: str | Path) -> Path:
+    """Write `figures/` and `report.html` into the folder of a training; return the path of the report."""
+    folder = Path(folder)
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    figures = []
+    for name, (draw, caption) in FIGURES.items():
+        for path in save_figure(draw(training), folder / "figures", name):
+            if path.suffix == ".svg":
+                source = base64.b64encode(path.read_bytes()).decode()
+                figures.append({"caption": caption, "source": f"data:image/svg+xml;base64,{source}"})
+    environment = Environment(
+        loader=PackageLoader("gradeval.analysis", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    page = environment.get_template("training.html.jinja").render(
+        manifest=training.manifest,
+        answer=answer(training),
+        groups=_groups(training.summary),
+        figures=figures,
+        lists=[
+            (title, [(key.replace("_", " "), _words(value)) for key, value in facts.items()])
+            for title, facts in (
+                ("Problem", training.manifest["problem"]),
+                ("Protocol", training.manifest["kind"]["protocol"]),
+                ("Seconds of compute", dict(training.tables["timings"].itertuples(index=False, name=None))),
+                ("Versions", training.manifest["versions"]),
+            )
+        ],
+    )
+    write_atomically(folder / "report.html", page.encode())
+    return folder / "report.html"
+
+
+def answer(training: Training) -> list[str]:
+    """The training in a few sentences."""
+    summary, sentences = training.summary, []
+    final = summary[(summary["split"] == "train") & (summary["predictor"] == "expected")].sort_values("loss")
+    if len(final):
+        best = final.iloc[0]
+        near = list(final["estimator"][1:][list(final["loss_low"][1:] <= best["loss_high"])])
+        tie = f"; the intervals of {', '.join(near)} meet it" if near else ""
+        sentences.append(
+            f"The lowest training objective is that of {best['estimator']}: {_interval(best, 'loss')} "
+            f"(mean over {best['seeds']} seeds with its 95 % interval){tie}."
+        )
+    test = summary[(summary["split"] == "test") & (summary["predictor"] == "ensemble")].dropna(subset="accuracy")
+    if len(test):
+        best = test.sort_values("accuracy").iloc[-1]
+        sentences.append(
+            f"On the test set {best['estimator']} is right for {_interval(best, 'accuracy', 100.0)} % of the points."
+        )
+    sentences += [f"Not trained: {name} ({why})." for name, why in training.manifest["failures"].items()]
+    return sentences
+
+
+def _interval(row: Any, key: str, factor: float = 1.0) -> str:
+    value, low, high = (factor * float(row[f"{key}{end}"]) for end in ("", "_low", "_high"))
+    if math.isnan(value):
+        return "–"
+    if math.isnan(low):
+        return significant(value)
+    return f"{significant(value)} [{significant(low)}, {significant(high)}]"
+
+
+def _groups(summary: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table for each split: a row for each estimator, a column for each predictor and measure."""
+    groups = []
+    for split, rows in summary.groupby("split", sort=False):
+        predictors = [str(p) for p in rows["predictor"].unique()]
+        measures = [(p, m) for p in predictors for m in ("loss", "accuracy")]
+        known = {(p, m) for p, m in measures if rows.loc[rows["predictor"] == p, m].notna().any()}
+        columns = [pair for pair in measures if pair in known]
+        body = []
+        order = rows[rows["predictor"] == "expected"].sort_values("loss")["estimator"]
+        for name in order:
+            mine = rows[rows["estimator"] == name].set_index("predictor")
+            cells = [_interval(mine.loc[p], m, 100.0 if m == "accuracy" else 1.0) for p, m in columns]
+            body.append({"name": name, "rate": significant(float(mine["rate"].iloc[0])), "cells": cells})
+        titles = [f"{p}, {'accuracy %' if m == 'accuracy' else m}" for p, m in columns]
+        groups.append({"title": split, "columns": titles, "rows": body})
+    return groups
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_words(inner)}" for key, inner in value.items())
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return ", ".join(map(_words, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,389 @@
+"""What is wrong with an estimator, in words: the explanation that fits its mean gradients on all problems at once.
+
+Layers are put into groups by their place (the head, the last layer, those below; the first; …). For each group with a
+wrong layer the explanations are tried in turn, from "no gradient" over natural factors to "no single factor"; one fits
+where it says what every mean gradient of the group is, the right ones included, within what is known of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from jaxtyping import Float
+
+ROUNDING = 1e-5  # of ‖g*‖: exact moments agree with an explanation to this
+
+
+@dataclass(frozen=True)
+class Place:
+    """The facts of a problem that may explain a factor."""
+
+    name: str
+    inputs: int
+    widths: tuple[int, ...]
+    outputs: int
+    noise: str
+    states: tuple[float, float]
+    loss: str
+    points: int
+    samples: int = 0  # of the estimator; 0 where it has none
+
+    @property
+    def saturated(self) -> bool:
+        """Whether some units are."""
+        return self.name.endswith("saturated")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is known of the mean gradient of one layer, relative to the norm of the exact one.
+
+    Attributes:
+        place: the problem.
+        layer: "1".."L" or "head".
+        shape: of the weight, (units, inputs of the layer).
+        exact: g*/‖g*‖, weight then bias.
+        mean: the estimate of E[g]/‖g*‖.
+        radius: ‖estimate − E[g]‖/‖g*‖ is at most this, at 1 − α for all layers, problems and looks; zero if exact.
+        noise: the part of ‖estimate − g*‖² that is chance.
+        variance, variance_low, variance_high: tr Cov(g)/‖g*‖² with its interval.
+        unequal: whether E[g] = g* is rejected.
+        detectable: the relative bias that would have been found with probability 0.99; zero if exact.
+        draws: zero if exact.
+        others: by the name of a noise: the mean where its density stands in for F'.
+    """
+
+    place: Place
+    layer: str
+    shape: tuple[int, int]
+    exact: Float[np.ndarray, " p"]
+    mean: Float[np.ndarray, " p"]
+    radius: float
+    noise: float
+    variance: float
+    variance_low: float
+    variance_high: float
+    unequal: bool
+    detectable: float
+    draws: int
+    others: dict[str, Float[np.ndarray, " p"]] = field(default_factory=dict)
+
+    @property
+    def scale(self) -> float:
+        """⟨E g, g*⟩/‖g*‖²."""
+        return float(self.mean @ self.exact)
+
+    @property
+    def relative_bias(self) -> tuple[float, float, float]:
+        """‖E g − g*‖/‖g*‖: estimate, lower and upper bound."""
+        squared = float(((self.mean - self.exact) ** 2).sum())
+        found = math.sqrt(squared)
+        return math.sqrt(max(0.0, squared - self.noise)), max(0.0, found - self.radius), found + self.radius
+
+    @property
+    def cosine(self) -> tuple[float, float, float]:
+        """The cosine between E[g] and g*: estimate, lower and upper bound; zero where E[g] is."""
+        norm = float(np.linalg.norm(self.mean))
+        if norm <= max(self.radius, 1e-12):
+            return (0.0, -1.0, 1.0) if self.radius else (0.0, 0.0, 0.0)
+        angle, spread = math.acos(max(-1.0, min(1.0, self.scale / norm))), math.asin(self.radius / norm)
+        return math.cos(angle), math.cos(min(math.pi, angle + spread)), math.cos(max(0.0, angle - spread))
+
+    def is_near(self, mean: Float[np.ndarray, " p"]) -> bool:
+        """Whether E[g]/‖g*‖ may be ``mean``."""
+        return float(np.linalg.norm(self.mean - mean)) <= self.radius + ROUNDING
+
+    def split(self, vector: Float[np.ndarray, " p"]) -> tuple[np.ndarray, np.ndarray]:
+        """The weight and the bias of a layer's vector."""
+        weight, bias = np.split(vector, [math.prod(self.shape)])
+        return weight.reshape(self.shape), bias
+
+
+@dataclass(frozen=True)
+class Value:
+    """What is known of E[value] on one problem, beside J."""
+
+    place: Place
+    exact: float
+    mean: float
+    radius: float
+    unequal: bool
+
+
+Factor = tuple[str, Callable[[Place, str], float]]
+
+
+def _own(place: Place, layer: str) -> int:
+    return place.outputs if layer == "head" else place.widths[int(layer) - 1]
+
+
+def _below(place: Place, layer: str) -> int:
+    below = [place.inputs, *place.widths]
+    return below[-1] if layer == "head" else below[int(layer) - 1]
+
+
+def _natural() -> Iterator[Factor]:
+    """Factors with names, the likelier first; each with its inverse, and with the other sign at the end."""
+
+    def delta(place: Place, layer: str) -> float:
+        return place.states[1] - place.states[0]
+
+    ratios: list[Factor] = [
+        ("2", lambda p, k: 2),
+        ("δ = hi − lo", delta),
+        ("the number of data points", lambda p, k: p.points),
+        ("the layer's own number of units", _own),
+        ("the number of the layer's inputs", _below),
+        ("the width of the last layer", lambda p, k: p.widths[-1]),
+        ("the number of layers", lambda p, k: len(p.widths)),
+        ("the number of layers and the head", lambda p, k: len(p.widths) + 1),
+        ("the number of all units", lambda p, k: sum(p.widths)),
+        ("the number of samples K", lambda p, k: p.samples),
+        ("K/(K − 1) (is a sample in its own baseline?)", lambda p, k: p.samples / max(1, p.samples - 1)),
+        ("δ²", lambda p, k: delta(p, k) ** 2),
+        ("δ/2 (right where the states are two apart)", lambda p, k: delta(p, k) / 2),
+        ("3", lambda p, k: 3),
+        ("4", lambda p, k: 4),
+        ("10", lambda p, k: 10),
+    ]
+    inverses: dict[str, str] = {
+        "2": "½",
+        "δ = hi − lo": "1/δ, δ = hi − lo",
+        "K/(K − 1) (is a sample in its own baseline?)": "(K − 1)/K (is a sample in its own baseline?)",
+        "δ/2 (right where the states are two apart)": "2/δ (right where the states are two apart)",
+        "3": "⅓",
+        "4": "¼",
+        "10": "1/10",
+    }
+    for sign, prefix in ((1, ""), (-1, "minus ")):
+        for name, factor in ratios:
+            yield prefix + name, _power(factor, 1, sign)
+            yield prefix + inverses.get(name, f"1 / {name}"), _power(factor, -1, sign)
+
+
+def _power(factor: Callable[[Place, str], float], exponent: int, sign: int) -> Callable[[Place, str], float]:
+    def result(place: Place, layer: str) -> float:
+        found = factor(place, layer)
+        return sign * float(found) ** exponent if found else 0.0
+
+    return result
+
+
+NATURAL = tuple(_natural())
+
+# the ways to put layers into groups by their place, from coarse to fine
+GROUPINGS: tuple[dict[str, Callable[[Finding], bool]], ...] = (
+    {"all layers and the head": lambda f: True},
+    {"the head": lambda f: f.layer == "head", "all layers": lambda f: f.layer != "head"},
+    {
+        "the head": lambda f: f.layer == "head",
+        "the last layer": lambda f: f.layer == str(len(f.place.widths)),
+        "the layers below the last": lambda f: f.layer not in ("head", str(len(f.place.widths))),
+    },
+    {
+        "the head": lambda f: f.layer == "head",
+        "the first layer": lambda f: f.layer == "1",
+        "the layers above the first": lambda f: f.layer not in ("head", "1"),
+    },
+    {
+        "the head": lambda f: f.layer == "head",
+        "the first layer, where there are several": lambda f: f.layer == "1" and len(f.place.widths) > 1,
+        "the layers between the first and the last": lambda f: f.layer not in ("head", "1", str(len(f.place.widths))),
+        "the last layer": lambda f: f.layer == str(len(f.place.widths)),
+    },
+)
+
+
+def diagnose(findings: list[Finding], values: list[Value]) -> list[str]:
+    """Lines in words: for each group of wrong layers what explains them, then where it fails, then the value."""
+    wrong = [f for f in findings if f.unequal]
+    lines = []
+    if wrong:
+        lines += _groups(findings)
+        lines += _where([f.place for f in wrong], [f.place for f in findings], "the gradient")
+    false = [v for v in values if v.unequal]
+    if false:
+        lines += _value(values)
+        lines += _where([v.place for v in false], [v.place for v in values], "the value")
+    elif wrong and values:
+        lines.append("the value is right on every problem: the error is in the gradient only")
+    return lines
+
+
+def _groups(findings: list[Finding]) -> list[str]:
+    """The first grouping in which every group with a wrong layer is explained; else the finest of three, in numbers."""
+    # all together only where the head and some layer are wrong
+    together = len({f.layer == "head" for f in findings if f.unequal}) == 2
+    for grouping in GROUPINGS if together else GROUPINGS[1:]:
+        groups = {name: [f for f in findings if member(f)] for name, member in grouping.items()}
+        groups = {name: group for name, group in groups.items() if any(f.unequal for f in group)}
+        found = {name: _explanation(group) for name, group in groups.items()}
+        if all(found.values()):
+            return [f"{name}: {explanation}" for name, explanation in found.items()]
+    lines = []
+    for name, member in GROUPINGS[2].items():
+        group = [f for f in findings if member(f)]
+        if any(f.unequal for f in group):
+            lines.append(f"{name}: {_explanation(group) or _in_numbers([f for f in group if f.unequal])}")
+    return lines
+
+
+def _explanation(group: list[Finding]) -> str | None:
+    constant = _constant_draws(f for f in group if f.unequal)
+    for explain in (_nothing, _sign, _factor, _block, _transposed, _density, _units, _constant):
+        if text := explain(group):
+            if constant and explain not in (_nothing, _block, _units):
+                text += "; it is the same in all draws: the gradient does not depend on the draw"
+            return text
+    return None
+
+
+def _constant_draws(findings: Iterable[Finding]) -> bool:
+    return all(f.variance_high < 1e-12 for f in findings)
+
+
+def _nothing(group: list[Finding]) -> str | None:
+    if all(f.is_near(0 * f.exact) for f in group):
+        return "the mean gradient is zero: the layer is missing, or cut off by a detach"
+    return None
+
+
+def _sign(group: list[Finding]) -> str | None:
+    return "the sign is wrong: minus the exact gradient" if all(f.is_near(-f.exact) for f in group) else None
+
+
+def _factor(group: list[Finding]) -> str | None:
+    for name, factor in NATURAL:
+        if all(f.is_near(factor(f.place, f.layer) * f.exact) for f in group):
+            scales = _range(f.scale for f in group if f.unequal)
+            return f"the exact gradient times {name} (scale {scales})"
+    return None
+
+
+def _block(group: list[Finding]) -> str | None:
+    for name, part in (("bias", 1), ("weight", 0)):
+
+        def without(f: Finding, part: int = part) -> np.ndarray:
+            blocks = list(f.split(f.exact))
+            blocks[part] = 0 * blocks[part]
+            return np.concatenate([block.ravel() for block in blocks])
+
+        if all(f.is_near(without(f)) for f in group):
+            return f"the {name} gets no gradient, the rest is right"
+    return None
+
+
+def _transposed(group: list[Finding]) -> str | None:
+    def turned(f: Finding) -> np.ndarray:
+        weight, bias = f.split(f.exact)
+        return np.concatenate([weight.T.ravel(), bias]) if f.shape[0] == f.shape[1] else f.exact
+
+    if all(f.is_near(turned(f)) for f in group):
+        return "the weight's gradient is transposed (where the weight is square; the rest is right)"
+    return None
+
+
+def _density(group: list[Finding]) -> str | None:
+    names = {name for f in group for name in f.others}
+    for name in sorted(names):
+        if all(f.is_near(f.others.get(name, f.exact)) for f in group):
+            return f"as with the density of {name} noise in place of F', whatever the noise is"
+    return None
+
+
+def _units(group: list[Finding]) -> str | None:
+    """Each unit's gradient is either right or zero."""
+    silent: set[str] = set()
+    for f in group:
+        (weight, bias), (mean, offset) = f.split(f.exact), f.split(f.mean)
+        exact, found = np.column_stack([weight, bias]), np.column_stack([mean, offset])
+        tolerance = f.radius + ROUNDING
+        zero = np.linalg.norm(found, axis=1) <= tolerance
+        right = np.linalg.norm(found - exact, axis=1) <= tolerance
+        alive = np.linalg.norm(exact, axis=1) > tolerance  # a saturated unit's gradient is zero
+        if not (zero | right).all() or (alive.sum() > 1 and zero.all()):
+            return None
+        missing = np.flatnonzero(zero & ~right)
+        last = len(exact) - 1
+        silent |= {"the last" if i == last else "the first" if i == 0 else "some" for i in missing}
+    if not silent:
+        return None
+    which = f"{silent.pop()} unit gets" if len(silent) == 1 and "some" not in silent else "some units get"
+    return f"{which} no gradient, the others are right"
+
+
+def _constant(group: list[Finding]) -> str | None:
+    best = min(group, key=lambda f: f.radius)
+    if all(f.is_near(best.scale * f.exact) for f in group):
+        return f"the exact gradient times {best.scale:.4g} on every problem: one factor, near no natural number"
+    return None
+
+
+def _in_numbers(wrong: list[Finding]) -> str:
+    scales, cosines = _range(f.scale for f in wrong), _range(f.cosine[0] for f in wrong)
+    biases = _range(f.relative_bias[0] for f in wrong)
+    what = "it is the same in all draws: the gradient does not depend on the draw"
+    if not _constant_draws(wrong):
+        what = "no single factor, sign, transposition or density explains it"
+    return f"relative bias {biases}, scale {scales}, cosine of the mean {cosines}: {what}"
+
+
+def _range(numbers: Iterable[float]) -> str:
+    numbers = list(numbers)
+    low, high = f"{min(numbers):.3g}", f"{max(numbers):.3g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _value(values: list[Value]) -> list[str]:
+    def fits(factor: Callable[[Place, str], float]) -> bool:
+        tolerances = (v.radius + ROUNDING * abs(v.exact) for v in values)
+        pairs = zip(values, tolerances, strict=True)
+        return all(abs(v.mean - factor(v.place, "head") * v.exact) <= tolerance for v, tolerance in pairs)
+
+    if fits(lambda place, layer: 0):
+        return ["the value: E[value] is zero on every problem, not J"]
+    if fits(lambda place, layer: -1):
+        return ["the value: its sign is wrong, E[value] = −J"]
+    for name, factor in NATURAL:
+        if fits(factor):
+            return [f"the value: E[value] is J times {name}"]
+    worst = max((v for v in values if v.unequal), key=lambda v: abs(v.mean - v.exact) / max(abs(v.exact), 1e-300))
+    return [f"the value: E[value] is {worst.mean:.4g}, J is {worst.exact:.4g} on {worst.place.name}"]
+
+
+def _where(wrong: list[Place], every: list[Place], what: str) -> list[str]:
+    """The one property of a problem that goes with failing, if there is one."""
+    bad, names = {p.name for p in wrong}, {p.name for p in every}
+    if bad == names:
+        return []
+    tests: dict[str, Callable[[Place], bool]] = {
+        "there is more than one data point": lambda p: p.points > 1,
+        "there is more than one layer": lambda p: len(p.widths) > 1,
+        "there is one layer": lambda p: len(p.widths) == 1,
+        "units are saturated": lambda p: p.saturated,
+        "a layer has more than one unit": lambda p: max(p.widths) > 1,
+    }
+    for states in sorted({p.states for p in every}):
+        tests[f"the states are {{{states[0]:g}, {states[1]:g}}}"] = partial(_has, "states", states)
+    for noise in sorted({p.noise for p in every}):
+        tests[f"the noise is {noise}"] = partial(_has, "noise", noise)
+        tests[f"the noise is not {noise}"] = partial(_has_not, "noise", noise)
+    for loss in sorted({p.loss for p in every}):
+        tests[f"the loss is {loss}"] = partial(_has, "loss", loss)
+        tests[f"the loss is not {loss}"] = partial(_has_not, "loss", loss)
+    for text, test in tests.items():
+        if {p.name for p in every if test(p)} == bad:
+            return [f"{what} is wrong exactly where {text}"]
+    return []
+
+
+def _has(attribute: str, value: object, place: Place) -> bool:
+    return bool(getattr(place, attribute) == value)
+
+
+def _has_not(attribute: str, value: object, place: Place) -> bool:
+    return not _has(attribute, value, place)
