@@ -138,7 +138,7 @@ def evaluate(
         try:
             run.prepare()
             run.sample(pool)
-            run.enumerate(exact, workers)
+            run.enumerate(exact, workers if executor == "threads" else torch.get_num_threads())
         except KeyboardInterrupt:
             stopped = "interrupted"
             pool.stop()

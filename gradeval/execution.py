@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import queue
 import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import (
-    FIRST_COMPLETED,
     BrokenExecutor,
     Executor,
     Future,
     ProcessPoolExecutor,
     ThreadPoolExecutor,
-    wait,
 )
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -79,6 +78,8 @@ class Workers:
             raise GradevalError(f"the timeout must be a positive number of seconds, found {timeout}.")
         self.workers = workers
         self.preload = preload
+        self._events: queue.SimpleQueue[Future[Any] | None] = queue.SimpleQueue()  # futures done; None: Ctrl-C
+        self._interrupted = False
         self._cold = False  # new processes, without a result yet
         self.timeout = timeout
         self.executor: Executor = self._start() if isinstance(executor, str) else executor
@@ -117,66 +118,105 @@ class Workers:
     ) -> Iterator[tuple[Task[Result], Result | Lost]]:
         """Every task with its result, in order; ``done`` is told of each result that comes in, in any order.
 
+        Threads tell it themselves, before they take the next task.
+
         Raises:
             GradevalError: the given executor takes no more work.
         """
         ahead: deque[Task[Result]] = deque()
         todo = iter(tasks)
-        try:
-            while True:
-                while len(ahead) < 2 * self.workers and (task := next(todo, None)) is not None:
-                    ahead.append(task)
-                    self._give_out(ahead)
-                if not ahead:
-                    return
-                while (result := ahead[0].result) is None:
-                    self._give_out(ahead)
-                    self._collect(ahead, done)
-                yield ahead.popleft(), result
-        finally:
-            for task in ahead:
-                if task.future is not None:
-                    task.future.cancel()
+        with self._interrupts_deferred():
+            try:
+                while True:
+                    while len(ahead) < 2 * self.workers and (task := next(todo, None)) is not None:
+                        ahead.append(task)
+                        self._give_out(ahead, done)
+                    if not ahead:
+                        return
+                    while (result := ahead[0].result) is None:
+                        self._give_out(ahead, done)
+                        self._collect(ahead, done)
+                    if self._interrupted:
+                        raise KeyboardInterrupt
+                    yield ahead.popleft(), result
+            finally:
+                for task in ahead:
+                    if task.future is not None:
+                        task.future.cancel()
 
-    def _give_out(self, ahead: Iterable[Task[Result]]) -> None:
+    @contextmanager
+    def _interrupts_deferred(self) -> Iterator[None]:
+        """Ctrl-C is raised where this thread holds no lock that a worker thread may wait for."""
+        self._interrupted = False
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def note(*_: object) -> None:
+            self._interrupted = True
+            self._events.put(None)
+
+        numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is signal.default_int_handler]
+        for number in numbers:
+            signal.signal(number, note)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                signal.signal(number, signal.default_int_handler)
+
+    def _give_out(self, ahead: Iterable[Task[Result]], done: Callable[[Task[Result]], None]) -> None:
         """Submit what waits; while there are suspects, only the first of them."""
         waiting = [task for task in ahead if task.result is None]
         suspects = [task for task in waiting if task.suspect]
+        running = sum(task.future is not None for task in waiting)
         for task in suspects[:1] or waiting:
-            if task.future is not None:
+            # a process of ours begins a task when the result before it has been taken: little is lost with us
+            if task.future is not None or (self.kind == "processes" and running >= self.workers):
                 continue
             try:
-                task.future = self.executor.submit(task.call, *task.arguments)
+                if self.kind == "threads":
+                    task.future = self.executor.submit(_and_tell, task, done)
+                else:
+                    task.future = self.executor.submit(task.call, *task.arguments)
             except Exception as error:
                 if self.kind != "processes" or not isinstance(error, BrokenExecutor):
                     raise GradevalError(f"the executor takes no more work: {error}") from error
-                if all(other.future is None for other in waiting):
+                if running == 0:
                     self._restart([task], DIED)
                 return  # else those that were lost are collected first
+            running += 1
+            task.future.add_done_callback(self._events.put)
 
     def _collect(self, ahead: Iterable[Task[Result]], done: Callable[[Task[Result]], None]) -> None:
-        """Wait for the next results."""
+        """Wait for the next result."""
         running = {task.future: task for task in ahead if task.future is not None and task.result is None}
         patience = self.timeout and max(self.timeout, START_SECONDS if self._cold else 0)
-        finished, _ = wait(running, patience, FIRST_COMPLETED)
-        if not finished:
+        try:
+            future = self._events.get(timeout=patience)
+        except queue.Empty:
             self._restart(list(running.values()), f"it took more than {patience:g} s")
-        broken = False
-        for future in finished:
-            task = running[future]
-            try:
-                task.result = future.result()
-            except BrokenExecutor:
-                broken = True
-            except Exception as error:  # not the task's own, which are results: its worker's
+            return
+        if future is None:
+            raise KeyboardInterrupt
+        if future not in running:  # of a task that has been given out again
+            return
+        task = running[future]
+        try:
+            result = future.result()
+        except Exception as error:  # not the task's own, which are results
+            if self.kind == "threads":
+                raise
+            if isinstance(error, BrokenExecutor):
+                self._restart(list(running.values()), DIED)
+            else:
                 task.future = None
                 self._blame(task, f"{type(error).__name__}: {error}")
-            else:
-                self._cold = False
+        else:
+            self._cold = False
+            task.result = result
+            if self.kind != "threads":
                 done(task)
-        if broken:
-            lost = [task for task in running.values() if task.result is None and task.future is not None]
-            self._restart(lost, DIED)
 
     def _restart(self, lost: list[Task[Result]], why: str) -> None:
         """Give lost tasks out again, to new processes where the processes are ours."""
@@ -195,6 +235,12 @@ class Workers:
         task.attempts += 1
         if task.attempts >= ATTEMPTS:
             task.result = Lost(f"lost {ATTEMPTS} times ({why})")
+
+
+def _and_tell(task: Task[Result], done: Callable[[Task[Result]], None]) -> Result:
+    result = task.call(*task.arguments)
+    done(replace(task, result=result))
+    return result
 
 
 @contextmanager
