@@ -45,6 +45,8 @@ def terms_needed(noise: Noise, reach: float, tolerance: float) -> tuple[int, int
     Source: the interpolation error at Chebyshev nodes, e.g. L. N. Trefethen, Approximation Theory and Approximation
     Practice, SIAM 2013; q and e are means of even derivatives of F over [0, w].
     """
+    if math.isinf(reach):
+        return None
     at_zero = noise.derivative_bound(1)
 
     def bound(derivative: int, halves: int) -> float:
@@ -94,8 +96,7 @@ def flip_differences(
     direct = DIRECT_PAIR * form.pairs * points
     if method == "separable" or (method == "auto" and direct > OVERHEAD):
         tolerance = TOLERANCE.get(a.dtype, 1e-2) if tolerance is None else tolerance
-        least, most = form.weight.detach().aminmax()
-        reach = delta * max(-float(least), float(most))
+        reach = delta * _largest(form.weight)
         if reach == 0:
             return torch.zeros_like(change)
         terms = terms_needed(noise, reach, tolerance)
@@ -106,6 +107,17 @@ def flip_differences(
         if method == "separable":
             raise ValueError(f"no separable form for {noise.name} noise and changes up to {reach:.3g}.")
     return form.sum_flips(change, lambda flipped, a, p, g: g * (p - noise.cdf(flipped)), a, noise.cdf(a), g)
+
+
+def _largest(weight: Tensor) -> float:
+    """max|M|; infinite (there is no separable form) where `torch.func.vmap` runs over the weights and hides them."""
+    least, most = weight.detach().aminmax()
+    try:
+        return max(-float(least), float(most))
+    except RuntimeError as error:
+        if "vmap" not in str(error):
+            raise
+        return math.inf
 
 
 def _separable(

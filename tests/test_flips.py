@@ -23,6 +23,7 @@ from gradeval.maps import Dense, ImageMap, Residual, ScaleBias, Windows, affine_
 from gradeval.network import BinaryLayer, FlipCost, StochasticBinaryNetwork
 from gradeval.noise import NOISES, Noise
 from gradeval.problem import Problem
+from gradeval.randomness import EnumeratedStates, generator
 from gradeval.reference import exact_gradient, exact_moments
 
 SMOOTH = ("logistic", "normal", "cauchy")
@@ -445,6 +446,33 @@ def test_a_pool_of_largest_costs_an_evaluation_per_flip() -> None:
     torch.testing.assert_close(moments.mean, moments.exact, rtol=0, atol=1e-12)
     with pytest.raises(GradevalError, match=r"adf.*needs maps that are affine by structure"):
         Sampler(subject, "adf", get_estimator("adf"))
+
+
+def test_psa_vectorised_over_parameters(monkeypatch) -> None:
+    """Stacked training does so: nothing may depend on the values of weights, and no part is made again."""
+    subject = make_net("strides, pools and scales", points=3)
+    estimator = get_estimator("psa")
+    parameters = {name: p.detach() for name, p in subject.network.named_parameters()}
+
+    class Surrogate(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = subject.network
+
+        def forward(self) -> Tensor:
+            chance = EnumeratedStates(torch.ones(100).double(), generator("cpu", "x"))
+            return estimator(self.network, subject.inputs, subject.loss_function(self.network), chance).mean()
+
+    def gradient(parameters: dict[str, Tensor]) -> Tensor:
+        named = {f"network.{name}": p for name, p in parameters.items()}
+        found = torch.func.grad(lambda p: torch.func.functional_call(Surrogate(), p, ()))(named)
+        return torch.cat([g.flatten() for g in found.values()])
+
+    right = gradient(parameters)
+    monkeypatch.setattr(flips, "OVERHEAD", -1)
+    monkeypatch.setattr(problem, "FLIP_ENTRIES", 1)
+    stacked = torch.func.vmap(gradient)({name: torch.stack([p, p]) for name, p in parameters.items()})
+    torch.testing.assert_close(stacked, torch.stack([right, right]), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("head", ["linear", "pooled", "not affine"])
