@@ -213,7 +213,7 @@ def wrong_parity(monkeypatch) -> None:
 
 def swapped_parts(monkeypatch) -> None:
     coefficients = flips._coefficients
-    monkeypatch.setattr(flips, "_coefficients", lambda *a: coefficients(*a[:-1], 3 - a[-1]))
+    monkeypatch.setattr(flips, "_coefficients", lambda *a: coefficients(*a[:-2], 3 - a[-2], a[-1]))
 
 
 def half_the_change(monkeypatch) -> None:
