@@ -50,9 +50,9 @@ class HeadLoss:
         form = affine_form(self.head, units, x)
         if isinstance(form, Dense):
             output = self.head(x)
-            # outputs first: there are few, and the loss works on long rows
-            outputs, columns = output.reshape(-1, output.shape[-1]).mT[:, None, :], form.weight[:, :, None]
-            change = (layer.encode(1 - s) - x).reshape(-1, units).mT
+            # outputs first and contiguous: there are few, and the loss works on long rows
+            outputs = output.reshape(-1, output.shape[-1]).mT.contiguous()[:, None, :]
+            change, columns = (layer.encode(1 - s) - x).reshape(-1, units).mT.contiguous(), form.weight[:, :, None]
 
             def part(start: int, stop: int) -> Tensor:
                 flipped = torch.addcmul(outputs, columns[:, start:stop], change[start:stop])
