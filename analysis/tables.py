@@ -30,7 +30,7 @@ from gradeval.analysis.statistics import (
     skewness,
 )
 from gradeval.errors import GradevalError
-from gradeval.files import CannotWrite, read_json
+from gradeval.files import CannotWrite, read_json, reason
 
 FORMAT = "gradeval-run/2"
 MIN_BLOCKS = 20
@@ -358,7 +358,7 @@ class Evaluation:
             run = cls(manifest, arrays["exact"], slices, moments, **tables)
             _check_run(run)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise GradevalError(f"{folder}: a damaged run ({type(error).__name__}: {error}).") from None
+            raise GradevalError(f"{folder}: a damaged run ({reason(error)}).") from None
         return run
 
     def rewrite(self, folder: str | Path) -> None:
@@ -466,6 +466,7 @@ CURVE_COLUMNS = list(
 MAX_MANIFEST_BYTES = 2**26
 MAX_ARRAY_BYTES = 2**34  # of all moments together, unpacked
 MAX_ROWS = 2**22
+LARGEST = 1e100  # of the numbers, so that their products are finite
 _STORED = {
     "curves": CURVE_COLUMNS,
     "exact_moments": EXACT_COLUMNS,
@@ -538,7 +539,7 @@ def _read_arrays(path: Path) -> dict[str, Array]:
             with np.load(file, allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays.files}
     except Exception as error:  # zip, zlib and numpy have many ways to say it
-        raise GradevalError(f"{path}: damaged ({type(error).__name__}: {error}).") from None
+        raise GradevalError(f"{path}: damaged ({reason(error)}).") from None
 
 
 def _read_table(path: Path) -> pd.DataFrame | None:
@@ -552,7 +553,7 @@ def _read_table(path: Path) -> pd.DataFrame | None:
                 raise ValueError(f"more than {MAX_ROWS} rows")
             return file.read(columns=_STORED[path.stem]).to_pandas(ignore_metadata=True)
     except Exception as error:  # so have Arrow and its codecs
-        raise GradevalError(f"{path}: damaged ({type(error).__name__}: {error}).") from None
+        raise GradevalError(f"{path}: damaged ({reason(error)}).") from None
 
 
 def _check_run(run: Evaluation) -> None:
@@ -566,8 +567,18 @@ def _check_run(run: Evaluation) -> None:
         wanted = {"mean": (size,), "covariance": (size, size), "descents": (len(layers),), "thirds": (4 * len(layers),)}
         shapes += [(f"{key} of '{name}'", getattr(m, key), shape) for key, shape in wanted.items()]
     for what, array, shape in shapes:
-        if array.shape != shape or array.dtype.kind not in "fi":
+        if array.shape != shape or array.dtype not in (np.float64, np.float32, np.int64):
             raise ValueError(f"{what} is {array.dtype}{list(array.shape)}, not numbers {list(shape)}")
+    some = [*range(parameters + len(layers)), size - 1]  # the cosines of a layer without gradient are NaN
+    for name, m in run.moments.items():
+        variance = np.diag(m.covariance)
+        numbers = np.concatenate([run.exact, m.mean[some], m.covariance[np.ix_(some, some)].ravel()])
+        cosines = np.concatenate([m.mean, variance, m.thirds])
+        squares = np.concatenate([variance, m.mean[parameters : parameters + len(layers)]])
+        if not (np.abs(numbers) < LARGEST).all() or (np.abs(cosines) >= LARGEST).any() or (squares < 0).any():
+            raise ValueError(f"the moments of '{name}' are not finite, or a mean square is negative")
+        if not ((m.descents >= 0) & (m.descents <= m.draws)).all():
+            raise ValueError(f"'{name}' has a number of descents that cannot be")
     for layer, where in run.slices.items():
         if not 0 <= where.start < where.stop <= parameters:
             raise ValueError(f"layer {layer} is {where}")
@@ -584,3 +595,5 @@ def _check_run(run: Evaluation) -> None:
                 raise ValueError(f"{name}.parquet names another {column}")
             if not texts and len(table) and not pd.api.types.is_numeric_dtype(table[column]):
                 raise ValueError(f"column {column} of {name}.parquet is no number")
+            if not texts and len(table) and (table[column].abs() >= LARGEST).any():
+                raise ValueError(f"column {column} of {name}.parquet has numbers beyond {LARGEST:g}")

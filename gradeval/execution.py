@@ -198,8 +198,13 @@ class Workers:
 
 
 @contextmanager
-def dask_executor(address: str, seconds: float = 60.0) -> Iterator[tuple[Executor, int]]:
+def dask_executor(address: str, seconds: float = 60.0, at_least: int = 1) -> Iterator[tuple[Executor, int]]:
     """The executor of a Dask cluster, by the address of its scheduler, and its number of worker threads.
+
+    Args:
+        address: tcp://host:port.
+        seconds: to wait for the scheduler, and then for its workers.
+        at_least: workers to wait for.
 
     Raises:
         GradevalError: Dask is not installed, or no scheduler or no worker answers within ``seconds``.
@@ -214,7 +219,7 @@ def dask_executor(address: str, seconds: float = 60.0) -> Iterator[tuple[Executo
         raise GradevalError(f"no Dask scheduler answers at '{address}' ({error}).") from None
     with client:
         try:
-            client.wait_for_workers(1, timeout=seconds)
+            client.wait_for_workers(at_least, timeout=seconds)
         except TimeoutError:
             raise GradevalError(f"the Dask scheduler at '{address}' has no workers: start some.") from None
         yield client.get_executor(), sum(client.nthreads().values())

@@ -10,15 +10,21 @@ from typing import Any
 from gradeval.errors import GradevalError
 
 
+def reason(error: BaseException) -> str:
+    """What an error of another library says, in one line."""
+    text = getattr(error, "strerror", None) or " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if not isinstance(error, OSError) or not text else text[:200]
+
+
 class CannotWrite(GradevalError):
     """A file cannot be written (any more); what was written before is as it was."""
 
     exit_code = 1
 
     def __init__(self, path: str | Path, error: BaseException) -> None:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         super().__init__(
-            f"cannot write {path}: {reason}. What was finished is kept: repeat the command when there is room again."
+            f"cannot write {path}: {reason(error)}. What was finished is kept: repeat the command when there is room "
+            "again."
         )
 
 
@@ -52,7 +58,7 @@ def read_json(path: Path, limit: int) -> dict[str, Any]:
     try:
         document = json.loads(content.decode("utf-8"))
     except (RecursionError, ValueError) as error:
-        raise GradevalError(f"{path}: not a JSON file ({str(error).splitlines()[0]}).") from None
+        raise GradevalError(f"{path}: not a JSON file ({reason(error)}).") from None
     if not isinstance(document, dict):
         raise GradevalError(f"{path}: must hold a JSON object, found {type(document).__name__}.")
     return document

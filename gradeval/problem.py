@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gradeval.errors import GradevalError
+from gradeval.files import reason
 from gradeval.losses import Loss, check_targets, get_loss
 from gradeval.maps import Dense, affine_form
 from gradeval.network import BinaryLayer, StochasticBinaryNetwork
@@ -227,7 +228,7 @@ class Problem:
         except OSError as error:
             raise GradevalError(f"cannot read problem file {path}: {error.strerror}.") from None
         except (UnicodeDecodeError, RecursionError, ValueError) as error:
-            raise GradevalError(f"{path}: not a JSON file ({str(error).splitlines()[0]}).") from None
+            raise GradevalError(f"{path}: not a JSON file ({reason(error)}).") from None
         except GradevalError as error:
             raise GradevalError(f"{path}: {error}") from None
 

@@ -39,7 +39,7 @@ from filelock import FileLock, Timeout
 
 from gradeval.analysis.tables import EXACT_COLUMNS
 from gradeval.errors import GradevalError
-from gradeval.files import CannotWrite, read_json, write_whole
+from gradeval.files import CannotWrite, read_json, reason, write_whole
 from gradeval.problem import Problem
 from gradeval.streaming import BLOCK, CHUNK, ChunkStatistics, Spread, kept, tree
 
@@ -111,7 +111,7 @@ class Plan:
             if not good or [_text(text) for text in texts] != texts:
                 raise ValueError("a value of the wrong type")
         except (TypeError, ValueError, AttributeError, KeyError) as error:
-            raise GradevalError(f"{folder / 'plan.json'}: damaged ({error}).") from None
+            raise GradevalError(f"{folder / 'plan.json'}: damaged ({reason(error)}).") from None
         return plan
 
     @property
@@ -164,7 +164,7 @@ class Store:
                 "or choose another folder."
             ) from None
         except (OSError, NotImplementedError) as error:
-            raise GradevalError(f"cannot write {self.folder}: {_reason(error)}.") from None
+            raise GradevalError(f"cannot write {self.folder}: {reason(error)}.") from None
 
     def begin(self, plan: Plan, problem: Problem) -> Plan:
         """Write the plan, or go on with the one that is there if it draws the same; the plan to follow.
@@ -413,7 +413,7 @@ def parse_chunk(content: bytes, plan: Plan, name: str, index: int, count: int) -
     try:
         if not 1 <= count <= CHUNK:
             raise ValueError(f"of {count} draws")
-        table = pq.read_table(io.BytesIO(content))
+        table = pq.ParquetFile(io.BytesIO(content)).read()
         if json.loads(table.schema.metadata[b"chunk"]) != [*_identity(plan, name), index, count]:
             raise ValueError("it belongs to another run")
         if table.num_rows != len(lengths):
@@ -422,9 +422,12 @@ def parse_chunk(content: bytes, plan: Plan, name: str, index: int, count: int) -
         arrays = dict(zip(table["array"].to_pylist(), flat, strict=True))
         if {key: len(array) for key, array in arrays.items()} != lengths:
             raise ValueError("its arrays have other lengths")
+        descents, seconds = arrays["descents"], float(arrays["seconds"][0])
+        if not (np.isin(descents, range(count + 1)).all() and 0 <= seconds < math.inf):
+            raise ValueError("a count or a time that cannot be")
         arrays = {key: array.astype(plan.dtype) for key, array in arrays.items()}
     except Exception as error:  # whatever a strange file makes a parser say
-        raise GradevalError(f"chunk {index} of '{name}' is damaged ({error}).") from None
+        raise GradevalError(f"chunk {index} of '{name}' is damaged ({reason(error)}).") from None
     squares = np.zeros((size, size), dtype=plan.dtype)
     squares[np.triu_indices(size)] = arrays["squares"]
     squares = squares + np.triu(squares, 1).T
@@ -437,11 +440,11 @@ def parse_chunk(content: bytes, plan: Plan, name: str, index: int, count: int) -
     }
     return ChunkStatistics(
         Spread(count, arrays["mean"], squares),
-        arrays["descents"].astype(np.int64),
+        descents.astype(np.int64),
         arrays["thirds"],
         levels,
         arrays["means"].reshape(-1, parameters),
-        float(flat[list(lengths).index("seconds")][0]),
+        seconds,
     )
 
 
@@ -456,7 +459,7 @@ def _read_exact(path: Path, plan: Plan, name: str) -> list[dict[str, Any]]:
             good &= list(row) == EXACT_COLUMNS and row["estimator"] == name and row["layer"] in plan.layers
             good &= all(type(row[key]) is float for key in EXACT_COLUMNS[2:])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise GradevalError(f"{path.name} of '{name}' is damaged ({error}).") from None
+        raise GradevalError(f"{path.name} of '{name}' is damaged ({reason(error)}).") from None
     if not good:
         raise GradevalError(f"{path.name} of '{name}' belongs to another run.")
     return rows
@@ -469,7 +472,7 @@ def _verified(path: Path, digest: str, limit: int) -> bytes:
             raise GradevalError(f"{path} is damaged (larger than {limit} bytes).")
         content = path.read_bytes()
     except OSError as error:
-        raise GradevalError(f"{path} cannot be read ({_reason(error)}).") from None
+        raise GradevalError(f"{path} cannot be read ({reason(error)}).") from None
     if _digest(content) != digest:
         raise GradevalError(f"{path.parent.name}/{path.name} is damaged (its checksum is wrong).")
     return content
@@ -533,7 +536,3 @@ def _text(value: Any) -> str:
 def _first_line(path: Path) -> str:
     with path.open(encoding="utf-8", errors="replace") as file:
         return file.readline(1000).strip()
-
-
-def _reason(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
