@@ -95,8 +95,8 @@ def _panel(ax: Axes, rows: pd.DataFrame, fits: pd.DataFrame, quantity: str, look
     below = -1.0
     for name, (x, y) in sorted(ends.items(), key=lambda end: end[1][1]):  # each above the one before
         below = max(y, below + 0.065)
-        style = {"color": looks[name].colour, "fontsize": 6.5, "va": "center"}
-        ax.text(x + 0.03, below, f"{exponents[name]:.2f}", transform=ax.transAxes, **style)
+        place, text = (x + 0.03, below), f"{exponents[name]:.2f}"
+        ax.text(*place, text, transform=ax.transAxes, color=looks[name].colour, fontsize=6.5, va="center")
     ax.grid(color="0.92", linewidth=0.6)
     sns.despine(ax=ax)
 

@@ -40,7 +40,8 @@ ROUNDING = 1e-9  # relative errors below this are floating-point noise: on a log
 # Okabe and Ito's palette for the colour-blind, its yellow (too pale on white) replaced by grey.
 VERMILION, ORANGE, GREY, BLUE = "#D55E00", "#E69F00", "#7F7F7F", "#0072B2"
 SKY, PURPLE, GREEN, BLACK = "#56B4E9", "#CC79A7", "#009E73", "#000000"
-COLOURS = (VERMILION, ORANGE, GREY, BLUE, SKY, PURPLE, GREEN, BLACK)
+WINE = "#882255"  # of Paul Tol's muted palette
+COLOURS = (VERMILION, ORANGE, GREY, BLUE, SKY, PURPLE, GREEN, BLACK, WINE)
 MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "p", "h", "*", "d")
 
 
@@ -77,13 +78,13 @@ KNOWN = {  # one colour a family
     "identity-st": Style(GREEN, ">"),
     "reinmax": Style(GREEN, "h"),
     "psa": Style(BLACK, "*"),
-    "ram": Style(BLACK, "X"),
-    "leg": Style(BLACK, "P"),
+    "ram": Style(WINE, "X"),
+    "leg": Style(WINE, "P"),
 }
 
 
 def styles(names: Iterable[str]) -> dict[str, Style]:
-    """A style for each name, all different (up to the 104 there are); it does not depend on the order of the names.
+    """A style for each name, all different (up to the 117 there are); it does not depend on the order of the names.
 
     A known name has a fixed style, a variant of one (`rloo:samples=4`) its colour. Any other name is hashed to a place
     among the styles that are left, and moves on from there only where two names meet.

@@ -258,6 +258,9 @@ def _sign(group: list[Finding]) -> str | None:
 
 def _factor(group: list[Finding]) -> str | None:
     for name, factor in NATURAL:
+        # a factor of 1 explains no wrong layer, however little is known of it
+        if any(factor(f.place, f.layer) == 1 for f in group if f.unequal):
+            continue
         if all(f.is_near(factor(f.place, f.layer) * f.exact) for f in group):
             scales = _range(f.scale for f in group if f.unequal)
             return f"the exact gradient times {name} (scale {scales})"

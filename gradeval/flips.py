@@ -45,6 +45,8 @@ def terms_needed(noise: Noise, reach: float, tolerance: float) -> tuple[int, int
     Source: the interpolation error at Chebyshev nodes, e.g. L. N. Trefethen, Approximation Theory and Approximation
     Practice, SIAM 2013; q and e are means of even derivatives of F over [0, w].
     """
+    if math.isinf(reach):
+        return None
     at_zero = noise.derivative_bound(1)
 
     def bound(derivative: int, halves: int) -> float:
@@ -94,8 +96,7 @@ def flip_differences(
     direct = DIRECT_PAIR * form.pairs * points
     if method == "separable" or (method == "auto" and direct > OVERHEAD):
         tolerance = TOLERANCE.get(a.dtype, 1e-2) if tolerance is None else tolerance
-        least, most = form.weight.detach().aminmax()
-        reach = delta * max(-float(least), float(most))
+        reach = delta * _largest(form.weight)
         if reach == 0:
             return torch.zeros_like(change)
         terms = terms_needed(noise, reach, tolerance)
@@ -106,6 +107,17 @@ def flip_differences(
         if method == "separable":
             raise ValueError(f"no separable form for {noise.name} noise and changes up to {reach:.3g}.")
     return form.sum_flips(change, lambda flipped, a, p, g: g * (p - noise.cdf(flipped)), a, noise.cdf(a), g)
+
+
+def _largest(weight: Tensor) -> float:
+    """max|M|; infinite (there is no separable form) where `torch.func.vmap` runs over the weights and hides them."""
+    least, most = weight.detach().aminmax()
+    try:
+        return max(-float(least), float(most))
+    except RuntimeError as error:
+        if "vmap" not in str(error):
+            raise
+        return math.inf
 
 
 def _separable(
@@ -126,9 +138,9 @@ def _separable(
     for power, count in enumerate(terms, 1):
         base = weight if power == 1 else square
         before, chebyshev = None, None  # T₀ = 1 is left out of products
-        for coefficient in _coefficients(noise, a, reach, count, power):
+        for coefficient in _coefficients(noise, a, reach, count, power, scale**power):
             kernel = base if chebyshev is None else base * chebyshev
-            parts[power - 1] = parts[power - 1] - form.transposed(scale**power * g * coefficient, kernel)
+            parts[power - 1] = parts[power - 1] - form.transposed(g * coefficient, kernel)
             if chebyshev is None:
                 chebyshev = v
             else:
@@ -136,21 +148,21 @@ def _separable(
     return sign * parts[0] + parts[1]
 
 
-def _coefficients(noise: Noise, a: Tensor, reach: float, count: int, power: int) -> list[Tensor]:
-    """Coefficients of T₂ₖ, k < count, in (odd part of F(a − w) − F(a))/u (power 1) or (even part)/u² (power 2).
+def _coefficients(noise: Noise, a: Tensor, reach: float, count: int, power: int, scale: float) -> list[Tensor]:
+    """``scale`` × the coefficients of T₂ₖ, k < count, in (odd part of F(a − w) − F(a))/u, or in (even part)/u².
 
-    The discrete cosine transform of the values at the Chebyshev nodes u² = (1 + cos θ)/2 of [0, 1].
+    The discrete cosine transform of the values at the Chebyshev nodes u² = (1 + cos θ)/2 of [0, 1]; ``power`` is
+    that of u, 1 or 2.
     """
     angles = [math.pi * (q + 0.5) / count for q in range(count)]
     nodes = [math.cos(angle / 2) for angle in angles]
     found = noise.differences(a, [sign * reach * u for u in nodes for sign in (1, -1)])
     combine = torch.sub if power == 1 else torch.add
-    values = [
-        combine(up, down).mul_(0.5 / u**power) for up, down, u in zip(found[::2], found[1::2], nodes, strict=True)
-    ]
+    values = [combine(up, down) for up, down in zip(found[::2], found[1::2], strict=True)]  # twice the part
     coefficients = []
     for k in range(count):
-        weights = [(1 if k == 0 else 2) / count * math.cos(k * angle) for angle in angles]
+        each = (1 if k == 0 else 2) / count * scale / 2
+        weights = [each * math.cos(k * angle) / u**power for angle, u in zip(angles, nodes, strict=True)]
         total = values[0] * weights[0]  # a tensor of its own: it may be written to
         for value, weight in zip(values[1:], weights[1:], strict=True):
             total.add_(value, alpha=weight)

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gradeval.errors import GradevalError, unknown_name
+from gradeval.maps import ImageMap
 from gradeval.network import StochasticBinaryNetwork
 from gradeval.problem import Problem
 from gradeval.randomness import generator
@@ -178,7 +179,7 @@ def split(images: Images, seed: int) -> dict[str, Int[Tensor, " points"]]:
 
 
 def digits_task(
-    units: str = "32c-64",
+    units: str = "16c-32c-64",
     *,
     data: str = "digits",
     root: str = "data",
@@ -245,14 +246,6 @@ def autoencoder_task(
     return _task(images, images.pixels.flatten(1), network, "squared", f"autoencoder {units}", what, points, seed)
 
 
-class Convolution(nn.Conv2d):
-    """A convolution that accepts leading axes."""
-
-    def forward(self, input: Float[Tensor, "*batch channels height width"]) -> Tensor:
-        output = super().forward(input.flatten(0, -4) if input.ndim > 4 else input)
-        return output.unflatten(0, input.shape[:-3]) if input.ndim > 4 else output
-
-
 def binary_maps(shape: tuple[int, ...], units: str) -> tuple[list[nn.Module], int]:
     """Maps of flat states for layers such as "16c-32c-64", and the width of the last.
 
@@ -272,8 +265,7 @@ def binary_maps(shape: tuple[int, ...], units: str) -> tuple[list[nn.Module], in
         if not shape:
             raise GradevalError(f"units: a convolution cannot follow a linear layer; found '{units}'.")
         channels, *size = shape
-        convolution = _zeros(Convolution, channels, count, 3, stride=2, padding=1)
-        maps.append(nn.Sequential(nn.Unflatten(-1, shape), convolution, nn.Flatten(-3)))
+        maps.append(ImageMap(shape, _zeros(nn.Conv2d, channels, count, 3, stride=2, padding=1)))
         shape = (count, *(-(-n // 2) for n in size))
         width = math.prod(shape)
     return maps, width

@@ -1,6 +1,6 @@
 """Maps Aₖ between layers of binary units, and what flipping one of their inputs does.
 
-States are flat, [..., points, units]; `Images` lets convolutions and pooling see them as images. A map is *affine by
+States are flat, [..., points, units]; `ImageMap` lets convolutions and pooling see them as images. A map is *affine by
 structure* if it is made of linear maps, convolutions, average pooling, scale–bias, reshaping and sums of those; then
 flipping input i adds a multiple of column i of its matrix M, and `affine_form` finds M: dense, or as windows.
 """
@@ -21,7 +21,7 @@ DENSE_ENTRIES = 2**25  # the most entries of a matrix that is made from a map
 CHUNK_ENTRIES = 2**20  # the direct form works on this many pairs at once
 
 
-class Images(nn.Sequential):
+class ImageMap(nn.Sequential):
     """Modules applied to images: [..., channels · height · width] -> [..., channels′ · height′ · width′].
 
     Leading axes are free (torch's convolutions allow only one).
@@ -236,7 +236,7 @@ class _Walk:
             for part in module.children():
                 first, shape = self.after(part, first, shape)
             return first, shape
-        if isinstance(module, Images) and forward is Images.forward:
+        if isinstance(module, ImageMap) and forward is ImageMap.forward:
             inner: Shape = module.shape
             for part in module.children():
                 first, inner = self.after(part, first, inner)

@@ -83,12 +83,12 @@ class Logistic(Noise):
         return a
 
     def differences(self, a: Float[Tensor, "*shape"], shifts: Sequence[float]) -> list[Float[Tensor, "*shape"]]:
-        """−p q E/(1 + q E) with p = F(a), q = 1 − p and E = eʷ − 1: no cancellation."""
+        """−p q/(1/E + q) with p = F(a), q = 1 − p and E = eʷ − 1: no cancellation."""
         p, q = torch.sigmoid(a), torch.sigmoid(-a)
-        product = p * q
+        product = -p * q
         # E is capped below infinity: there the quotient is −p to all digits
         factors = [math.expm1(min(w, 80.0)) for w in shifts]
-        return [-factor * product / (1 + factor * q) for factor in factors]
+        return [product / (q + 1 / factor) if factor else torch.zeros_like(a) for factor in factors]
 
     def derivative_bound(self, order: int) -> float:
         """2 n! Σ_{k odd} (kπ)⁻ⁿ⁻¹, from the poles ±iπk of F; attained at a = 0 for odd n."""

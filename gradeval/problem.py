@@ -51,12 +51,13 @@ class HeadLoss:
         form = affine_form(self.head, units, x)
         if isinstance(form, Dense):
             output = self.head(x)
-            change = (layer.encode(1 - s) - x).reshape(-1, units).mT.contiguous()[:, :, None]
-            columns, outputs = form.weight.mT.contiguous()[:, None, :], output.reshape(1, -1, output.shape[-1])
+            # outputs first and contiguous: there are few, and the loss works on long rows
+            outputs = output.reshape(-1, output.shape[-1]).mT.contiguous()[:, None, :]
+            change, columns = (layer.encode(1 - s) - x).reshape(-1, units).mT.contiguous(), form.weight[:, :, None]
 
             def part(start: int, stop: int) -> Tensor:
-                flipped = torch.baddbmm(outputs, change[start:stop], columns[start:stop])
-                return self.loss(flipped.reshape(-1, *output.shape), self.targets)
+                flipped = torch.addcmul(outputs, columns[:, start:stop], change[start:stop])
+                return self.loss(flipped.movedim(0, -1).reshape(-1, *output.shape), self.targets)
 
             size = output.numel()
         else:
@@ -68,7 +69,7 @@ class HeadLoss:
 
             size = s.numel()
         at_once = max(1, FLIP_ENTRIES // max(1, size))
-        if at_once >= units:
+        if at_once >= units or torch._C._are_functorch_transforms_active():  # which do not take checkpoints
             return part(0, units)
         starts = range(0, units, at_once)
         return torch.cat([checkpoint(part, i, i + at_once, use_reentrant=False) for i in starts])

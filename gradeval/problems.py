@@ -46,7 +46,7 @@ PROBLEMS: dict[str, ProblemFacts] = {
             "digits",
             "",
             "gradeval.images:digits_task",
-            "classification of images by a convolutional network (--units 32c-64; 1c-2c can be enumerated)",
+            "classification of images by a convolutional network (--units 16c-32c-64; 1c-2c can be enumerated)",
             "scikit-learn's 8×8 digits; MNIST, CIFAR-10 or a folder of images where they are on disk (--data, --root)",
             epochs=40,
             batch=32,

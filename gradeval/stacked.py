@@ -27,6 +27,8 @@ from gradeval.tasks import Task
 MOMENTUM = 0.9
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
+VECTORISED = 2000  # parameters; a step of a larger network is long enough to be taken for one run after the other
+
 Update = Callable[[Tensor, Tensor, Tensor, list[Tensor], int], None]
 
 
@@ -117,7 +119,7 @@ class Stack:
         self.fitted: list[Estimator] = []
         self._counting = generator(self.device, "count")  # what an estimator takes is counted with it
         self._numbers: dict[int, int] = {}
-        self.vectorised = not hasattr(estimator, "fit")
+        self.vectorised = not hasattr(estimator, "fit") and self.theta.shape[1] <= VECTORISED
         if self.vectorised:
             try:
                 with warnings.catch_warnings():

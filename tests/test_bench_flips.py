@@ -18,7 +18,7 @@ from gradeval.cost import count_operations, one_gradient
 from gradeval.estimators import get_estimator
 from gradeval.estimators.surrogate import sample_path
 from gradeval.flips import flip_differences
-from gradeval.maps import Images
+from gradeval.maps import ImageMap
 from gradeval.network import StochasticBinaryNetwork
 from gradeval.problem import Problem
 from gradeval.randomness import RandomDraws, generator
@@ -37,7 +37,7 @@ def linear_net() -> Problem:
 
 def convolutional_net() -> Problem:
     """Eight 3×3 convolutions with 128 to 512 channels on 32×32 images at batch 8."""
-    maps = [Images((c, n, n), nn.Conv2d(c, d, 3, stride, 1)) for c, d, n, stride in CONVOLUTIONS]
+    maps = [ImageMap((c, n, n), nn.Conv2d(c, d, 3, stride, 1)) for c, d, n, stride in CONVOLUTIONS]
     network = StochasticBinaryNetwork(maps, nn.Linear(512 * 16, 10), states=(-1.0, 1.0))
     return Problem(network, torch.randn(8, 3 * 32 * 32), torch.randint(0, 10, (8,)), "cross-entropy")
 

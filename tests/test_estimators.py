@@ -39,7 +39,8 @@ def test_the_table_states_the_facts(make_problem, name: str) -> None:
     facts, estimator = TABLE[name], get_estimator(name)
     given = hyper_parameters(type(estimator))
     assert ",".join(f"{key}={'fitted' if value is None else value}" for key, value in given.items()) == facts.defaults
-    shown = "" if name in ("reinforce", "rebar") else facts.defaults  # no baseline and what is fitted are not shown
+    # no baseline, no tolerance of its own and what is fitted are not shown
+    shown = "" if name in ("reinforce", "rebar", "psa") else facts.defaults
     assert spec_of(estimator) == (f"{name}:{shown}" if shown else name)
     assert get_estimator(spec_of(estimator)) == estimator
     assert [get_estimator(alias) for alias in facts.aliases] == [estimator] * len(facts.aliases)

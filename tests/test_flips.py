@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gradeval import flips, problem
+from gradeval.cost import one_gradient
 from gradeval.errors import GradevalError
 from gradeval.estimators import TABLE, get_estimator
 from gradeval.evaluation import Sampler, count_evaluations, evaluate
 from gradeval.flips import flip_differences, terms_needed
-from gradeval.maps import Dense, Images, Residual, ScaleBias, Windows, affine_form
+from gradeval.maps import Dense, ImageMap, Residual, ScaleBias, Windows, affine_form
 from gradeval.network import BinaryLayer, FlipCost, StochasticBinaryNetwork
 from gradeval.noise import NOISES, Noise
 from gradeval.problem import Problem
-from gradeval.randomness import RandomDraws, generator
+from gradeval.randomness import EnumeratedStates, generator
 from gradeval.reference import exact_gradient, exact_moments
 
 SMOOTH = ("logistic", "normal", "cauchy")
@@ -51,57 +52,59 @@ MAPS: dict[str, tuple[int, Callable[[], nn.Module], type | None]] = {
     "scale": (4, lambda: scale_bias(4), Windows),
     "identity": (4, lambda: nn.Identity(), Windows),
     "skip": (4, lambda: Residual(nn.Identity(), nn.Linear(4, 4)), Dense),
-    "conv": (18, lambda: Images((2, 3, 3), nn.Conv2d(2, 3, 2)), Windows),
-    "strided": (32, lambda: Images((2, 4, 4), nn.Conv2d(2, 3, 2, stride=2)), Windows),
-    "strided with a rest": (50, lambda: Images((2, 5, 5), nn.Conv2d(2, 3, 2, stride=2)), Windows),
-    "gaps between windows": (16, lambda: Images((1, 4, 4), nn.Conv2d(1, 2, 1, stride=3)), Windows),
-    "padded": (12, lambda: Images((1, 3, 4), nn.Conv2d(1, 2, 3, padding=1)), Windows),
-    "strided and padded": (40, lambda: Images((2, 5, 4), nn.Conv2d(2, 2, (3, 2), (2, 1), (1, 0))), Windows),
-    "dilated": (16, lambda: Images((1, 4, 4), nn.Conv2d(1, 2, 2, dilation=2)), Windows),
-    "channelwise": (18, lambda: Images((2, 3, 3), nn.Conv2d(2, 2, 2, groups=2)), Windows),
-    "in groups": (36, lambda: Images((4, 3, 3), nn.Conv2d(4, 6, 2, groups=2)), Windows),
-    "pooled": (25, lambda: Images((1, 5, 5), nn.Conv2d(1, 3, 2), nn.AvgPool2d(2)), Windows),
-    "pooling": (16, lambda: Images((1, 4, 4), nn.AvgPool2d(3, 1, 1), scale_bias(1, 1, 1)), Windows),
-    "overlapping pools": (36, lambda: Images((1, 6, 6), nn.Conv2d(1, 2, 3, 1, 1), nn.AvgPool2d(3, 2)), Windows),
-    "pool first": (32, lambda: Images((2, 4, 4), nn.AvgPool2d(2), nn.Conv2d(2, 2, 3, padding=1)), Windows),
-    "pool first with a rest": (25, lambda: Images((1, 5, 5), nn.AvgPool2d(2), nn.Conv2d(1, 2, 3, padding=1)), Dense),
-    "two padded": (9, lambda: Images((1, 3, 3), nn.Conv2d(1, 2, 3, 1, 1), nn.Conv2d(2, 1, 3, 1, 1)), Dense),
-    "two plain": (16, lambda: Images((1, 4, 4), nn.Conv2d(1, 2, 2), nn.Conv2d(2, 3, 2, 1)), Windows),
-    "channelwise twice": (32, lambda: Images((2, 4, 4), nn.Conv2d(2, 2, 2, groups=2), nn.AvgPool2d(2, 1)), Windows),
-    "normalised": (18, lambda: Images((2, 3, 3), nn.Conv2d(2, 2, 2), scale_bias(2, 1, 1)), Windows),
-    "residual": (18, lambda: Images((2, 3, 3), Residual(nn.Identity(), nn.Conv2d(2, 2, 3, padding=1))), Windows),
+    "conv": (18, lambda: ImageMap((2, 3, 3), nn.Conv2d(2, 3, 2)), Windows),
+    "strided": (32, lambda: ImageMap((2, 4, 4), nn.Conv2d(2, 3, 2, stride=2)), Windows),
+    "strided with a rest": (50, lambda: ImageMap((2, 5, 5), nn.Conv2d(2, 3, 2, stride=2)), Windows),
+    "gaps between windows": (16, lambda: ImageMap((1, 4, 4), nn.Conv2d(1, 2, 1, stride=3)), Windows),
+    "padded": (12, lambda: ImageMap((1, 3, 4), nn.Conv2d(1, 2, 3, padding=1)), Windows),
+    "strided and padded": (40, lambda: ImageMap((2, 5, 4), nn.Conv2d(2, 2, (3, 2), (2, 1), (1, 0))), Windows),
+    "dilated": (16, lambda: ImageMap((1, 4, 4), nn.Conv2d(1, 2, 2, dilation=2)), Windows),
+    "channelwise": (18, lambda: ImageMap((2, 3, 3), nn.Conv2d(2, 2, 2, groups=2)), Windows),
+    "in groups": (36, lambda: ImageMap((4, 3, 3), nn.Conv2d(4, 6, 2, groups=2)), Windows),
+    "pooled": (25, lambda: ImageMap((1, 5, 5), nn.Conv2d(1, 3, 2), nn.AvgPool2d(2)), Windows),
+    "pooling": (16, lambda: ImageMap((1, 4, 4), nn.AvgPool2d(3, 1, 1), scale_bias(1, 1, 1)), Windows),
+    "overlapping pools": (36, lambda: ImageMap((1, 6, 6), nn.Conv2d(1, 2, 3, 1, 1), nn.AvgPool2d(3, 2)), Windows),
+    "pool first": (32, lambda: ImageMap((2, 4, 4), nn.AvgPool2d(2), nn.Conv2d(2, 2, 3, padding=1)), Windows),
+    "pool first with a rest": (25, lambda: ImageMap((1, 5, 5), nn.AvgPool2d(2), nn.Conv2d(1, 2, 3, padding=1)), Dense),
+    "two padded": (9, lambda: ImageMap((1, 3, 3), nn.Conv2d(1, 2, 3, 1, 1), nn.Conv2d(2, 1, 3, 1, 1)), Dense),
+    "two plain": (16, lambda: ImageMap((1, 4, 4), nn.Conv2d(1, 2, 2), nn.Conv2d(2, 3, 2, 1)), Windows),
+    "channelwise twice": (32, lambda: ImageMap((2, 4, 4), nn.Conv2d(2, 2, 2, groups=2), nn.AvgPool2d(2, 1)), Windows),
+    "normalised": (18, lambda: ImageMap((2, 3, 3), nn.Conv2d(2, 2, 2), scale_bias(2, 1, 1)), Windows),
+    "residual": (18, lambda: ImageMap((2, 3, 3), Residual(nn.Identity(), nn.Conv2d(2, 2, 3, padding=1))), Windows),
     "strided residual": (
         25,
-        lambda: Images((1, 5, 5), Residual(nn.Conv2d(1, 2, 1, 2), nn.Conv2d(1, 2, 3, 2, 1), nn.Conv2d(1, 2, 2, 2, 1))),
+        lambda: ImageMap(
+            (1, 5, 5), Residual(nn.Conv2d(1, 2, 1, 2), nn.Conv2d(1, 2, 3, 2, 1), nn.Conv2d(1, 2, 2, 2, 1))
+        ),
         Windows,
     ),
     "residual, pooled": (
         32,
-        lambda: Images((2, 4, 4), Residual(nn.Identity(), nn.Conv2d(2, 2, 3, padding=1)), nn.AvgPool2d(2)),
+        lambda: ImageMap((2, 4, 4), Residual(nn.Identity(), nn.Conv2d(2, 2, 3, padding=1)), nn.AvgPool2d(2)),
         Windows,
     ),
     "unequal branches": (
         16,
-        lambda: Images((1, 4, 4), Residual(nn.Conv2d(1, 1, 1, 2), nn.Sequential(nn.AvgPool2d(1), nn.AvgPool2d(2)))),
+        lambda: ImageMap((1, 4, 4), Residual(nn.Conv2d(1, 1, 1, 2), nn.Sequential(nn.AvgPool2d(1), nn.AvgPool2d(2)))),
         Windows,
     ),
-    "mean of the image": (18, lambda: Images((2, 3, 3), nn.AdaptiveAvgPool2d(1)), Windows),
-    "mean of uneven parts": (18, lambda: Images((2, 3, 3), nn.AdaptiveAvgPool2d(2)), Dense),
-    "to a linear map": (32, lambda: nn.Sequential(Images((2, 4, 4), nn.AvgPool2d(2)), nn.Linear(8, 3)), Dense),
+    "mean of the image": (18, lambda: ImageMap((2, 3, 3), nn.AdaptiveAvgPool2d(1)), Windows),
+    "mean of uneven parts": (18, lambda: ImageMap((2, 3, 3), nn.AdaptiveAvgPool2d(2)), Dense),
+    "to a linear map": (32, lambda: nn.Sequential(ImageMap((2, 4, 4), nn.AvgPool2d(2)), nn.Linear(8, 3)), Dense),
     "flattened": (
         9,
-        lambda: Images((1, 3, 3), nn.Conv2d(1, 2, 2), nn.Flatten(), nn.Linear(8, 4)),
+        lambda: ImageMap((1, 3, 3), nn.Conv2d(1, 2, 2), nn.Flatten(), nn.Linear(8, 4)),
         Dense,
     ),
-    "from a linear map": (3, lambda: nn.Sequential(nn.Linear(3, 9), Images((1, 3, 3), nn.Conv2d(1, 2, 2))), Dense),
-    "same padding": (9, lambda: Images((1, 3, 3), nn.Conv2d(1, 2, 3, padding="same")), Dense),
-    "circular": (9, lambda: Images((1, 3, 3), nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular")), Dense),
+    "from a linear map": (3, lambda: nn.Sequential(nn.Linear(3, 9), ImageMap((1, 3, 3), nn.Conv2d(1, 2, 2))), Dense),
+    "same padding": (9, lambda: ImageMap((1, 3, 3), nn.Conv2d(1, 2, 3, padding="same")), Dense),
+    "circular": (9, lambda: ImageMap((1, 3, 3), nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular")), Dense),
     "one-dimensional": (
         6,
-        lambda: Images((1, 1, 6), nn.Flatten(1, 2), nn.Conv1d(1, 2, 3), nn.AvgPool1d(2)),
+        lambda: ImageMap((1, 1, 6), nn.Flatten(1, 2), nn.Conv1d(1, 2, 3), nn.AvgPool1d(2)),
         Dense,
     ),
-    "largest of a pool": (16, lambda: Images((1, 4, 4), nn.Conv2d(1, 2, 1), nn.MaxPool2d(2)), None),
+    "largest of a pool": (16, lambda: ImageMap((1, 4, 4), nn.Conv2d(1, 2, 1), nn.MaxPool2d(2)), None),
     "not what it looks": (4, lambda: Doubled(4, 3), None),
     "tanh within": (4, lambda: nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3)), None),
 }
@@ -210,7 +213,7 @@ def wrong_parity(monkeypatch) -> None:
 
 def swapped_parts(monkeypatch) -> None:
     coefficients = flips._coefficients
-    monkeypatch.setattr(flips, "_coefficients", lambda *a: coefficients(*a[:-1], 3 - a[-1]))
+    monkeypatch.setattr(flips, "_coefficients", lambda *a: coefficients(*a[:-2], 3 - a[-2], a[-1]))
 
 
 def half_the_change(monkeypatch) -> None:
@@ -328,22 +331,22 @@ def test_single_precision_is_good_to_its_tolerance() -> None:
 NETS: dict[str, tuple[int, Callable[[], list[nn.Module]], Callable[[], nn.Module]]] = {
     "convolutions": (
         9,
-        lambda: [Images((1, 3, 3), nn.Conv2d(1, 1, 2)), Images((1, 2, 2), nn.Conv2d(1, 2, 2, padding=1, stride=2))],
+        lambda: [ImageMap((1, 3, 3), nn.Conv2d(1, 1, 2)), ImageMap((1, 2, 2), nn.Conv2d(1, 2, 2, padding=1, stride=2))],
         lambda: nn.Linear(8, 1),
     ),
     "strides, pools and scales": (
         16,
         lambda: [
-            Images((1, 4, 4), nn.Conv2d(1, 2, 3, 2, 1), scale_bias(2, 1, 1)),
-            Images((2, 2, 2), nn.Conv2d(2, 2, 3, padding=1), nn.AvgPool2d(2)),
+            ImageMap((1, 4, 4), nn.Conv2d(1, 2, 3, 2, 1), scale_bias(2, 1, 1)),
+            ImageMap((2, 2, 2), nn.Conv2d(2, 2, 3, padding=1), nn.AvgPool2d(2)),
         ],
         lambda: nn.Linear(2, 1),
     ),
     "residuals": (
         4,
         lambda: [
-            Images((1, 2, 2), nn.Conv2d(1, 1, 3, padding=1)),
-            Images((1, 2, 2), Residual(nn.Identity(), nn.Conv2d(1, 1, 3, padding=1)), scale_bias(1, 1, 1)),
+            ImageMap((1, 2, 2), nn.Conv2d(1, 1, 3, padding=1)),
+            ImageMap((1, 2, 2), Residual(nn.Identity(), nn.Conv2d(1, 1, 3, padding=1)), scale_bias(1, 1, 1)),
             nn.Sequential(nn.Linear(4, 1), scale_bias(1)),
         ],
         lambda: nn.Linear(1, 1),
@@ -392,13 +395,15 @@ def test_unbiased_estimators_on_a_convolutional_net_by_sampling(name: str) -> No
 @pytest.mark.parametrize("name", [n for n in TABLE if not TABLE[n].unbiased])
 @pytest.mark.parametrize("net", NETS)
 def test_biased_estimators_run_vectorised_on_convolutional_nets(net: str, name: str) -> None:
-    sampler = Sampler(make_net(net), name, get_estimator(name))
+    subject = make_net(net)
+    sampler = Sampler(subject, name, get_estimator(name))
     gradients, _ = sampler.chunk(3, "some")
     assert sampler.vectorised
     assert gradients.isfinite().all()
     assert gradients.any()
-    looped, _ = sampler._loop(3, RandomDraws(generator("cpu", "some"), torch.float64))
-    assert looped.shape == gradients.shape
+    plain = torch.cat([g.flatten() for g in one_gradient(subject, get_estimator(name))()])
+    assert plain.shape == gradients.shape[1:]
+    assert plain.isfinite().all()
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -423,7 +428,7 @@ def test_a_pool_of_largest_costs_an_evaluation_per_flip() -> None:
         torch.manual_seed(4)
         maps = [
             nn.Linear(2, 4).double(),
-            Images((1, 2, 2), nn.Conv2d(1, 2, 1), nn.MaxPool2d(2)).double(),
+            ImageMap((1, 2, 2), nn.Conv2d(1, 2, 1), nn.MaxPool2d(2)).double(),
         ]
         network = StochasticBinaryNetwork(maps, nn.Linear(2, 1).double())
         subject = Problem(network, torch.randn(3, 2).double(), torch.tensor([1.0, -1, 1]))
@@ -443,12 +448,39 @@ def test_a_pool_of_largest_costs_an_evaluation_per_flip() -> None:
         Sampler(subject, "adf", get_estimator("adf"))
 
 
+def test_psa_vectorised_over_parameters(monkeypatch) -> None:
+    """Stacked training does so: nothing may depend on the values of weights, and no part is made again."""
+    subject = make_net("strides, pools and scales", points=3)
+    estimator = get_estimator("psa")
+    parameters = {name: p.detach() for name, p in subject.network.named_parameters()}
+
+    class Surrogate(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = subject.network
+
+        def forward(self) -> Tensor:
+            chance = EnumeratedStates(torch.ones(100).double(), generator("cpu", "x"))
+            return estimator(self.network, subject.inputs, subject.loss_function(self.network), chance).mean()
+
+    def gradient(parameters: dict[str, Tensor]) -> Tensor:
+        named = {f"network.{name}": p for name, p in parameters.items()}
+        found = torch.func.grad(lambda p: torch.func.functional_call(Surrogate(), p, ()))(named)
+        return torch.cat([g.flatten() for g in found.values()])
+
+    right = gradient(parameters)
+    monkeypatch.setattr(flips, "OVERHEAD", -1)
+    monkeypatch.setattr(problem, "FLIP_ENTRIES", 1)
+    stacked = torch.func.vmap(gradient)({name: torch.stack([p, p]) for name, p in parameters.items()})
+    torch.testing.assert_close(stacked, torch.stack([right, right]), rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("head", ["linear", "pooled", "not affine"])
 def test_the_loss_of_flips(head: str, monkeypatch) -> None:
     """Value and gradient, in one part and in several, against flips one by one."""
     heads = {
         "linear": lambda: nn.Linear(8, 3),
-        "pooled": lambda: nn.Sequential(Images((2, 2, 2), nn.AvgPool2d(2)), nn.Linear(2, 3)),
+        "pooled": lambda: nn.Sequential(ImageMap((2, 2, 2), nn.AvgPool2d(2)), nn.Linear(2, 3)),
         "not affine": lambda: nn.Sequential(nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, 3)),
     }
     with torch.random.fork_rng():
@@ -470,8 +502,8 @@ def test_the_loss_of_flips(head: str, monkeypatch) -> None:
 
 def test_images_refuse_another_size() -> None:
     with pytest.raises(RuntimeError):
-        Images((1, 6, 6), nn.Conv2d(1, 1, 3))(torch.zeros(4, 9))
-    assert repr(Images((1, 6, 6))) != repr(Images((1, 4, 9)))  # the fingerprint of a problem sees it
+        ImageMap((1, 6, 6), nn.Conv2d(1, 1, 3))(torch.zeros(4, 9))
+    assert repr(ImageMap((1, 6, 6))) != repr(ImageMap((1, 4, 9)))  # the fingerprint of a problem sees it
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
