@@ -179,7 +179,7 @@ def split(images: Images, seed: int) -> dict[str, Int[Tensor, " points"]]:
 
 
 def digits_task(
-    units: str = "16c-32c-64",
+    units: str = "24c-48c-96",
     *,
     data: str = "digits",
     root: str = "data",
