@@ -259,12 +259,14 @@ def sweep(
     ] = None,
 ) -> None:
     """Evaluate estimators on many networks; one table, regressions on width and depth, figures."""
+    from gradeval.analysis.sweep import build
     from gradeval.sweep import run_sweep
     from gradeval.terminal import show_regressions, training_table_progress
 
     folder = out or Path(file.stem)
     with training_table_progress() as progress:
         found = run_sweep(file, folder, workers=workers or os.cpu_count() or 1, progress=progress)
+    build(found, folder)
     show_regressions(found)
     print(f"tables: {(folder / 'sweep.csv').resolve()}")
 
