@@ -22,6 +22,7 @@ from concurrent.futures import (
 )
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing import forkserver
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
