@@ -148,8 +148,10 @@ def answer(run: Evaluation) -> list[str]:
 def _dominated(run: Evaluation) -> list[str]:
     """Where one layer is most of the whole gradient: say so, and the best estimator of every other layer."""
     squares = {layer: norm**2 for layer, norm in run.norms.items() if layer != "all"}
+    if not sum(squares.values()):
+        return []
     largest = max(squares, key=squares.__getitem__)
-    share = squares[largest] / sum(squares.values()) if sum(squares.values()) > 0 else 0.0
+    share = squares[largest] / sum(squares.values())
     rows = run.summary.dropna(subset="relative_rmse")
     rows = rows[~rows["layer"].isin(["all", largest])]
     if share < 0.8 or rows.empty:

@@ -53,17 +53,15 @@ class Sweep:
         return pd.concat(found, ignore_index=True)
 
     def save(self, folder: str | Path) -> None:
-        """Write the tables (csv and parquet) and figures, each whole or not at all."""
+        """Write the tables (csv and parquet), each whole or not at all."""
         folder = Path(folder)
-        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for name, table in (("sweep", self.table), ("regressions", self.regressions)):
             kept = table[[c for c in table if not str(c).startswith("seconds")]]
             buffer = io.BytesIO()
             kept.to_parquet(buffer, index=False)
             write_atomically(folder / f"{name}.csv", kept.to_csv(index=False).encode())
             write_atomically(folder / f"{name}.parquet", buffer.getvalue())
-        for covariate in ("depth", "width"):
-            save_figure(trend_figure(self.table, covariate), folder / "figures", covariate)
 
     @classmethod
     def load(cls, folder: str | Path) -> Sweep:
@@ -76,6 +74,14 @@ class Sweep:
         if "net" not in table:
             raise GradevalError(f"{path} is not the table of a sweep: it has no column 'net'.")
         return cls(table)
+
+
+def build(sweep: Sweep, folder: str | Path) -> None:
+    """Write the figures of a sweep into `figures/`."""
+    figures = Path(folder) / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    for covariate in ("depth", "width"):
+        save_figure(trend_figure(sweep.table, covariate), figures, covariate)
 
 
 def regress(table: pd.DataFrame, measure: str, options: Sequence[str], layer: str = "all") -> pd.DataFrame:

@@ -80,7 +80,10 @@ class Training:
             row |= {"rate": rates[name], "seeds": len(group)}
             for key in ("loss", "accuracy"):
                 found = over_seeds(group[key])
-                row |= {key: found.estimate, f"{key}_low": found.low, f"{key}_high": found.high}
+                low, high = found.low, found.high
+                if key == "accuracy":  # a share; np.clip keeps an unknown end unknown
+                    low, high = (float(end) for end in np.clip([low, high], 0.0, 1.0))
+                row |= {key: found.estimate, f"{key}_low": low, f"{key}_high": high}
             rows.append(row)
         columns = [
             *keys,

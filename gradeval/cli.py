@@ -177,7 +177,9 @@ def train_(
     ] = None,
     root: Annotated[str | None, typer.Option(help="Where torchvision's data sets lie; nothing is downloaded.")] = None,
     problem_seed: Annotated[int | None, typer.Option(help="Seed of the data and their split; 0 if not given.")] = None,
-    optimiser: Annotated[str, typer.Option(help="sgd (momentum 0.9) or adam.")] = "sgd",
+    optimiser: Annotated[
+        str | None, typer.Option(help="sgd (momentum 0.9) or adam; the problem's own if not given.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of every run; the problem's own if not given.")] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each estimator.")] = 5,
     batch: Annotated[int | None, typer.Option(help="Points of a step; the problem's own if not given.")] = None,
@@ -213,7 +215,7 @@ def train_(
     task = load_task(problem, **{key: value for key, value in given.items() if value is not None})
     facts = PROBLEMS.get(problem)
     settings: dict[str, Any] = {
-        "optimiser": optimiser,
+        "optimiser": optimiser or (facts.optimiser if facts else "sgd"),
         "epochs": epochs or (facts.epochs if facts else 2000),
         "batch": batch or (facts.batch if facts else 10),
         "seeds": seeds,
@@ -257,12 +259,14 @@ def sweep(
     ] = None,
 ) -> None:
     """Evaluate estimators on many networks; one table, regressions on width and depth, figures."""
+    from gradeval.analysis.sweep import build
     from gradeval.sweep import run_sweep
     from gradeval.terminal import show_regressions, training_table_progress
 
     folder = out or Path(file.stem)
     with training_table_progress() as progress:
         found = run_sweep(file, folder, workers=workers or os.cpu_count() or 1, progress=progress)
+    build(found, folder)
     show_regressions(found)
     print(f"tables: {(folder / 'sweep.csv').resolve()}")
 

@@ -179,7 +179,7 @@ def split(images: Images, seed: int) -> dict[str, Int[Tensor, " points"]]:
 
 
 def digits_task(
-    units: str = "16c-32c-64",
+    units: str = "24c-48c-96",
     *,
     data: str = "digits",
     root: str = "data",
@@ -288,12 +288,11 @@ def _task(
         parts["train"] = parts["train"][:points]
     inputs = images.pixels.flatten(1)
     train = Problem(network, inputs[parts["train"]], targets[parts["train"]], loss, name, description)
-    others = {
-        part: replace(train, inputs=inputs[parts[part]], targets=targets[parts[part]])
+    validation, test = (
+        replace(train, inputs=inputs[parts[part]], targets=targets[parts[part]]) if len(parts[part]) else None
         for part in ("validation", "test")
-        if len(parts[part])
-    }
-    task = Task(train, **others)
+    )
+    task = Task(train, validation, test)
     nn.utils.vector_to_parameters(task.initial_parameters(seed), network.parameters())
     return task
 

@@ -30,6 +30,7 @@ class ProblemFacts:
     source: str
     epochs: int = 2000  # of `gradeval train`, unless told otherwise
     batch: int = 10
+    optimiser: str = "sgd"
 
 
 PROBLEMS: dict[str, ProblemFacts] = {
@@ -46,10 +47,11 @@ PROBLEMS: dict[str, ProblemFacts] = {
             "digits",
             "",
             "gradeval.images:digits_task",
-            "classification of images by a convolutional network (--units 16c-32c-64; 1c-2c can be enumerated)",
+            "classification of images by a convolutional network (--units 24c-48c-96; 1c-2c can be enumerated)",
             "scikit-learn's 8×8 digits; MNIST, CIFAR-10 or a folder of images where they are on disk (--data, --root)",
             epochs=40,
             batch=32,
+            optimiser="adam",
         ),
         ProblemFacts(
             "autoencoder",
@@ -59,6 +61,7 @@ PROBLEMS: dict[str, ProblemFacts] = {
             "the same images",
             epochs=100,
             batch=32,
+            optimiser="adam",
         ),
     )
 }

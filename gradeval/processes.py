@@ -57,20 +57,20 @@ def run_jobs(jobs: Sequence[Job], workers: int, progress: Report | None = None) 
             _next(ours, todo, running)
         while running:
             for connection in wait(list(running)):
-                process, job = running[connection]
+                process, current = running[connection]
                 try:
-                    message = connection.recv()  # type: ignore[union-attr]
+                    message = connection.recv()  # type: ignore[union-attr,call-arg]
                 except (EOFError, ConnectionResetError):
                     del running[connection]
                     process.join()
-                    if job is not None:
-                        failures[job.name] = f"the process of '{job.name}' ended with code {process.exitcode}"
+                    if current is not None:
+                        failures[current.name] = f"the process of '{current.name}' ended with code {process.exitcode}"
                         for left in () if running else todo:
                             failures[left.name] = f"'{left.name}' was not begun"
                     continue
                 if message is None or isinstance(message, str):  # done, or why not
-                    if message and job is not None:
-                        failures[job.name] = message
+                    if message and current is not None:
+                        failures[current.name] = message
                     _next(connection, todo, running)
                 elif progress:
                     progress(*message)

@@ -183,12 +183,12 @@ class Stack:
             which = self.seed_of
             values = vmap(self._value, randomness="different")(theta, inputs[which], targets[which], given[which])
         else:
-            values = []
+            each = []
             for run, seed in enumerate(self.seed_of.tolist()):
                 if self.fitted:
                     self.surrogate.estimator = self.fitted[run]
-                values.append(self._value(theta[run], inputs[seed], targets[seed], given[seed]))
-            values = torch.stack(values)
+                each.append(self._value(theta[run], inputs[seed], targets[seed], given[seed]))
+            values = torch.stack(each)
         (gradient,) = torch.autograd.grad(values.sum(), theta)
         return gradient
 

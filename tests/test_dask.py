@@ -24,7 +24,9 @@ ESTIMATORS = ["st", "relax", "reinforce", "concrete:temperature=0.5"]
 def process(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", *arguments]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, **quiet) as running:
+    with subprocess.Popen(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}, **quiet
+    ) as running:
         try:
             yield running
         finally:

@@ -115,6 +115,7 @@ def make_run(
     grid = np.array(list(itertools.product(np.linspace(-2, 2, 41), np.linspace(-1.3, 1.3, 31))))
     return SimpleNamespace(
         summary=pd.DataFrame(summary),
+        norms={layer: 2.0 if layer == "all" else 1.0 for layer in dict.fromkeys(row["layer"] for row in summary)},
         best=pd.DataFrame(summary),
         curves=pd.DataFrame(curves, columns=curve_columns),
         exact_curves=pd.DataFrame(curves, columns=curve_columns)[["estimator", "layer", "samples", "relative_rmse"]],

@@ -29,7 +29,7 @@ LEAST = 1.6
 @contextmanager
 def process(*arguments: str) -> Iterator[None]:
     command = [sys.executable, "-m", *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
     running = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield
