@@ -425,6 +425,8 @@ def parse_chunk(content: bytes, plan: Plan, name: str, index: int, count: int) -
         descents, seconds = arrays["descents"], float(arrays["seconds"][0])
         if not (np.isin(descents, range(count + 1)).all() and 0 <= seconds < math.inf):
             raise ValueError("a count or a time that cannot be")
+        if any(np.isinf(array).any() for array in arrays.values()):  # NaN can be: cosines of a layer without gradient
+            raise ValueError("an infinite number")
         arrays = {key: array.astype(plan.dtype) for key, array in arrays.items()}
     except Exception as error:  # whatever a strange file makes a parser say
         raise GradevalError(f"chunk {index} of '{name}' is damaged ({reason(error)}).") from None
