@@ -157,7 +157,8 @@ def _dominated(run: Evaluation) -> list[str]:
     if share < 0.8 or rows.empty:
         return []
     best = rows.loc[rows.groupby("layer", sort=False)["relative_rmse"].idxmin()]
-    others = _listed(f"{row.estimator} in {layer_title(row.layer)}" for row in best.itertuples())
+    by_name = best.groupby("estimator", sort=False)["layer"]
+    others = "; ".join(f"{name} in {_listed(map(layer_title, layers))}" for name, layers in by_name)
     part = (
         f"{layer_title(largest).replace('head', 'the head')} has {share:.0%} of the squared norm of the whole gradient"
     )
