@@ -22,6 +22,7 @@ from gradeval.analysis.statistics import (
     FAMILY_ALPHA,
     LEVEL,
     Array,
+    BiasTest,
     Interval,
     bias_interval,
     bias_test,
@@ -113,10 +114,9 @@ class Evaluation:
         return table
 
     def _row(self, name: str, moments: Moments, layer: str) -> dict[str, Any]:
-        n, norm, where = moments.draws, self.norms[layer], self.slices[layer]
+        n, norm = moments.draws, self.norms[layer]
         facts = self.manifest["estimators"][name]
-        comparisons = len(self.moments) * len(self.slices)
-        test = bias_test(moments.mean[where], moments.covariance[where, where], n, norm, comparisons)
+        test = self.unbiasedness(name, layer, comparisons=len(self.moments) * len(self.slices))
         intervals = self.intervals(name, layer)
         row: dict[str, Any] = {"estimator": name, "layer": layer, "draws": n}
         row |= _columns("relative_bias", intervals.pop("relative_bias"))
@@ -157,6 +157,16 @@ class Evaluation:
             "descent_probability": Interval(*_proportion(int(moments.descents[k]), n, moments.deterministic)),
             "scale": mean_interval(float(direction @ bias) + norm, scale_error, n, skew[3]) / norm,
         }
+
+    def unbiasedness(self, name: str, layer: str, comparisons: int) -> BiasTest:
+        """The test of E[g] = g* of one estimator and layer, one of ``comparisons``."""
+        moments, where = self.moments[name], self.slices[layer]
+        k = len(self.exact) + list(self.slices).index(layer)
+        square = moments.mean[k]
+        size = math.sqrt(square + moments.covariance[k, k] / square) if square > 0 else 0.0
+        return bias_test(
+            moments.mean[where], moments.covariance[where, where], moments.draws, size, self.norms[layer], comparisons
+        )
 
     def variance(self, name: str, layer: str) -> tuple[float, float]:
         """tr Σ̂ of one draw of an estimator, and its standard error."""

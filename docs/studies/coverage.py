@@ -31,7 +31,9 @@ from gradeval.randomness import EnumeratedStates, generator
 from gradeval.reference import count_chance, exact_gradient, exact_moments
 from gradeval.streaming import Scorer
 
+TEST_LEVEL = 0.01
 MEASURES = ("relative_bias", "relative_variance", "cosine", "relative_rmse", "scale", "descent_probability")
+TEST = "bias test"  # where the bias is exactly zero: how often it does not reject
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,12 @@ class Draw:
         centred = squares - self.probabilities @ squares
         variance = self.probabilities @ centred**2
         return float(self.probabilities @ centred**3 / variance**1.5) if variance > 0 else 0.0
+
+    def constant(self, layer: str, measure: str) -> bool:
+        """Whether no draw differs from another in what the interval is of."""
+        k, p = list(self.slices).index(layer), len(self.exact)
+        values = {"cosine": self.rows[:, p + len(self.slices) + k], "descent_probability": 1.0 * self.descents[:, k]}
+        return measure in values and bool(np.ptp(values[measure][self.probabilities > 0]) < 1e-9)
 
     def unseen(self, layer: str, n: int) -> float:
         """Probability that a run never sees the value that makes most of the squared error's variance."""
@@ -168,19 +176,23 @@ def coverage(net: Net, name: str, n: int, count: int, layer: str) -> list[dict[s
     what = draw(net.problem(), name)
     random = np.random.default_rng([n, *name.encode(), *net.name.encode()])
     truth, beside = what.truth(layer), {measure: np.zeros(2, dtype=int) for measure in MEASURES}
+    if truth["relative_bias"] == 0:
+        truth[TEST], beside[TEST] = 0.0, np.zeros(2, dtype=int)
     none = pd.DataFrame()
     for moments in replicates(what, n, count, random):
         run = Evaluation({}, what.exact, what.slices, {name: moments}, none, none)
         for measure, interval in run.intervals(name, layer).items():
             slack = 1e-9 * max(abs(truth[measure]), 1e-3)  # rounding of what does not vary
             beside[measure] += (truth[measure] < interval.low - slack, truth[measure] > interval.high + slack)
+        if TEST in beside:
+            beside[TEST][0] += run.unbiasedness(name, layer, 1).pvalue < TEST_LEVEL
     rows = []
     for measure, (below, above) in beside.items():
         covered = count - below - above
         low, high = proportion_confint(covered, count, method="beta")
         row: dict[str, object] = {"net": net.name, "estimator": name, "layer": layer, "draws": n, "measure": measure}
         row |= {"truth": truth[measure], "coverage": covered / count, "low": low, "high": high}
-        row |= {"truth_below": below / count, "truth_above": above / count}
+        row |= {"truth_below": below / count, "truth_above": above / count, "constant": what.constant(layer, measure)}
         rows.append(row | {"skewness": what.skewness(layer), "unseen": what.unseen(layer, n)})
     return rows
 
@@ -209,8 +221,8 @@ def main() -> None:
 
 def page(table: pd.DataFrame, replicates: int) -> str:
     """The study in words and tables."""
-    bias, zero = table["measure"].eq("relative_bias"), table["truth"].eq(0)
-    always = table["measure"].isin(["cosine", "descent_probability"]) & table["truth"].gt(1 - 1e-9)  # no draw differs
+    tests, table = table[table["measure"].eq(TEST)], table[table["measure"].ne(TEST)]
+    bias, zero, always = table["measure"].eq("relative_bias"), table["truth"].eq(0), table["constant"]
     groups = {"bias, exactly zero": bias & zero, "bias, not zero": bias & ~zero}
     groups |= {measure: table["measure"].eq(measure) & ~always for measure in MEASURES[1:]}
     summary = ["| interval | draws | settings | lowest | median | highest | within 94–96 % |"]
@@ -243,6 +255,15 @@ def page(table: pd.DataFrame, replicates: int) -> str:
             "that of the squared error of one draw; “unseen” is the probability that a run never sees the joint state",
             "that makes most of the squared error's variance: what is not seen is in no interval.\n",
             *details,
+            "\n## The test of unbiasedness\n",
+            f"Where the bias is exactly zero, the share of runs in which it is rejected at {TEST_LEVEL:.0%}.\n",
+            "| net | estimator | layer | draws | rejected |",
+            "|---|---|---|---:|---|",
+            *(
+                f"| {row.net} | {row.estimator} | {row.layer} | {row.draws} | {1 - row.coverage:.2%} "
+                f"[{1 - row.high:.2%}, {1 - row.low:.2%}] |"
+                for row in tests.itertuples()
+            ),
             "",
         ]
     )
