@@ -102,11 +102,13 @@ def bias_interval(bias: Array, covariance: Array, n: int) -> Interval:
     values, vectors = np.linalg.eigh(covariance)
     values = np.maximum(values, 0.0)
     trace, largest = float(values.sum()), float(values[-1])
-    if largest == 0 or observed == 0:
+    if largest <= 1e-24 * n * observed or observed == 0:  # what varies is rounding
         return Interval(math.sqrt(observed), math.sqrt(observed), math.sqrt(observed))
     centre = vectors.T @ bias
     share = values / largest
     variances = _shrink(values, n) / n
+    least = 1e-3 * math.sqrt(variances[-1])  # outward the path goes along the widest direction: never quite at rest there
+    centre[-1] = math.copysign(max(abs(centre[-1]), least), centre[-1])
     regularity = REGULAR * float(variances @ variances) / 2
 
     def path(w: float) -> Array:
@@ -194,7 +196,9 @@ class BiasTest:
     detectable: float
 
 
-def bias_test(bias: Array, covariance: Array, n: int, size: float, scale: float, comparisons: int) -> BiasTest:
+def bias_test(
+    bias: Array, covariance: Array, n: int, size: float, scale: float, comparisons: int, deterministic: bool = False
+) -> BiasTest:
     """Hotelling's T² = n b̂ᵀ(Σ̂ + nφ²I)⁻¹b̂, φ = R log(1/α)/n.
 
     Draws of rare joint states are missing in Σ̂ as in b̂, and T² without φ would take what is missing for a bias known
@@ -203,7 +207,8 @@ def bias_test(bias: Array, covariance: Array, n: int, size: float, scale: float,
     bias of φ. So φ² is added to the variance of every direction (it can only lower T²). Directions count by
     λ/(λ + nφ²): the degrees of freedom are the sum of these, rounded up.
 
-    Where nothing varies, a bias above ``ROUNDING`` · scale has p-value 0.
+    Where nothing varies, a bias above ``ROUNDING`` · scale has p-value 0 if the estimator is deterministic, else NaN:
+    from draws that are all the same nothing is known of a state that was not drawn.
 
     Args:
         bias: b̂, [P].
@@ -212,12 +217,15 @@ def bias_test(bias: Array, covariance: Array, n: int, size: float, scale: float,
         size: R, of a draw that matters: √(E‖g − g*‖⁴/E‖g − g*‖²).
         scale: ‖g*‖.
         comparisons: number of tests the significance level 0.01 is shared by.
+        deterministic: whether all draws are the same by construction.
     """
     values, vectors = np.linalg.eigh(covariance)
     values = np.maximum(values, 0.0)
     largest = float(values[-1])
     if math.sqrt(largest) <= 1e-12 * max(scale, size):
-        return BiasTest(0.0 if float(np.linalg.norm(bias)) > ROUNDING * scale else 1.0, 0.0)
+        if float(np.linalg.norm(bias)) <= ROUNDING * scale:
+            return BiasTest(1.0, 0.0)
+        return BiasTest(0.0, 0.0) if deterministic else BiasTest(math.nan, math.nan)
     alpha = FAMILY_ALPHA / comparisons
     floor = n * (size * math.log(1 / alpha) / n) ** 2
     floor = max(floor, 1e-12 * largest)  # of Σ̂'s rounding

@@ -164,9 +164,8 @@ class Evaluation:
         k = len(self.exact) + list(self.slices).index(layer)
         square = moments.mean[k]
         size = math.sqrt(square + moments.covariance[k, k] / square) if square > 0 else 0.0
-        return bias_test(
-            moments.mean[where], moments.covariance[where, where], moments.draws, size, self.norms[layer], comparisons
-        )
+        bias, covariance, norm = moments.mean[where], moments.covariance[where, where], self.norms[layer]
+        return bias_test(bias, covariance, moments.draws, size, norm, comparisons, moments.deterministic)
 
     def variance(self, name: str, layer: str) -> tuple[float, float]:
         """tr Σ̂ of one draw of an estimator, and its standard error."""
@@ -423,12 +422,14 @@ def _holm(pvalues: pd.Series) -> pd.Series:
 
 def _verdict(row: Any) -> str:
     """What the row's numbers say, in words."""
-    if math.isnan(row.bias_pvalue):
+    if math.isnan(row.cosine):
         return "undefined: the exact gradient is zero"
     if not math.isnan(row.exact_relative_bias):
         if row.exact_relative_bias < EXACTLY_UNBIASED:
             return "claim of no bias holds exactly" if row.unbiased_claim else "exactly unbiased"
         return "claim of no bias refuted exactly" if row.unbiased_claim else "biased"
+    if math.isnan(row.bias_pvalue):
+        return "untested: no draw differs from another"
     if row.bias_pvalue_adjusted < FAMILY_ALPHA:
         return "claim of no bias refuted" if row.unbiased_claim else "biased"
     return "claim of no bias holds" if row.unbiased_claim else "no bias seen"

@@ -316,6 +316,24 @@ def test_layers_without_gradient_are_undefined_not_wrong(make_problem) -> None:
     assert np.isfinite(summary.loc[("st", "head"), "relative_bias"])
 
 
+def test_unbiased_estimators_are_not_refuted_where_units_are_saturated(make_problem) -> None:
+    """Few draws of nets whose rare states make the gradient: nothing may be refuted, and what cannot be known is so
+    called. (The family-wise error rate is 1 %; T² with nothing kept for unseen states refutes nearly always.)"""
+    from gradeval.analysis.report import page
+
+    verdicts = {}
+    for scale in (8.0, 80.0):
+        problem = make_problem((2, 2), points=1)
+        with torch.no_grad():
+            for parameter in problem.network.parameters():
+                parameter.mul_(scale)
+        evaluation = evaluate(problem, ["reinforce", "tanh"], draws=100, exact="never")
+        verdicts[scale] = evaluation.summary.set_index("estimator").loc["reinforce", "verdict"]
+        assert not verdicts[scale].str.contains("refuted").any()
+        page(evaluation, figures=[])
+    assert verdicts[80.0].str.startswith("untested: no draw differs").any()
+
+
 @pytest.mark.parametrize(
     ("name", "layers", "losses"), [("reinforce", 3, 1), ("arm", 6, 4), ("psa", 5, 3), ("tanh", 3, 1)]
 )

@@ -94,7 +94,8 @@ def test_detectable_bias_is_detected() -> None:
 
 def test_the_bias_of_what_does_not_vary_is_decided_by_rounding() -> None:
     constant = np.zeros((2, 2))
-    assert bias_test(np.array([1e-3, 0.0]), constant, 1000, 1e-3, 1.0, 1).pvalue == 0
+    assert bias_test(np.array([1e-3, 0.0]), constant, 1000, 1e-3, 1.0, 1, deterministic=True).pvalue == 0
+    assert math.isnan(bias_test(np.array([1e-3, 0.0]), constant, 1000, 1e-3, 1.0, 1).pvalue)
     assert bias_test(np.array([1e-9, 0.0]), constant, 1000, 1e-9, 1.0, 1).pvalue == 1
     assert bias_test(np.zeros(2), constant, 1000, 0.0, 1.0, 1).pvalue == 1
 
@@ -150,6 +151,12 @@ def test_the_sign_of_the_bias_correction() -> None:
     noise = math.sqrt(np.trace(mix @ mix.T) / 100)
     assert np.mean(np.array(estimates) == 0) > 0.4
     assert np.mean(np.square(estimates)) < 0.5 * noise**2
+
+
+def test_a_bias_where_nothing_varies_has_an_interval_too() -> None:
+    """b̂ = (0, 0.1), Σ = diag(1, 0): the upper end is that of ‖b̂‖² with a bias along the first direction alone."""
+    interval = bias_interval(np.array([0.0, 0.1]), np.diag([1.0, 0.0]), 100)
+    assert 0.1 < interval.high < math.hypot(0.1, 2.5 / 10)
 
 
 def test_deterministic_estimators_have_no_interval() -> None:
