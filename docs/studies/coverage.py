@@ -243,6 +243,9 @@ def page(table: pd.DataFrame, replicates: int) -> str:
         for row in outside.sort_values("coverage").itertuples()
     ]
     nets = "; ".join(net.name for net in NETS)
+    short = outside[outside["coverage"] < 0.95]
+    unseen = short["unseen"].gt(0.05)
+    intervals = table[~always]
     return "\n".join(
         [
             "# Coverage of the intervals\n",
@@ -253,7 +256,12 @@ def page(table: pd.DataFrame, replicates: int) -> str:
             "\n## Outside 94–96 %\n",
             "A bias of exactly zero counts from 94.5 % upwards: its interval can miss on one side only. “Skewness” is",
             "that of the squared error of one draw; “unseen” is the probability that a run never sees the joint state",
-            "that makes most of the squared error's variance: what is not seen is in no interval.\n",
+            "that makes most of the squared error's variance: what is not seen is in no interval, and no interval of",
+            "finite length covers it if draws may be of any size (Bahadur & Savage, Ann. Math. Stat. 27, 1956).\n",
+            f"Of {len(intervals)} settings (without those where no draw differs from another), {len(outside)} are",
+            f"outside: {len(outside) - len(short)} cover too often (at most {outside['coverage'].max():.2%}), {len(short)}",
+            f"too seldom. In {unseen.sum()} of the latter a run misses that state with a probability above 5 %; the rest",
+            f"({(~unseen).sum()}) cover {short.loc[~unseen, 'coverage'].min():.2%} at least.\n",
             *details,
             "\n## The test of unbiasedness\n",
             f"Where the bias is exactly zero, the share of runs in which it is rejected at {TEST_LEVEL:.0%}.\n",
