@@ -245,7 +245,7 @@ def _log_limits(*columns: pd.Series, room: float = 1.6) -> tuple[float, float]:
     return low / widen, high * widen
 
 
-def _log_axis(ax: Axes, name: str, low: float, high: float) -> None:
+def log_axis(ax: Axes, name: str, low: float, high: float) -> None:
     """A logarithmic axis with ticks at powers of ten, or at 1, 2, 5 where it is short; without the slow minor ticks."""
     short = high < 50 * low
     ax.set(**{f"{name}scale": "log", f"{name}lim": (low, high)})
@@ -281,7 +281,7 @@ def cosine_curves(run: Evaluation) -> Figure | None:
     with paper_style():
         figure, axes = _panels(look)
         for layer, ax in axes.items():
-            _log_axis(ax, "x", *_log_limits(run.curves["samples"], room=1.3))
+            log_axis(ax, "x", *_log_limits(run.curves["samples"], room=1.3))
             for name in look.names:
                 rows = run.curves[(run.curves["layer"] == layer) & (run.curves["estimator"] == name)]
                 rows = rows.sort_values("samples")
@@ -310,8 +310,8 @@ def rmse_curves(run: Evaluation) -> Figure | None:
     with paper_style():
         figure, axes = _panels(look)
         for ax in axes.values():
-            _log_axis(ax, "x", *draws)
-            _log_axis(ax, "y", low, high)
+            log_axis(ax, "x", *draws)
+            log_axis(ax, "y", low, high)
         seen = _draw_curves(run, look, axes, "relative_rmse", floor=low)
         for (_name, layer), curve in run.exact_curves.groupby(["estimator", "layer"], sort=False):
             value = curve["relative_rmse"].clip(lower=low)
@@ -341,8 +341,8 @@ def bias_variance(run: Evaluation) -> Figure:
         figure, axes = _panels(look)
         angle = np.arctan(np.geomspace(1e-6, 1e6, 400))
         for layer, ax in axes.items():
-            _log_axis(ax, "x", left, right)
-            _log_axis(ax, "y", bottom, top)
+            log_axis(ax, "x", left, right)
+            log_axis(ax, "y", bottom, top)
             for error in sorted({*ax.get_xticks(), *ax.get_yticks()}):
                 ax.plot(error * np.cos(angle), error * np.sin(angle), color="0.75", linewidth=0.6, zorder=0.5)
             rows = table[table["layer"] == layer]
@@ -438,7 +438,7 @@ def break_even(run: Evaluation) -> Figure | None:
             panels, ("draws", "seconds"), ("number of draws averaged, M", "seconds of compute"), strict=True
         ):
             least, most = _log_limits(table[column], table[f"{column}_low"], table[f"{column}_high"])
-            _log_axis(ax, "x", least, most)
+            log_axis(ax, "x", least, most)
             ax.set_xlabel(label)
             ax.grid(axis="x", color="0.92", linewidth=0.6)
             for band in range(0, len(biased), 2):

@@ -107,7 +107,9 @@ def bias_interval(bias: Array, covariance: Array, n: int) -> Interval:
     centre = vectors.T @ bias
     share = values / largest
     variances = _shrink(values, n) / n
-    least = 1e-3 * math.sqrt(variances[-1])  # outward the path goes along the widest direction: never quite at rest there
+    least = 1e-3 * math.sqrt(
+        variances[-1]
+    )  # outward the path goes along the widest direction: never quite at rest there
     centre[-1] = math.copysign(max(abs(centre[-1]), least), centre[-1])
     regularity = REGULAR * float(variances @ variances) / 2
 

@@ -15,8 +15,9 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
 
-from gradeval.analysis.figures import paper_style, printable, save_figure, styles, write_atomically
+from gradeval.analysis.figures import log_axis, paper_style, printable, save_figure, styles, write_atomically
 from gradeval.analysis.statistics import Interval, mean_interval
 from gradeval.errors import GradevalError
 
@@ -142,7 +143,10 @@ def trend_figure(table: pd.DataFrame, covariate: str, measures: Sequence[str] = 
     if rows[covariate].round(9).nunique() < 2:
         return None
     names = [str(name) for name in rows["estimator"].unique()]
-    unbiased = rows.groupby("estimator")["unbiased"].first()
+    unbiased = rows.groupby("estimator")["unbiased"].all()
+    ticks = np.sort(rows[covariate].round(9).unique())
+    logarithmic = covariate == "width"
+    step = float(np.diff(np.log(ticks) if logarithmic else ticks).min())
     looks = styles(names)
     with paper_style():
         figure = Figure(
@@ -154,13 +158,16 @@ def trend_figure(table: pd.DataFrame, covariate: str, measures: Sequence[str] = 
                 kept = kept[~kept["unbiased"].astype(bool)]
             for name, group in kept.groupby("estimator", sort=False):
                 found = group.groupby(group[covariate].round(9))[measure].agg(geometric_mean)
-                look, x = looks[str(name)], found.index.to_numpy()
-                low, high = ([getattr(i, end) for i in found] for end in ("low", "high"))
-                ax.fill_between(x, low, high, color=look.colour, alpha=0.2, linewidth=0)
-                ax.plot(x, [i.estimate for i in found], **_line(look, bool(unbiased[name])))
-            ax.set(title=MEASURES[measure], xlabel=covariate, yscale="log")
-            if covariate == "width":
-                ax.set_xscale("log", base=2)
+                aside = 0.5 * step * ((names.index(str(name)) + 0.5) / len(names) - 0.5)  # bars side by side
+                x = found.index.to_numpy() * math.exp(aside) if logarithmic else found.index.to_numpy() + aside
+                y = np.array([i.estimate for i in found])
+                ends = np.array([[i.estimate - i.low, i.high - i.estimate] for i in found]).T
+                ax.errorbar(x, y, ends, elinewidth=0.8, **_line(looks[str(name)], bool(unbiased[name])))
+            ax.set(title=MEASURES[measure], xlabel=covariate, xscale="log" if logarithmic else "linear")
+            log_axis(ax, "y", *ax.get_ylim())
+            if len(ticks) <= 8:
+                ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+                ax.xaxis.set_minor_locator(NullLocator())
             ax.grid(color="0.92", linewidth=0.6)
             sns.despine(ax=ax)
         handles = [Line2D([], [], **_line(looks[name], bool(unbiased[name]))) for name in names]

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import StrMethodFormatter
 
-from gradeval.analysis.figures import paper_style, printable, save_figure, styles, write_atomically
+from gradeval.analysis.figures import log_axis, paper_style, printable, save_figure, styles, write_atomically
 from gradeval.analysis.report import significant
 from gradeval.analysis.statistics import Interval, mean_interval
 from gradeval.errors import GradevalError
@@ -187,7 +187,9 @@ def _lines(
                 ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             else:
                 ax.set_xscale("log")
-            ax.set_yscale(y_scale)
+            if y_scale == "log":
+                ax.set_yscale("log")
+                log_axis(ax, "y", *ax.get_ylim())
             if column == "cosine":
                 ax.set_ylim(max(-1.0, min(0.0, float(rows[column].min()))), 1.02)
             elif y_scale == "linear":
