@@ -425,14 +425,15 @@ def parse_chunk(content: bytes, plan: Plan, name: str, index: int, count: int) -
         descents, seconds = arrays["descents"], float(arrays["seconds"][0])
         if not (np.isin(descents, range(count + 1)).all() and 0 <= seconds < math.inf):
             raise ValueError("a count or a time that cannot be")
+        with np.errstate(over="ignore"):
+            arrays = {key: array.astype(plan.dtype) for key, array in arrays.items()}
         if any(np.isinf(array).any() for array in arrays.values()):  # NaN can be: cosines of a layer without gradient
             raise ValueError("an infinite number")
-        arrays = {key: array.astype(plan.dtype) for key, array in arrays.items()}
     except Exception as error:  # whatever a strange file makes a parser say
         raise GradevalError(f"chunk {index} of '{name}' is damaged ({reason(error)}).") from None
     squares = np.zeros((size, size), dtype=plan.dtype)
-    squares[np.triu_indices(size)] = arrays["squares"]
-    squares = squares + np.triu(squares, 1).T
+    upper = np.triu_indices(size)
+    squares[upper] = squares.T[upper] = arrays["squares"]
     levels = {
         samples: (
             Spread(count // samples, arrays[f"{samples}.mean"], arrays[f"{samples}.squares"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -244,6 +247,21 @@ def test_the_second_process_is_told_who_holds_the_folder(small: Problem, begun: 
 def test_two_runs_in_one_process_do_not_share_a_folder(begun: Path) -> None:
     with Store(begun), pytest.raises(GradevalError, match=f"in use by process {os.getpid()} on"), Store(begun):
         pass
+
+
+def test_a_number_that_is_none_is_read_in_silence(begun: Path) -> None:
+    """A signalling NaN, which a flipped bit can make: any arithmetic with it warns, and a warning is an error here."""
+    plan = Plan.read(begun)
+    path = next(begun.glob("chunks/st-*/*.parquet"))
+    table = pq.read_table(path)
+    rows = [np.array(row) for row in table["values"].to_pylist()]
+    arrays = dict(zip(table["array"].to_pylist(), rows, strict=True))
+    arrays["squares"].view(np.uint64)[1] = 0x7FF4000000000000
+    values = pa.array(list(arrays.values()), pa.list_(pa.float64()))
+    sink = io.BytesIO()
+    pq.write_table(table.set_column(1, "values", values), sink)
+    index, count = json.loads(table.schema.metadata[b"chunk"])[-2:]
+    assert np.isnan(parse_chunk(sink.getvalue(), plan, "st", index, count).joint.squares).any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

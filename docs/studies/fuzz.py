@@ -4,8 +4,8 @@ python docs/studies/fuzz.py                      120,000 inputs; writes docs/stu
 python docs/studies/fuzz.py --inputs 2000 --no-write
 
 Valid files are spoilt (bits flipped, cut, spliced; JSON values replaced, removed, nested; arrays and columns of other
-types, shapes and sizes; pickles) and loaded. Anything but success or GradevalError is a finding, as are a crash of the
-process, a pickle that was loaded, more than 20 s for one input, or more than 2 GiB of memory.
+types, shapes and sizes; pickles) and loaded. Anything but success or GradevalError is a finding, a warning too, as are
+a crash of the process, a pickle that was loaded, more than 20 s for one input, or more than 2 GiB of memory.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -244,6 +245,7 @@ def one(loader: str, home: Path, chance: random.Random) -> None:
 
 def batch(loader: str, seed: int, count: int) -> tuple[Counter[str], list[str], float, int]:
     """Outcomes, findings, the longest time and the peak of memory."""
+    warnings.simplefilter("error")
     chance = random.Random(f"{loader} {seed}")
     outcomes: Counter[str] = Counter()
     findings, longest = [], 0.0
