@@ -163,7 +163,8 @@ def trend_figure(table: pd.DataFrame, covariate: str, measures: Sequence[str] = 
                 y = np.array([i.estimate for i in found])
                 ends = np.array([[i.estimate - i.low, i.high - i.estimate] for i in found]).T
                 ax.errorbar(x, y, ends, elinewidth=0.8, **_line(looks[str(name)], bool(unbiased[name])))
-            ax.set(title=MEASURES[measure], xlabel=covariate, xscale="log" if logarithmic else "linear")
+            scale = "log" if logarithmic else "linear"
+            ax.set(title=MEASURES[measure], xlabel=covariate, xscale=scale, yscale="log")
             log_axis(ax, "y", *ax.get_ylim())
             if len(ticks) <= 8:
                 ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
