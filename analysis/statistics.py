@@ -98,6 +98,13 @@ def bias_interval(bias: Array, covariance: Array, n: int) -> Interval:
     57, 1998, arXiv:physics/9711021): the split goes by q = 4 Σ vᵢ b(w)ᵢ² / 2 Σ vᵢ², vᵢ = λᵢ/n, the variance of
     ‖b̂‖² that is linear in the noise over that which is not.
     """
+    size = max(float(np.abs(bias).max()), math.sqrt(float(np.abs(covariance).max())))
+    if size == 0:
+        return Interval(0.0, 0.0, 0.0)
+    return _bias_interval(bias / size, covariance / size / size, n).map(lambda v: size * v)  # squares stay in range
+
+
+def _bias_interval(bias: Array, covariance: Array, n: int) -> Interval:
     observed = float(bias @ bias)
     values, vectors = np.linalg.eigh(covariance)
     values = np.maximum(values, 0.0)

@@ -5,6 +5,7 @@ Tables hold no timings, so the same seed gives the same bytes; timings stand in 
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import tempfile
@@ -149,10 +150,11 @@ class Evaluation:
         ]
         undefined = Interval(math.nan, math.nan, math.nan)
         rmse = positive_mean_interval(moments.mean[square], square_error, n, skew[0]).map(math.sqrt)
+        cosines = mean_interval(moments.mean[cosine], cosine_error, n, skew[1])
         return {
             "relative_bias": bias_interval(bias, covariance, n) / norm,
             "relative_variance": positive_mean_interval(variance, variance_error, n, skew[2]) / norm**2,
-            "cosine": mean_interval(moments.mean[cosine], cosine_error, n, skew[1]) if norm else undefined,
+            "cosine": cosines.map(lambda v: min(max(v, -1.0), 1.0)) if norm else undefined,
             "relative_rmse": rmse / norm,
             "descent_probability": Interval(*_proportion(int(moments.descents[k]), n, moments.deterministic)),
             "scale": mean_interval(float(direction @ bias) + norm, scale_error, n, skew[3]) / norm,
@@ -247,8 +249,13 @@ class Evaluation:
 
             for name, row in table[table["unbiased"]].iterrows():
                 v, low, high = (row[f"relative_variance{end}"] for end in ("", "_low", "_high"))
-                least = share(high, plain["relative_variance_low"], ram["relative_variance_low"])
-                most = share(low, plain["relative_variance_high"], ram["relative_variance_high"])
+                ends = ([row[f"relative_variance_{end}"] for end in ("low", "high")] for row in (plain, ram))
+                corners = [share(*corner) for corner in itertools.product((low, high), *ends)]
+                least, most = min(corners), max(corners)
+                if np.isnan(corners).any():  # the yardsticks may be one: the share may be anything
+                    least, most = -math.inf, math.inf
+                if name in ("reinforce", "ram"):  # the same draws on both sides
+                    least = most = float(name == "ram")
                 gains = [
                     plain["relative_variance"] * plain_cost / (v * cost) if v > 0 else math.inf
                     for plain_cost, cost in (

@@ -283,7 +283,7 @@ def _verdict(
         notes.append(
             "nothing is claimed, so nothing was judged: give --unbiased or a bound, or set an attribute `unbiased`"
         )
-    elif verdict == "undecided":
+    elif verdict == "undecided" and len(table):
         open_ = table[table["verdict"] == "undecided"]
         if len(open_):
             where = open_.iloc[open_["detectable"].argmax()]
@@ -481,6 +481,9 @@ class _Subject:
 
     def _judge(self) -> None:
         states = [state for f in self.findings for state in self.claims.judge(f, self.detect).values()]
+        if not self.findings:
+            states.append("undecided")
+            self.notes.append("no layer has a gradient: there is nothing to compare with")
         if self.claims.unbiased and self.value and self.value.unequal:
             states.append("fails")
         self.verdict = _worst(states)

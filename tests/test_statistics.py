@@ -207,3 +207,13 @@ def test_without_skewness_the_correction_is_students_interval() -> None:
         corrected = mean_interval(1.0, 0.1, 50, gamma)
         assert (corrected.low, corrected.high) == pytest.approx((1 - 0.1 * 2.009575, 1 + 0.1 * 2.009575), rel=1e-6)
     assert skewness(1.0, 0.0, 50) == 0
+
+
+@pytest.mark.parametrize("scale", [1e-140, 1e-82, 1.0, 1e82, 1e140])
+def test_the_bias_interval_has_the_scale_of_its_data(scale: float) -> None:
+    bias, covariance = np.array([0.3, -0.1]), np.array([[2.0, 0.5], [0.5, 1.0]])
+    one = bias_interval(bias, covariance, 100)
+    found = bias_interval(scale * bias, scale * covariance * scale, 100)
+    assert (found.low / scale, found.estimate / scale, found.high / scale) == pytest.approx(
+        (one.low, one.estimate, one.high), rel=1e-6
+    )
