@@ -18,8 +18,8 @@ from gradeval.analysis.figures import (
     FORMATS,
     Style,
     _legend,
-    _log_axis,
     _log_limits,
+    log_axis,
     paper_style,
     render,
     styles,
@@ -82,7 +82,7 @@ def scaling_figure(table: pd.DataFrame, fits: pd.DataFrame) -> Figure:
 def _panel(ax: Axes, rows: pd.DataFrame, fits: pd.DataFrame, quantity: str, looks: dict[str, Style]) -> None:
     limits = [_log_limits(rows["size"], room=1.2), _log_limits(rows[quantity], room=1.5)]
     for name, (low, high) in zip("xy", limits, strict=True):
-        _log_axis(ax, name, low, high)
+        log_axis(ax, name, low, high)
     ax.xaxis.set_major_locator(FixedLocator(sorted(set(rows["size"]))[::2]))
     ax.yaxis.set_major_formatter(LogFormatterMathtext())
     exponents = fits.set_index("estimator")["exponent"].round(2) + 0.0  # no −0

@@ -15,6 +15,7 @@ import pytest
 import torch
 from scipy.stats import binom
 
+from gradeval import Problem, StochasticBinaryNetwork
 from gradeval.battery import ROWS, make
 from gradeval.check import check
 from gradeval.diagnosis import NATURAL
@@ -394,3 +395,12 @@ def test_the_plugin_imports_nothing_heavy(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         times.append(float(done.stdout))
     assert min(times) < 0.05
+
+
+def test_nothing_to_compare_with_is_no_green_light() -> None:
+    """All parameters zero: no layer has a gradient, so an estimator of anything whatever has not been tested."""
+    network = StochasticBinaryNetwork.linear(2, [2], 1)
+    inputs, targets = torch.ones(2, 2, dtype=torch.float64), torch.tensor([1.0, -1.0], dtype=torch.float64)
+    verdict = check("reinforce", unbiased=True, problems=[Problem(network, inputs, targets, "logistic")])
+    assert verdict.verdict == "undecided"
+    assert "nothing to compare with" in " ".join(verdict.notes)
