@@ -105,6 +105,7 @@ def bias_interval(bias: Array, covariance: Array, n: int) -> Interval:
 
 
 def _bias_interval(bias: Array, covariance: Array, n: int) -> Interval:
+    """`bias_interval` of numbers near 1."""
     observed = float(bias @ bias)
     values, vectors = np.linalg.eigh(covariance)
     values = np.maximum(values, 0.0)
@@ -114,9 +115,8 @@ def _bias_interval(bias: Array, covariance: Array, n: int) -> Interval:
     centre = vectors.T @ bias
     share = values / largest
     variances = _shrink(values, n) / n
-    least = 1e-3 * math.sqrt(
-        variances[-1]
-    )  # outward the path goes along the widest direction: never quite at rest there
+    # outward the path goes along the widest direction: never quite at rest there
+    least = 1e-3 * math.sqrt(variances[-1])
     centre[-1] = math.copysign(max(abs(centre[-1]), least), centre[-1])
     regularity = REGULAR * float(variances @ variances) / 2
 

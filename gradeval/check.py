@@ -278,6 +278,18 @@ def _verdict(
             s.add_densities()
         lines = diagnose([f for s in subjects for f in s.findings], [s.value for s in subjects if s.value])
     lines += _beyond_bounds(claims, subjects, detect)
+    if claims.unbiased:
+        lines += [
+            f"{s.problem.name}, layer {layer}: the exact gradient is zero, the mean one is not"
+            for s in subjects
+            for layer, state in s.vanishing.items()
+            if state == "fails"
+        ]
+    notes += [
+        f"{s.problem.name}: no layer has a gradient, there is nothing to compare with"
+        for s in subjects
+        if s.vanishing and not s.findings
+    ]
     if not claims.words():
         verdict = "undecided"
         notes.append(
@@ -331,6 +343,7 @@ class _Subject:
     Attributes:
         trouble: why it cannot be evaluated; empty if it can.
         verdict: of all claims on this problem so far.
+        vanishing: for each layer whose exact gradient is zero, whether the mean one is too (holds, fails, undecided).
     """
 
     def __init__(
@@ -347,6 +360,7 @@ class _Subject:
         self.problem, self.claims, self.detect = problem, claims, detect
         self.alpha, self.max_draws, self.seed = alpha, max_draws, (seed, problem.fingerprint(), name)
         self.findings: list[Finding] = []
+        self.vanishing: dict[str, str] = {}
         self.value: Value | None = None
         self.verdict, self.trouble, self.notes = "undecided", "", list[str]()
         self.replicates: _Replicates | None = None
@@ -416,6 +430,9 @@ class _Subject:
             unequal = bool(np.linalg.norm(mean - exact) > EXACT)
             spread = (variance, variance, variance)
             self._found(layer, exact, mean, 0.0, 0.0, spread, unequal, 0.0, 0)
+        whole = float(self.truth.vector.norm())
+        for layer, where in self._without_gradient():
+            self.vanishing[layer] = _state(float(moments.mean[where].norm()) > EXACT * (whole or 1.0), True)
         tolerance = EXACT * max(abs(self.truth.value), 1e-300)
         unequal = abs(moments.value - self.truth.value) > tolerance
         self.value = Value(self.place, self.truth.value, moments.value, 0.0, unequal)
@@ -451,6 +468,10 @@ class _Subject:
                 test.detectable,
                 draws,
             )
+        whole = float(self.truth.vector.norm())
+        for layer, where in self._without_gradient():  # on the scale of the whole gradient
+            test = mean_test(means[:, where] / (whole or 1.0), level, self.detect / 100)
+            self.vanishing[layer] = _state(test.rejected, test.detectable <= self.detect)
         error = mean_test(values[:, None] - self.truth.value, level, self.detect / 100 * abs(self.truth.value))
         self.value = Value(
             self.place, self.truth.value, float(error.mean[0]) + self.truth.value, error.radius, error.rejected
@@ -462,6 +483,11 @@ class _Subject:
         whole = float(self.truth.vector.norm())
         layers = [(k, where, float(self.truth.vector[where].norm())) for k, where in self.truth.slices.items()]
         return [(i, *row) for i, row in enumerate(layers) if row[0] != "all" and row[2] > 1e-12 * whole]
+
+    def _without_gradient(self) -> list[tuple[str, slice]]:
+        """The other layers."""
+        known = {layer for _, layer, _, _ in self._layers()}
+        return [(layer, where) for layer, where in self.truth.slices.items() if layer not in known | {"all"}]
 
     def _found(
         self,
@@ -481,9 +507,10 @@ class _Subject:
 
     def _judge(self) -> None:
         states = [state for f in self.findings for state in self.claims.judge(f, self.detect).values()]
+        if self.claims.unbiased:
+            states += self.vanishing.values()
         if not self.findings:
             states.append("undecided")
-            self.notes.append("no layer has a gradient: there is nothing to compare with")
         if self.claims.unbiased and self.value and self.value.unequal:
             states.append("fails")
         self.verdict = _worst(states)

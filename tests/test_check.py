@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -403,4 +404,34 @@ def test_nothing_to_compare_with_is_no_green_light() -> None:
     inputs, targets = torch.ones(2, 2, dtype=torch.float64), torch.tensor([1.0, -1.0], dtype=torch.float64)
     verdict = check("reinforce", unbiased=True, problems=[Problem(network, inputs, targets, "logistic")])
     assert verdict.verdict == "undecided"
-    assert "nothing to compare with" in " ".join(verdict.notes)
+    assert "there is nothing to compare with" in " ".join(verdict.notes)
+
+
+@dataclass(frozen=True)
+class Stray:
+    """REINFORCE with a bias of the first layer only, of a size that is much where that layer's gradient is zero."""
+
+    size: float
+    noise: float = 0.0  # with chance of its own the test is sequential
+
+    def __call__(self, network, inputs, loss, randomness):
+        value = get_estimator("reinforce")(network, inputs, loss, randomness)
+        first = sum(p.sum() for p in network.layers[0].parameters())
+        chance = self.noise * (randomness.uniform((len(inputs), 1))[..., 0] - 0.5) if self.noise else 0.0
+        return value + (self.size + chance) * (first - first.detach())
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_a_bias_where_the_exact_gradient_is_zero_is_seen(noise: float) -> None:
+    """The head ignores its inputs, so the first layer has no gradient; the head has one."""
+    network = StochasticBinaryNetwork.linear(2, [2], 1)
+    with torch.no_grad():
+        network.layers[0].map.weight.fill_(0.5)
+        network.head.bias.fill_(0.3)
+    inputs, targets = torch.ones(2, 2, dtype=torch.float64), torch.tensor([1.0, -1.0], dtype=torch.float64)
+    problem = Problem(network, inputs, targets, "logistic")
+    honest = check(Stray(0.0, noise), unbiased=True, problems=[problem])
+    assert honest.verdict == "holds", str(honest)
+    found = check(Stray(1.0, noise), unbiased=True, problems=[problem])
+    assert found.verdict == "fails"
+    assert "layer 1: the exact gradient is zero, the mean one is not" in str(found)
