@@ -27,7 +27,7 @@ from gradeval.noise import NOISES, Noise
 from gradeval.problem import Problem
 from gradeval.randomness import GivenUniforms, derived_seed, generator
 from gradeval.reference import MAX_BITS, ExactGradient, check_pointwise, count_chance, exact_gradient, exact_moments
-from gradeval.sequential import POWER, level_of_look, mean_test
+from gradeval.sequential import FREEDOM, POWER, level_of_look, mean_test
 
 EXACT = 1e-6  # an exact relative bias below this is rounding (of single precision, too)
 EXACT_ENTRIES = 2**26  # joint states × points × parameters that are enumerated, a second or two
@@ -299,10 +299,17 @@ def _verdict(
         open_ = table[table["verdict"] == "undecided"]
         if len(open_):
             where = open_.iloc[open_["detectable"].argmax()]
+            if math.isfinite(where["detectable"]):
+                why = (
+                    f"a relative bias of {where['detectable']:.2g} could be found, not of {detect:g}; raise max-draws "
+                )
+                why += "or detect"
+            else:
+                why = f"the gradient varies in more than {REPLICATES - FREEDOM} directions, which {REPLICATES} replicates "
+                why += "cannot test; take fewer parameters or points"
             notes.append(
                 f"undecided on {len(open_)} of {len(table)} rows within {int(open_['draws'].max()):,} draws: on "
-                f"{where['problem']}, layer {where['layer']}, a relative bias of {where['detectable']:.2g} could "
-                f"be found, not of {detect:g}; raise max-draws or detect"
+                f"{where['problem']}, layer {where['layer']}, {why}"
             )
     return Verdict(name, verdict, claims.words(), table, lines, notes, alpha, detect, seed)
 
@@ -403,7 +410,7 @@ class _Subject:
                 return
             if self.replicates is None:
                 self.replicates = _Replicates(self.sampler, self.truth, self.uniforms, self.seed)
-            while not self._enough(radius):
+            while not (self._enough(radius) or self._hopeless()):
                 points = max(FIRST_POINTS, self.replicates.points)
                 if REPLICATES * (self.replicates.points + points) > self.max_draws:
                     break
@@ -421,6 +428,10 @@ class _Subject:
             return False
         # a failure is diagnosed, and figures without a claim are shown, from means that are known so well
         return all(f.radius <= (radius or max(COARSE, self.detect / 2)) for f in self.findings)
+
+    def _hopeless(self) -> bool:
+        """Whether a mean gradient has more directions than the replicates can test, however many draws there are."""
+        return any(math.isinf(f.detectable) for f in self.findings)
 
     def _enumerate(self) -> None:
         moments = exact_moments(self.problem, self.estimator, workers=1)

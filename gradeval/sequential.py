@@ -25,6 +25,9 @@ from scipy.stats import f as fisher
 from scipy.stats import ncf
 
 POWER = 0.99
+FREEDOM = (
+    12  # replicates less directions, at least: with fewer, T² has no power left, and beyond the replicates no level
+)
 
 
 def level_of_look(alpha: float, look: int) -> float:
@@ -56,7 +59,8 @@ def mean_test(replicates: Float[np.ndarray, "replicates p"], level: float, floor
 
     T² = μ̂ᵀ(S + floor² I)⁻¹μ̂, S the covariance of μ̂: the floor can only lower T², so the level holds. Since
     T² ≥ ‖μ̂‖²/(λ + floor²), λ the largest eigenvalue of S, a ball around μ̂ holds μ, and a bias of any direction is
-    found with the power that the noncentral F distribution gives for ‖μ‖²/(λ + floor²).
+    found with the power that the noncentral F distribution gives for ‖μ‖²/(λ + floor²). Where the replicates vary in
+    more than their number less ``FREEDOM`` directions, nothing is rejected, and nothing is detectable: ∞.
 
     Args:
         replicates: independent, one a row.
@@ -70,6 +74,8 @@ def mean_test(replicates: Float[np.ndarray, "replicates p"], level: float, floor
     variances = variances.clip(min=0)
     largest = float(variances[-1]) + floor**2
     rank = max(1, int((variances > 1e-13 * largest).sum()))
+    if rank > count - FREEDOM:
+        return MeanTest(mean, False, math.inf, math.inf, float(variances.sum()))
     statistic = float(((directions.T @ mean) ** 2 / (variances + floor**2)).sum())
     critical, noncentral = _critical(level, rank, count)
     return MeanTest(

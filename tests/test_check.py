@@ -435,3 +435,21 @@ def test_a_bias_where_the_exact_gradient_is_zero_is_seen(noise: float) -> None:
     found = check(Stray(1.0, noise), unbiased=True, problems=[problem])
     assert found.verdict == "fails"
     assert "layer 1: the exact gradient is zero, the mean one is not" in str(found)
+
+
+def test_more_directions_than_replicates_can_test_are_undecided() -> None:
+    """T² of 80 standard normal variables from 64 replicates: without the guard it rejects always."""
+    random = np.random.default_rng(0)
+    for directions in (53, 64, 80):
+        found = mean_test(random.normal(size=(64, directions)), 0.05, 1e-4)
+        assert not found.rejected
+        assert found.detectable == np.inf
+    random = torch.Generator().manual_seed(0)
+    network = StochasticBinaryNetwork.linear(20, [4], 1)
+    for parameter in network.parameters():
+        parameter.data = 0.3 * torch.randn(parameter.shape, generator=random, dtype=torch.float64)
+    inputs = torch.randn(40, 20, generator=random, dtype=torch.float64)
+    verdict = check("arm", problems=[Problem(network, inputs, torch.ones(40, dtype=torch.float64), "logistic")])
+    assert verdict.verdict == "undecided"
+    assert "varies in more than 52 directions" in " ".join(verdict.notes)
+    assert verdict.table["draws"].max() < 2**20  # more draws are of no use

@@ -376,3 +376,24 @@ def test_damaged_runs_are_refused(make_problem, tmp_path: Path, damage: str) -> 
     with pytest.raises(GradevalError) as caught:
         Evaluation.load(folder)
     assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("variance", [1.0, 9.0, 40.0])
+def test_the_interval_of_the_share_holds_whatever_is_in_the_three_intervals(make_problem, variance: float) -> None:
+    """Better than RAM, between the yardsticks and worse than REINFORCE; the oracle is a grid over the box."""
+    evaluation = evaluate(make_problem((1,)), ["reinforce", "ram", "arm"], draws=100)
+    table = evaluation.best.copy()
+    boxes = {
+        "reinforce": (9.5, 10.0, 10.5),
+        "ram": (7.6, 8.0, 8.4),
+        "arm": (0.95 * variance, variance, 1.05 * variance),
+    }
+    for name, box in boxes.items():
+        columns = ["relative_variance_low", "relative_variance", "relative_variance_high"]
+        table.loc[table["estimator"].eq(name), columns] = box
+    evaluation.__dict__["best"] = table
+    row = evaluation.variance_reduction.set_index(["estimator", "layer"]).loc[("arm", "all")]
+    plain, ram, own = np.meshgrid(*(np.linspace(box[0], box[2], 21) for box in boxes.values()))
+    shares = (plain - own) / (plain - ram)
+    assert (row["share_low"], row["share_high"]) == pytest.approx((shares.min(), shares.max()))
+    assert row["share_low"] <= row["share"] <= row["share_high"]
