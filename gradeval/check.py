@@ -299,14 +299,13 @@ def _verdict(
         open_ = table[table["verdict"] == "undecided"]
         if len(open_):
             where = open_.iloc[open_["detectable"].argmax()]
-            if math.isfinite(where["detectable"]):
+            bias = f"{where['detectable']:.2g}"
+            why = f"a relative bias of {bias} could be found, not of {detect:g}; raise max-draws or detect"
+            if math.isinf(where["detectable"]):
                 why = (
-                    f"a relative bias of {where['detectable']:.2g} could be found, not of {detect:g}; raise max-draws "
+                    f"the gradient varies in more than {REPLICATES - FREEDOM} directions, which {REPLICATES} replicates "
+                    "cannot test; take fewer parameters or points"
                 )
-                why += "or detect"
-            else:
-                why = f"the gradient varies in more than {REPLICATES - FREEDOM} directions, which {REPLICATES} replicates "
-                why += "cannot test; take fewer parameters or points"
             notes.append(
                 f"undecided on {len(open_)} of {len(table)} rows within {int(open_['draws'].max()):,} draws: on "
                 f"{where['problem']}, layer {where['layer']}, {why}"
