@@ -302,10 +302,8 @@ def _verdict(
             bias = f"{where['detectable']:.2g}"
             why = f"a relative bias of {bias} could be found, not of {detect:g}; raise max-draws or detect"
             if math.isinf(where["detectable"]):
-                why = (
-                    f"the gradient varies in more than {REPLICATES - FREEDOM} directions, which {REPLICATES} replicates "
-                    "cannot test; take fewer parameters or points"
-                )
+                most = REPLICATES - FREEDOM
+                why = f"the gradient varies in more than {most} directions, too many to test; take fewer parameters"
             notes.append(
                 f"undecided on {len(open_)} of {len(table)} rows within {int(open_['draws'].max()):,} draws: on "
                 f"{where['problem']}, layer {where['layer']}, {why}"

@@ -124,6 +124,12 @@ def read_sweep(path: str | Path, folder: str | Path) -> list[Cell]:
     for key, values in lists.items():
         if not values:
             raise GradevalError(f"{path}: [problem] {key} is an empty list.")
+    numbers = {f"[problem] {key}": lists.get(key, []) for key in ("stage", "points", "seed")}
+    numbers |= {f"[evaluate] {key}": [settings[key]] for key in ("draws", "seed")}
+    for key, values in numbers.items():
+        for value in values:
+            if type(value) is not int:
+                raise GradevalError(f"{path}: {key} must be an integer, found {value!r}.")
     cells = Path(folder) / "cells"
     return [
         Cell(dict(zip(lists, values, strict=True)), settings, cells) for values in itertools.product(*lists.values())

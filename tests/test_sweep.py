@@ -97,6 +97,8 @@ def test_a_cell_that_fails_leaves_the_others(tmp_path: Path) -> None:
         ("[problem]\nname = 'expclass'\n[evaluate]\nestimators = ['pas']", "unknown estimator 'pas'"),
         ("[problem]\nname = 'expclass'\n[evaluate]\ndrawz = 3", "unknown setting 'drawz': did you mean draws"),
         ("[problem]\nname = 'expclass'\nseed = []\n[evaluate]\nestimators = ['psa']", "seed is an empty list"),
+        ("[problem]\nname = 'expclass'\nstage = ['a']\n[evaluate]\nestimators = ['psa']", "stage must be an integer"),
+        ("[problem]\nname = 'expclass'\n[evaluate]\nestimators = ['psa']\ndraws = 500.5", "draws must be an integer"),
     ],
 )
 def test_bad_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
