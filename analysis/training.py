@@ -201,10 +201,10 @@ def _lines(
             Line2D([], [], color=looks[n].colour, marker=looks[n].marker, markersize=3.5, linestyle=dashes[n])
             for n in names
         ]
-        figure.legend(
-            handles, [printable(n) for n in names], loc="outside upper center", ncols=min(4, len(names)), frameon=False
-        )
-        figure.set_size_inches(figure.get_figwidth(), figure.get_figheight() + 0.18 * math.ceil(len(names) / 4))
+        columns = min(2 * len(panels), len(names))  # as many labels as fit above the panels
+        labels = [printable(n) for n in names]
+        figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
+        figure.set_size_inches(figure.get_figwidth(), figure.get_figheight() + 0.18 * math.ceil(len(names) / columns))
     return figure
 
 
