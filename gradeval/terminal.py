@@ -232,10 +232,10 @@ def show_summary(evaluation: Evaluation) -> None:
     rows = best[best["layer"] == "all"].sort_values("relative_rmse")
     title = "Relative to ‖∇J‖, all layers, one draw; and whether a claim of no bias holds"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("estimator", overflow="fold", min_width=24)
+    table.add_column("estimator", overflow="fold", min_width=min(24, max(map(len, rows["estimator"]), default=0)))
     for column in ("RMSE", "bias", "95 % interval", "cosine", "µs/draw"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("claim")
+    table.add_column("claim", min_width=len("biased"))
     for row in rows.itertuples():
         exact = row.relative_bias_low == row.relative_bias == row.relative_bias_high
         table.add_row(
