@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 
-from gradeval.analysis.statistics import Array, change_test, shift_test
+from gradeval.analysis.statistics import Array, change_test, error_of_difference, ratio_test, shift_test
 from gradeval.analysis.tables import EXACTLY_UNBIASED, Evaluation
 from gradeval.errors import GradevalError, unknown_name
 
@@ -426,7 +426,10 @@ def compare(
     With t = ``tolerance``, a test rejects, for one estimator and layer,
 
     * bias: ‖E g_new − E g_old‖ ≤ t ‖g*‖, by ‖ḡ_new − ḡ_old‖² (`shift_test`); it is worse unless ‖E g − g*‖ fell;
-    * variance: |log(V_new/V_old)| ≤ log(1 + t), and cosine: |c_new − c_old| ≤ t, by Welch's statistic (`change_test`).
+    * variance: |log(V_new/V_old)| ≤ log(1 + t), by V_new − (1 + t) V_old and the converse (`ratio_test`);
+    * cosine: |c_new − c_old| ≤ t, by Welch's statistic (`change_test`).
+
+    Errors are never below those of both runs' draws taken together (`error_of_difference`).
 
     Where both sides know bias and variance exactly these decide, without a test. Cost, for all layers together: time a
     draw as a multiple of the reference's in the same run, beyond ``cost_factor``; layer and loss evaluations, beyond
@@ -477,7 +480,8 @@ def compare(
         notes.append(f"Time a draw is measured in draws of {unit}; a factor of {cost_factor:g} is allowed.")
     if old.seed == new.seed:
         notes.append(
-            f"Both runs have seed {old.seed}: their draws are not independent, which hides rather than feigns a change."
+            f"Both runs have seed {old.seed}: their draws are not independent, so no rate of false alarms is known. "
+            "Give one of them another seed."
         )
     notes += [f"{name} failed in the new run: {why}" for name, why in new.failures.items() if name in old.estimators]
     return Comparison(table, new.problem, alpha, tolerance, cost_factor, unit, notes)
@@ -523,7 +527,7 @@ def _layer_rows(
 ) -> list[dict[str, Any]]:
     one, two = old.estimators[name], new.estimators[name]
     a, b = one.layers[layer], two.layers[layer]
-    freedom = min(one.draws, two.draws) - 1
+    draws = (one.draws, two.draws)
     rows = []
     if a.exact is not None and b.exact is not None:
         before, after = (0.0 if x.exact[0] < EXACTLY_UNBIASED else x.exact[0] for x in (a, b) if x.exact)
@@ -535,9 +539,9 @@ def _layer_rows(
         rows.append(_row(name, layer, VARIANCE, before, after, margin=tolerance))
     else:
         size, norm = where.stop - where.start, new.norms[layer]
-        first, second = (_expand(x.spectrum, size) / n for x, n in ((a, one.draws), (b, two.draws)))
+        first, second = (_expand(x.spectrum, size) / n for x, n in zip((a, b), draws, strict=True))
         # eigenvalues of a sum of covariances are majorised by the sums of their sorted eigenvalues: a wider tail
-        variances = first + second
+        variances = error_of_difference((first, second), draws)
         distance = float(np.linalg.norm((two.bias - one.bias)[where])) / norm
         before, after = (
             math.sqrt(max(0.0, float(x.bias[where] @ x.bias[where]) / norm**2 - float(v.sum())))
@@ -545,16 +549,13 @@ def _layer_rows(
         )
         row = _cells(name, layer, BIAS, before, after, math.sqrt(max(0.0, distance**2 - float(variances.sum()))))
         rows.append(row | {"test": shift_test(distance, variances, tolerance)})
-        row = _cells(name, layer, VARIANCE, a.variance, b.variance, math.nan)
-        if a.variance > 0 and b.variance > 0:
-            ratio, error = math.log(b.variance / a.variance), math.hypot(a.variance_error, b.variance_error)
-            row |= {"change": math.expm1(ratio), "test": change_test(ratio, error, freedom, math.log1p(tolerance))}
-        else:
-            row = _row(name, layer, VARIANCE, a.variance, b.variance, margin=tolerance)
-        rows.append(row)
+        change = b.variance / a.variance - 1 if a.variance else 0.0 if b.variance == 0 else math.inf
+        row = _cells(name, layer, VARIANCE, a.variance, b.variance, change)
+        errors = (a.variance * a.variance_error, b.variance * b.variance_error)
+        rows.append(row | {"test": ratio_test((a.variance, b.variance), errors, draws, tolerance)})
     row = _cells(name, layer, COSINE, a.cosine, b.cosine, b.cosine - a.cosine)
-    error = math.hypot(a.cosine_error, b.cosine_error)
-    return [*rows, row | {"test": change_test(b.cosine - a.cosine, error, freedom, tolerance)}]
+    error = math.sqrt(error_of_difference((a.cosine_error**2, b.cosine_error**2), draws))
+    return [*rows, row | {"test": change_test(b.cosine - a.cosine, error, min(draws) - 1, tolerance)}]
 
 
 def _expand(spectrum: Array, size: int) -> Array:
@@ -575,8 +576,6 @@ def _decide(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
         table.loc[sampled, "pvalue_adjusted"] = multipletests(pvalues, method="holm")[1]
         level = alpha / len(pvalues)
         table.loc[sampled, "detectable"] = [test.detectable(level) for test in tests[sampled]]
-        ratio = sampled & (table["measure"] == VARIANCE)
-        table.loc[ratio, "detectable"] = np.expm1(table.loc[ratio, "detectable"])
     for index in table.index[decided]:
         before, after = table.at[index, "old"], table.at[index, "new"]
         worse = after < before if table.at[index, "measure"] == COSINE else after >= before

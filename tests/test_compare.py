@@ -19,7 +19,7 @@ from scipy import stats
 
 from gradeval import Evaluation, GradevalError, evaluate
 from gradeval.analysis.compare import Baseline, EstimatorFigures, LayerFigures, compare
-from gradeval.analysis.statistics import change_test, shift_test
+from gradeval.analysis.statistics import change_test, error_of_difference, ratio_test, shift_test
 from gradeval.estimators import psa
 
 SPECS = ["st", "reinforce", "psa", "tanh"]
@@ -350,9 +350,63 @@ def test_change_test_has_its_level_and_its_power(margin: float) -> None:
     )
 
 
+def moments(sample: np.ndarray) -> tuple[float, float]:
+    """Variance of the draws, [n, P], and its standard error."""
+    squares = ((sample - sample.mean(0)) ** 2).sum(1)
+    return squares.mean(), squares.std() / math.sqrt(len(squares))
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.5])
+def test_ratio_test_has_its_level_and_its_power(margin: float) -> None:
+    """1000 pairs of 500 and 2000 normal draws, at the margin and at the detectable size: binomial limits at 1e-6."""
+    random, draws = np.random.default_rng(5), (500, 2000)
+
+    def rejected(factor: float) -> int:
+        count = 0
+        for _ in range(1000):
+            sides = [moments(scale * random.normal(size=(n, 2))) for n, scale in zip(draws, (1, factor), strict=True)]
+            values, errors = zip(*sides, strict=True)
+            count += ratio_test(values, errors, draws, margin).pvalue < 0.05
+        return count
+
+    one, other = moments(random.normal(size=(500, 2))), moments(random.normal(size=(2000, 2)))
+    detectable = ratio_test((one[0], other[0]), (one[1], other[1]), draws, margin).detectable(0.05)
+    at_margin = rejected(math.sqrt(1 + margin))
+    assert stats.binom.ppf(1e-6, 1000, 0.02) <= at_margin <= stats.binom.isf(1e-6, 1000, 0.05)
+    assert rejected(math.sqrt(1 + detectable)) >= stats.binom.ppf(1e-6, 1000, 0.93)  # detectable is itself estimated
+
+
+@pytest.mark.parametrize(
+    ("probability", "size", "noise", "draws"),
+    [(1e-4, 100.0, 0.1, (20_000, 20_000)), (1e-3, 30.0, 1.0, (2000, 2000)), (1e-4, 1.0, 0.0, (5000, 5000)),
+     (1e-3, 1.0, 0.0, (20_000, 2000)), (1e-3, 100.0, 1.0, (2000, 20_000))],
+)  # fmt: skip
+def test_a_rare_state_is_no_change(probability: float, size: float, noise: float, draws: tuple[int, int]) -> None:
+    """Drawn a few times or never on one side. 1000 pairs of the same code, at 1e-3 each: binomial limit at 1e-6."""
+    random = np.random.default_rng(6)
+
+    def run(n: int) -> tuple[float, float, float, float]:
+        rare = size * random.binomial(n, probability) / n
+        second = size * rare - rare**2  # noise enters by its own, independent, moments
+        variance = second + noise**2 * random.chisquare(2 * n) / n
+        return rare, second / n, variance, math.sqrt((size**3 * rare + 4 * noise**4) / n)
+
+    bias = variance = 0
+    for _ in range(1000):
+        (m1, s1, v1, e1), (m2, s2, v2, e2) = map(run, draws)
+        error = math.sqrt(error_of_difference((s1, s2), draws) + noise**2 * (1 / draws[0] + 1 / draws[1]))
+        bias += change_test(m2 - m1, error, min(draws) - 1, 0.0).pvalue < 1e-3
+        variance += ratio_test((v1, v2), (e1, e2), draws, 0.0).pvalue < 1e-3
+    assert max(bias, variance) <= stats.binom.isf(1e-6, 1000, 1e-3)
+
+
 def test_a_change_without_error_is_decided_by_the_margin() -> None:
     assert change_test(0.1, 0.0, 10, 0.1).pvalue == 1
     assert change_test(-0.2, 0.0, 10, 0.1).pvalue == 0
+    assert ratio_test((1.0, 1.05), (0.0, 0.0), (10, 10), 0.1).pvalue == 1
+    assert ratio_test((1.0, 0.5), (0.0, 0.0), (10, 10), 0.1).pvalue == 0
+    assert ratio_test((0.0, 0.0), (0.0, 0.0), (10, 10), 0.1).pvalue == 1
+    assert ratio_test((1.0, 0.0), (0.9, 0.0), (10, 10), 0.1).pvalue > 0.1  # one rare draw on one side
     assert shift_test(0.2, np.zeros(3), 0.1).pvalue == 0
     assert shift_test(0.1, np.zeros(3), 0.1).pvalue == 1
     assert shift_test(0.1, np.zeros(3), 0.1).detectable(0.05) == 0.1
