@@ -20,7 +20,7 @@ LEVEL = 0.95
 FAMILY_ALPHA = 0.01  # family-wise error rate of the verdicts of one report
 POWER = 0.95
 ROUNDING = 1e-6  # the bias of what does not vary counts when above this share of ‖g*‖
-REGULAR = 8.0  # from here on an interval of ‖b‖ has equal tails: in one dimension, a bias of two standard errors
+ONE_TAIL, REGULAR = 7.0, 16.0  # up to, and from here on, an interval of ‖b‖ has one tail, and equal tails
 AT_BOUNDARY = 0.045  # error rate below it, spent above ‖b̂‖ alone; the rest of the 5 % is for the approximations
 
 
@@ -97,7 +97,8 @@ def bias_interval(bias: Array, covariance: Array, n: int) -> Interval:
     The test's error rate is split in two equal tails where ‖b̂‖² is nearly linear in the noise. Near zero, where ‖b̂‖²
     can hardly be too small, it goes to the upper tail, as in the unified intervals of Feldman & Cousins (Phys. Rev. D
     57, 1998, arXiv:physics/9711021): the split goes by q = 4 Σ vᵢ b(w)ᵢ² / 2 Σ vᵢ², vᵢ = λᵢ/n, the variance of
-    ‖b̂‖² that is linear in the noise over that which is not.
+    ‖b̂‖² that is linear in the noise over that which is not. So an observed ‖b̂‖ of nearly 0, which few draws of few
+    values often give, says no more than b ≲ 1.9 standard errors (one dimension, q = 7).
     """
     size = max(float(np.abs(bias).max()), math.sqrt(float(np.abs(covariance).max())))
     if size == 0:
@@ -111,7 +112,7 @@ def _bias_interval(bias: Array, covariance: Array, n: int) -> Interval:
     values, vectors = np.linalg.eigh(covariance)
     values = np.maximum(values, 0.0)
     trace, largest = float(values.sum()), float(values[-1])
-    if largest <= 1e-24 * n * observed or observed == 0:  # what varies is rounding
+    if largest <= 1e-24 * n * observed:  # what varies is rounding
         return Interval(math.sqrt(observed), math.sqrt(observed), math.sqrt(observed))
     centre = vectors.T @ bias
     share = values / largest
@@ -119,19 +120,22 @@ def _bias_interval(bias: Array, covariance: Array, n: int) -> Interval:
     # outward the path goes along the widest direction: never quite at rest there
     least = 1e-3 * math.sqrt(variances[-1])
     centre[-1] = math.copysign(max(abs(centre[-1]), least), centre[-1])
-    regularity = REGULAR * float(variances @ variances) / 2
+    square = float(variances @ variances)
 
     def path(w: float) -> Array:
         return centre * w / (w + (1 - w) * share)
 
     def excess(w: float, above: bool) -> float:
-        """How far the normal quantile of the observed ‖b̂‖² lies above that of one end of the acceptance region."""
+        """How far the normal score of the observed ‖b̂‖² is above one end of the acceptance region, by Student's t."""
         means = path(w)
-        regular = min(1.0, float(variances @ means**2) / regularity)
+        linear = 2 * float(variances @ means**2) / square
+        regular = min(max((linear - ONE_TAIL) / (REGULAR - ONE_TAIL), 0.0), 1.0)
         tail = (1 - LEVEL) / 2 * regular
         if not above:
             tail = 1 - AT_BOUNDARY - (1 - LEVEL - AT_BOUNDARY) * regular + tail
-        return _quadratic_form_score(observed, variances, means) - float(special.ndtri(max(tail, 1e-300)))
+        return _quadratic_form_score(max(observed, 1e-12 * square**0.5), variances, means) - float(
+            special.ndtri(max(tail, 1e-300))
+        )
 
     def solve(above: bool) -> float:
         """‖b(w)‖ where the observed ‖b̂‖² is at the end of the acceptance region; 0 where even b = 0 has it below."""

@@ -110,9 +110,9 @@ def test_directions_without_variance_count_beyond_what_unseen_states_can_make() 
 
 
 @pytest.mark.parametrize("spread", [0.0, 3.0], ids=["round", "long"])
-@pytest.mark.parametrize("size", [0.0, 0.5, 1.0, 20.0])
+@pytest.mark.parametrize("size", [0.0, 0.5, 1.0, 2.0, 20.0])
 def test_bias_interval_covers(size: float, spread: float) -> None:
-    """400 replicates of n = 200 draws at biases of 0, ½, 1 and 20 standard errors of b̂: between 94.5 and 97 % to
+    """400 replicates of n = 200 draws at biases of 0, ½, 1, 2 and 20 standard errors of b̂: between 94.5 and 97 % to
     binomial error at 1e-4, and never empty: the upper end is above zero."""
     random = np.random.default_rng(3)
     mix = np.diag(np.geomspace(1, 10**-spread, 6))
@@ -125,6 +125,22 @@ def test_bias_interval_covers(size: float, spread: float) -> None:
         covered += interval.low <= truth <= interval.high
         assert interval.high > 0
     assert stats.binom.ppf(1e-4, 400, 0.945) <= covered <= stats.binom.isf(1e-4, 400, 0.97)
+
+
+@pytest.mark.parametrize(("n", "least"), [(20, 0.9), (100, 0.935), (400, 0.94)])
+def test_bias_interval_covers_where_draws_take_two_values(n: int, least: float) -> None:
+    """Draws of ±1 with mean b: exact coverage, by the binomial distribution, at biases from 0 to 2.5 standard errors.
+
+    A mean of exactly 0 is common there, and is no proof that b is 0.
+    """
+    counts = np.arange(n + 1)
+    means = 2 * counts / n - 1
+    intervals = [bias_interval(np.array([m]), np.array([[(1 - m**2) * n / (n - 1)]]), n) for m in means]
+    low, high = (np.array([getattr(i, end) for i in intervals]) for end in ("low", "high"))
+    for b in np.linspace(0, 2.5, 11) / math.sqrt(n):
+        covered = (low <= b) & (b <= high)
+        assert least <= stats.binom.pmf(counts, n, (1 + b) / 2)[covered].sum() <= 0.975
+    assert intervals[n // 2].high == pytest.approx(1.87 / math.sqrt(n - 1), rel=0.01)  # of no bias in sight
 
 
 def test_quadratic_forms_equal_chi_square_and_simulation() -> None:
