@@ -127,19 +127,25 @@ def test_bias_interval_covers(size: float, spread: float) -> None:
     assert stats.binom.ppf(1e-4, 400, 0.945) <= covered <= stats.binom.isf(1e-4, 400, 0.97)
 
 
-@pytest.mark.parametrize(("n", "least"), [(20, 0.9), (100, 0.935), (400, 0.94)])
-def test_bias_interval_covers_where_draws_take_two_values(n: int, least: float) -> None:
+@pytest.mark.parametrize("n", [20, 100, 400])
+def test_bias_interval_covers_where_draws_take_two_values(n: int) -> None:
     """Draws of ±1 with mean b: exact coverage, by the binomial distribution, at biases from 0 to 2.5 standard errors.
 
-    A mean of exactly 0 is common there, and is no proof that b is 0.
+    A mean of exactly 0 is common there, and is no proof that b is 0. No worse than Student's interval of b itself,
+    which has the same steps (89.3 % at n = 20, 94.3 % at 100), to half a point.
     """
     counts = np.arange(n + 1)
     means = 2 * counts / n - 1
     intervals = [bias_interval(np.array([m]), np.array([[(1 - m**2) * n / (n - 1)]]), n) for m in means]
     low, high = (np.array([getattr(i, end) for i in intervals]) for end in ("low", "high"))
+    half = stats.t.ppf(0.975, n - 1) * np.sqrt((1 - means**2) / (n - 1))
+    ours, students = [], []
     for b in np.linspace(0, 2.5, 11) / math.sqrt(n):
-        covered = (low <= b) & (b <= high)
-        assert least <= stats.binom.pmf(counts, n, (1 + b) / 2)[covered].sum() <= 0.975
+        chance = stats.binom.pmf(counts, n, (1 + b) / 2)
+        ours.append(chance[(low <= b) & (b <= high)].sum())
+        students.append(chance[np.abs(means - b) <= half].sum())
+    assert min(ours) >= min(students) - 0.005
+    assert max(ours) <= 0.975
     assert intervals[n // 2].high == pytest.approx(1.87 / math.sqrt(n - 1), rel=0.01)  # of no bias in sight
 
 
