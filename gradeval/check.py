@@ -27,11 +27,11 @@ from gradeval.noise import NOISES, Noise
 from gradeval.problem import Problem
 from gradeval.randomness import GivenUniforms, derived_seed, generator
 from gradeval.reference import MAX_BITS, ExactGradient, check_pointwise, count_chance, exact_gradient, exact_moments
-from gradeval.sequential import FREEDOM, POWER, level_of_look, mean_test
+from gradeval.sequential import FREEDOM, POWER, level_of_look, mean_test, rare_event_error
 
 EXACT = 1e-6  # an exact relative bias below this is rounding (of single precision, too)
 EXACT_ENTRIES = 2**26  # joint states × points × parameters that are enumerated, a second or two
-REPLICATES, FIRST_POINTS = 64, 32
+REPLICATES, FIRST_POINTS, LEAST_POINTS = 64, 512, 32  # the first look is at so many points, or at what max_draws allows
 MAX_DRAWS = 2**23
 COARSE = 0.05  # first every problem is known so well (or half of detect); where none fails, as the claims need
 ROWS_AT_ONCE = 2**14
@@ -103,6 +103,7 @@ class Verdict:
         diagnosis: what is wrong, in words.
         notes: what the user should know besides.
         alpha, detect, seed: as given.
+        rarest: the probability below which an event of chance may have been missed by all tests; zero: none.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Verdict:
     alpha: float
     detect: float
     seed: int
+    rarest: float = 0.0
 
     @property
     def exit_code(self) -> int:
@@ -138,7 +140,8 @@ class Verdict:
         return (
             f"{exact}; {self.table['problem'][sampled].nunique()} by at most {self.table['draws'].max():,} draws: "
             f"all tests and bounds together err with probability ≤ {self.alpha:g}; a relative bias of {worst:.2g} in "
-            f"any layer would have been found with probability {POWER:g} (seed {self.seed})."
+            f"any layer would have been found with probability {POWER:g} (seed {self.seed}). Events rarer than one in "
+            f"{1 / self.rarest:,.0f} draws excepted: what is not seen is not tested."
         )
 
     def __str__(self) -> str:
@@ -218,8 +221,8 @@ def check(
             raise GradevalError(
                 f"{name} must be {'above' if strict else 'at least'} {low:g} and at most {high:g}, found {value}."
             )
-    if max_draws < REPLICATES * FIRST_POINTS:
-        raise GradevalError(f"max_draws must be at least {REPLICATES * FIRST_POINTS}, found {max_draws}.")
+    if max_draws < REPLICATES * LEAST_POINTS:
+        raise GradevalError(f"max_draws must be at least {REPLICATES * LEAST_POINTS}, found {max_draws}.")
     ((name, subject),) = resolve([estimator]).items()
     claimed = claims_unbiased(subject) if unbiased is None else unbiased
     bounds = (max_relative_bias, min_cosine, max_relative_variance)
@@ -308,7 +311,8 @@ def _verdict(
                 f"undecided on {len(open_)} of {len(table)} rows within {int(open_['draws'].max()):,} draws: on "
                 f"{where['problem']}, layer {where['layer']}, {why}"
             )
-    return Verdict(name, verdict, claims.words(), table, lines, notes, alpha, detect, seed)
+    rarest = max(s.rarest for s in subjects)
+    return Verdict(name, verdict, claims.words(), table, lines, notes, alpha, detect, seed, rarest)
 
 
 def _beyond_bounds(claims: Claims, subjects: list[_Subject], detect: float) -> list[str]:
@@ -347,6 +351,7 @@ class _Subject:
     Attributes:
         trouble: why it cannot be evaluated; empty if it can.
         verdict: of all claims on this problem so far.
+        rarest: see `Verdict`.
         vanishing: for each layer whose exact gradient is zero, whether the mean one is too (holds, fails, undecided).
     """
 
@@ -368,7 +373,7 @@ class _Subject:
         self.value: Value | None = None
         self.verdict, self.trouble, self.notes = "undecided", "", list[str]()
         self.replicates: _Replicates | None = None
-        self.exactly = False
+        self.exactly, self.rarest = False, 0.0
         try:
             if hasattr(estimator, "fit"):
                 estimator = estimator.fit(problem, derived_seed(*self.seed, "fit"))
@@ -408,7 +413,8 @@ class _Subject:
             if self.replicates is None:
                 self.replicates = _Replicates(self.sampler, self.truth, self.uniforms, self.seed)
             while not (self._enough(radius) or self._hopeless()):
-                points = max(FIRST_POINTS, self.replicates.points)
+                first = min(FIRST_POINTS, 2 ** int(math.log2(self.max_draws // REPLICATES)))
+                points = max(first, self.replicates.points)
                 if REPLICATES * (self.replicates.points + points) > self.max_draws:
                     break
                 self.replicates.add(points)
@@ -439,7 +445,7 @@ class _Subject:
             spread = (variance, variance, variance)
             self._found(layer, exact, mean, 0.0, 0.0, spread, unequal, 0.0, 0)
         whole = float(self.truth.vector.norm())
-        for layer, where in self._without_gradient():
+        for _, layer, where in self._without_gradient():
             self.vanishing[layer] = _state(float(moments.mean[where].norm()) > EXACT * (whole or 1.0), True)
         tolerance = EXACT * max(abs(self.truth.value), 1e-300)
         unequal = abs(moments.value - self.truth.value) > tolerance
@@ -449,13 +455,23 @@ class _Subject:
     def _look(self) -> None:
         replicates = self.replicates
         assert replicates is not None
-        level = level_of_look(self.alpha, replicates.looks)
-        means, values, squares = replicates.means()
+        level, draws = level_of_look(self.alpha, replicates.looks), REPLICATES * replicates.points
+        means, values, squares, fourths = replicates.means()
+
+        # by the first look, which may reject already, events of this probability have been seen
+        self.rarest = self.rarest or math.log(1 / level) / draws
+
+        def floor(square: np.ndarray, fourth: np.ndarray, scale: float) -> float:
+            size = math.sqrt(fourth.mean() / square.mean()) if square.mean() > 0 else 0.0
+            return max(self.detect / 100, rare_event_error(size / scale, draws, level))
+
         self.findings = []
         for index, layer, where, norm in self._layers():
             exact = self.truth.vector[where].cpu().numpy() / norm
-            test = mean_test(means[:, where] / norm - exact, level, self.detect / 100)
-            error = mean_test(squares[:, index, None] / norm**2, level, 0.0)
+            least = floor(squares[:, index], fourths[:, index], norm)
+            test = mean_test(means[:, where] / norm - exact, level, least)
+            rare = rare_event_error(fourths[:, index].mean() / squares[:, index].mean() / norm**2, draws, level)
+            error = mean_test(squares[:, index, None] / norm**2, level, rare)
             bias = float(np.linalg.norm(test.mean))
             low, high = max(0.0, bias - test.radius), bias + test.radius
             square = float(error.mean[0])
@@ -464,7 +480,6 @@ class _Subject:
                 max(0.0, square - error.radius - high**2),
                 square + error.radius - low**2,
             )
-            draws = REPLICATES * replicates.points
             self._found(
                 layer,
                 exact,
@@ -477,10 +492,13 @@ class _Subject:
                 draws,
             )
         whole = float(self.truth.vector.norm())
-        for layer, where in self._without_gradient():  # on the scale of the whole gradient
-            test = mean_test(means[:, where] / (whole or 1.0), level, self.detect / 100)
+        for index, layer, where in self._without_gradient():  # on the scale of the whole gradient
+            least = floor(squares[:, index], fourths[:, index], whole or 1.0)
+            test = mean_test(means[:, where] / (whole or 1.0), level, least)
             self.vanishing[layer] = _state(test.rejected, test.detectable <= self.detect)
-        error = mean_test(values[:, None] - self.truth.value, level, self.detect / 100 * abs(self.truth.value))
+        scale = max(abs(self.truth.value), 1e-300)
+        least = floor(squares[:, -1], fourths[:, -1], scale) * scale
+        error = mean_test(values[:, None] - self.truth.value, level, least)
         self.value = Value(
             self.place, self.truth.value, float(error.mean[0]) + self.truth.value, error.radius, error.rejected
         )
@@ -492,10 +510,11 @@ class _Subject:
         layers = [(k, where, float(self.truth.vector[where].norm())) for k, where in self.truth.slices.items()]
         return [(i, *row) for i, row in enumerate(layers) if row[0] != "all" and row[2] > 1e-12 * whole]
 
-    def _without_gradient(self) -> list[tuple[str, slice]]:
+    def _without_gradient(self) -> list[tuple[int, str, slice]]:
         """The other layers."""
         known = {layer for _, layer, _, _ in self._layers()}
-        return [(layer, where) for layer, where in self.truth.slices.items() if layer not in known | {"all"}]
+        layers = enumerate(self.truth.slices.items())
+        return [(i, layer, where) for i, (layer, where) in layers if layer not in known | {"all"}]
 
     def _found(
         self,
@@ -626,14 +645,16 @@ class _Replicates:
                 f"gave NaN or infinite values in {int((~torch.isfinite(values)).sum())} of {len(values)} draws"
             )
         errors = (gradients - self.truth.vector) ** 2
-        squares = torch.stack([errors[:, w].sum(1) for k, w in self.truth.slices.items() if k != "all"], 1)
-        parts = [part.reshape(REPLICATES, count, -1).sum(1) for part in (gradients, values, squares)]
+        layers = [errors[:, w].sum(1) for w in self.truth.slices.values()]
+        squares = torch.stack([*layers, (values - self.truth.value).reshape(-1) ** 2], 1)
+        parts = [part.reshape(REPLICATES, count, -1).sum(1) for part in (gradients, values, squares, squares**2)]
         self.sums = [a + b for a, b in zip(self.sums, parts, strict=True)] if self.sums else parts
 
-    def means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of every replicate: gradient [replicates, P], value [replicates], ‖g − g*‖² by layer [replicates, layers]."""
-        gradients, values, squares = ((total / self.points).cpu().numpy() for total in self.sums)
-        return gradients, values[:, 0], squares
+    def means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Of every replicate: gradient [replicates, P]; value [replicates]; ‖g − g*‖² by layer and the value's squared
+        error [replicates, layers + 1]; the squares of those."""
+        gradients, values, squares, fourths = ((total / self.points).cpu().numpy() for total in self.sums)
+        return gradients, values[:, 0], squares, fourths
 
 
 def probe(problem: Problem, estimator: Estimator) -> tuple[int, list[str]]:

@@ -7,7 +7,8 @@ there will ever be, whatever is done between them, err with a probability of at 
 Howard et al., Annals of Statistics 49, 2021, arXiv:1810.08240, whose bounds need known tails, which gradients of an
 unknown estimator do not have). One look is Hotelling's T² test.
 
-Assumed: means of a replicate are jointly normal. Student's interval over such replicates is the one that
+Assumed: means of a replicate are jointly normal, but for rare events, of which few replicates have any or none:
+`rare_event_error` is for them. Student's interval over such replicates is the one that
 L'Ecuyer, Nakayama, Owen & Tuffin (Confidence intervals for randomized quasi-Monte Carlo estimators, WSC 2023) find the
 most reliable.
 """
@@ -33,6 +34,21 @@ FREEDOM = (
 def level_of_look(alpha: float, look: int) -> float:
     """The share of α that is spent at look 1, 2, …; the shares of all looks add up to α."""
     return alpha * 6 / (math.pi * look) ** 2
+
+
+def rare_event_error(size: float, draws: int, level: float) -> float:
+    """R √(2 log(1/level))/N, to be added to the standard errors of a mean of N draws: the floor of `mean_test`.
+
+    An event of probability p that makes R of a draw is seen k times, k ~ Poisson(Np). With this floor T² rejects with
+    probability ≤ level (to a factor of 1.3 at 1e-8), whatever Np, also where k is 0 and S shows nothing of it, as long
+    as R is known. That needs one such event, and they are all seen from p = log(1/level)/N on.
+
+    Args:
+        size: R, of a draw that matters: √(E‖g − g*‖⁴/E‖g − g*‖²).
+        draws: N.
+        level: of the test.
+    """
+    return size * math.sqrt(2 * math.log(1 / level)) / draws
 
 
 @dataclass(frozen=True)
