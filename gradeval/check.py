@@ -31,7 +31,8 @@ from gradeval.sequential import FREEDOM, POWER, level_of_look, mean_test, rare_e
 
 EXACT = 1e-6  # an exact relative bias below this is rounding (of single precision, too)
 EXACT_ENTRIES = 2**26  # joint states × points × parameters that are enumerated, a second or two
-REPLICATES, FIRST_POINTS, LEAST_POINTS = 64, 512, 32  # the first look is at so many points, or at what max_draws allows
+REPLICATES, LEAST_POINTS = 64, 32
+FIRST_POINTS, FIRST_IN_A_LOOP = 512, 128  # of the first look, unless max_draws is below; a loop takes its time
 MAX_DRAWS = 2**23
 COARSE = 0.05  # first every problem is known so well (or half of detect); where none fails, as the claims need
 ROWS_AT_ONCE = 2**14
@@ -413,7 +414,8 @@ class _Subject:
             if self.replicates is None:
                 self.replicates = _Replicates(self.sampler, self.truth, self.uniforms, self.seed)
             while not (self._enough(radius) or self._hopeless()):
-                first = min(FIRST_POINTS, 2 ** int(math.log2(self.max_draws // REPLICATES)))
+                first = FIRST_POINTS if self.sampler.vectorised else FIRST_IN_A_LOOP
+                first = min(first, 2 ** int(math.log2(self.max_draws // REPLICATES)))
                 points = max(first, self.replicates.points)
                 if REPLICATES * (self.replicates.points + points) > self.max_draws:
                     break

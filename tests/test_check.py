@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import re
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binom
+from scipy.stats import binom, poisson
 
 from gradeval import Problem, StochasticBinaryNetwork
 from gradeval.battery import ROWS, make
@@ -27,7 +28,7 @@ from gradeval.estimators.surrogate import carry, sample_path
 from gradeval.evaluation import Sampler
 from gradeval.randomness import GivenUniforms, generator
 from gradeval.reference import exact_gradient
-from gradeval.sequential import POWER, level_of_look, mean_test
+from gradeval.sequential import POWER, level_of_look, mean_test, rare_event_error
 
 FAULTS = sorted((Path(__file__).parent / "faults").glob("*.py"))
 ENVIRONMENT = os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"}
@@ -256,6 +257,42 @@ def test_one_look_has_its_level_its_power_and_its_ball(shape: str) -> None:
     assert outside <= most
     # detectable follows the estimated covariance, as the check's stopping does
     assert found >= binom.ppf(1e-6, repetitions, POWER)
+
+
+@pytest.mark.parametrize("level", [1e-2, 1e-4, 1e-8])
+def test_rare_events_do_not_reject(level: float) -> None:
+    """An event that makes the whole mean, seen k times in N draws, k ~ Poisson(λ): the test's level, for λ from where k
+    is hardly ever 0 to many. P(k) is exact; P(rejected | k) by 10 multinomials; 1.5 × the level for skewness left."""
+    random = np.random.default_rng(2)
+    for factor in (1, 1.5, 3, 10):
+        expected = factor * math.log(1 / level)
+        counts = np.arange(int(poisson.ppf(1e-3 * level, expected)), int(poisson.isf(1e-3 * level, expected)) + 1)
+        floor = rare_event_error(1.0, 1, level)
+        alarms = without = 0.0
+        for k, chance in zip(counts, poisson.pmf(counts, expected), strict=True):
+            for hits in random.multinomial(k, np.full(64, 1 / 64), size=10):
+                sample = (64.0 * hits - expected)[:, None]
+                alarms += chance * mean_test(sample, level, floor).rejected / 10
+                without += chance * mean_test(sample, level, 0.0).rejected / 10
+        assert alarms <= 1.5 * level, (factor, alarms)
+        assert factor > 1 or without >= 0.9 * level  # where nothing was seen, without the floor all seems certain
+
+
+def test_a_roulette_of_the_estimators_own_does_not_fail() -> None:
+    """Its gradient comes once in 2000 draws, 2000 times as large. 10 seeds at 0.01: more than 3 by chance with 2e-6.
+
+    With looks from 2048 draws on, 7 of 10 failed."""
+
+    def roulette(network, inputs, loss, randomness):
+        value = get_estimator("reinforce")(network, inputs, loss, randomness)
+        (plays,) = (randomness.uniform((1,)) < 1 / 2000).to(value.dtype) * 2000
+        return value.detach() + plays * (value - value.detach())
+
+    verdicts = [
+        check(roulette, unbiased=True, alpha=0.01, detect=0.5, seed=s, max_draws=2**16, problems=ONE).verdict
+        for s in range(10)
+    ]
+    assert verdicts.count("fails") <= 3, verdicts
 
 
 def test_given_uniforms_stand_for_all_chance() -> None:
