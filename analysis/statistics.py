@@ -258,7 +258,8 @@ def _detectable_noncentrality(rank: int, freedom: int, alpha: float) -> float:
         return float(stats.ncf.cdf(critical, rank, freedom, noncentrality)) - (1 - POWER)
 
     high = 4.0 * (rank * critical + 10)
-    return float(optimize.brentq(missing, 0.0, high))
+    # with a degree of freedom or two T² has hardly any power, and the distribution cannot be computed that far out
+    return float(optimize.brentq(missing, 0.0, high)) if missing(high) < 0 else math.inf
 
 
 @dataclass(frozen=True)

@@ -269,7 +269,11 @@ class Evaluation:
 
     @cached_property
     def fits(self) -> pd.DataFrame:
-        """RMSE²(M) = bias² + variance/M by weighted least squares on 1/M, beside the direct figures."""
+        """RMSE²(M) = bias² + variance/M by weighted least squares on 1/M, beside the direct figures.
+
+        The weights are M: the mean of n/M squared errors has variance 2 tr Σ²/Mn where variance prevails. Estimated
+        ones would favour the points that happen to be low, since with rare large draws these have low errors too.
+        """
         from statsmodels.regression.linear_model import WLS
 
         rows = []
@@ -279,10 +283,11 @@ class Evaluation:
                 continue
             design = np.column_stack([np.ones(len(curve)), 1 / curve["samples"]])
             error = np.asarray(2 * curve["relative_rmse"] * curve["relative_rmse_se"])
-            model = WLS(np.asarray(curve["relative_rmse"] ** 2), design, weights=1 / error**2)
+            weights = np.asarray(curve["samples"], dtype=float)
+            model = WLS(np.asarray(curve["relative_rmse"] ** 2), design, weights=weights)
             square, variance = np.asarray(model.fit().params)
             # all points of a curve come from the same draws: an interval that holds for any correlation among them
-            half = _Z * np.abs(np.asarray(model.pinv_wexog) / error) @ error
+            half = _Z * np.abs(np.asarray(model.pinv_wexog) * np.sqrt(weights)) @ error
             row = {"estimator": name, "layer": layer}
             row |= {key: direct.at[(name, layer), key] for key in ("relative_bias", "relative_variance")}
             row |= _columns(

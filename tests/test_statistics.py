@@ -109,6 +109,15 @@ def test_directions_without_variance_count_beyond_what_unseen_states_can_make() 
     assert bias_test(np.array([0.1, -0.1]), line, 1000, math.sqrt(2), 1.0, 1).pvalue < 1e-6
 
 
+@pytest.mark.parametrize("comparisons", [1, 100_000])
+def test_as_many_directions_as_draws_are_no_error(comparisons: int) -> None:
+    """With n − rank = 1, at a small level, the noncentral F is out of reach: no bias is called detectable then."""
+    for n in (2, 3, 8):
+        found = bias_test(np.ones(n - 1), 1e6 * np.eye(n - 1), n, 1.0, 1.0, comparisons)
+        assert found.pvalue > 0.5
+        assert found.detectable > 1e3
+
+
 @pytest.mark.parametrize("spread", [0.0, 3.0], ids=["round", "long"])
 @pytest.mark.parametrize("size", [0.0, 0.5, 1.0, 2.0, 20.0])
 def test_bias_interval_covers(size: float, spread: float) -> None:
