@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -132,32 +133,42 @@ def check_progress() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def show_verdict(verdict: Verdict) -> None:
-    """The verdict, the diagnosis, and the table: all of it, or the rows that do not hold."""
+    """The diagnosis, the table (all of it, or the rows that fail), the guarantee, and last the verdict."""
     console = Console()
-    console.print(verdict.headline, markup=False, highlight=False, style="bold")
-    for line in verdict.diagnosis:
-        console.print(f"  {line}", markup=False, highlight=False)
+
+    def line(text: str, style: str | None = None) -> None:
+        console.print(text, markup=False, highlight=False, style=style)
+
+    line(verdict.headline, "bold")
+    for text in verdict.diagnosis:
+        console.print(Padding(escape(text), (0, 0, 0, 2)), highlight=False)
     if len(verdict.table):
         failing = verdict.table[verdict.table["verdict"].str.startswith("fails")]
         rows = failing if len(failing) else verdict.table
-        table = Table(title="Relative to the norm of the exact gradient of the layer", title_justify="left")
-        table.add_column("problem", overflow="fold")
-        for column in ("layer", "scale", "cosine", "bias", "variance", "value", "draws"):
-            table.add_column(column, justify="right")
-        table.add_column("verdict")
-        for row in rows.itertuples():
-            bounds = f"{row.relative_bias:.3g}"
-            if row.draws:
-                bounds += f" [{row.relative_bias_low:.2g}, {row.relative_bias_high:.2g}]"
-            figures = (f"{row.scale:.4g}", f"{row.cosine:.4f}", bounds, f"{row.relative_variance:.3g}")
-            draws = f"{row.draws:,}" if row.draws else "exact"
-            table.add_row(
-                *map(escape, (row.problem, row.layer, *figures, f"{row.value_error:+.1e}", draws, row.verdict))
-            )
-        console.print(table)
+        line(
+            "\nBias, variance: relative to the layer's exact gradient's norm, or its square; value: (E[value] − J)/|J|"
+        )
+        for problem, group in rows.groupby("problem", sort=False):
+            first = group.iloc[0]
+            how = f"{first.draws:,} draws" if first.draws else "exact"
+            line(f"{problem}: {how}, value {first.value_error:+.1e}", "italic")
+            table = Table(box=None, padding=(0, 2, 0, 0), show_header=first.name == rows.index[0])
+            widths = {"layer": 5, "scale": 8, "cosine": 7, "bias": 24, "variance": 8}
+            for name, width in widths.items():
+                table.add_column(name, justify="right", min_width=width, no_wrap=True)
+            table.add_column("verdict", no_wrap=True)
+            for row in group.itertuples():
+                bias = f"{row.relative_bias:.3g}"
+                if row.draws:
+                    bias += f" [{row.relative_bias_low:.2g}, {row.relative_bias_high:.2g}]"
+                figures = (f"{row.scale:.4g}", f"{row.cosine:.4f}", bias, f"{row.relative_variance:.3g}")
+                table.add_row(*map(escape, (row.layer, *figures, row.verdict)))
+            console.print(table)
+        print()
     for note in verdict.notes:
-        console.print(f"note: {note}", markup=False, highlight=False)
-    console.print(verdict.guarantee, markup=False, highlight=False)
+        line(f"note: {note}")
+    line(verdict.guarantee)
+    line(verdict.headline, "bold")
 
 
 @contextmanager
@@ -344,15 +355,15 @@ def show_lists(problems: Iterable[ProblemFacts], estimators: Iterable[Facts]) ->
     for problem in problems:
         table.add_row(problem.name, problem.description, problem.source)
     console.print(table)
-    table = Table(title="Estimators", title_justify="left")
-    for column in ("name", "defaults", "unbiased", "needs ∇f", "randomness", "layers", "losses", "source"):
-        table.add_column(column, overflow="fold")
     for row in estimators:
-        yes = {True: "yes", False: "no"}
         name = f"{row.name} (= {', '.join(row.aliases)})" if row.aliases else row.name
-        cost = (row.layer_evaluations, row.loss_evaluations)
-        facts = (row.defaults, yes[row.unbiased], yes[row.differentiable], row.randomness, *cost, row.source)
-        table.add_row(*map(escape, (name, *facts)))
-    console.print(table)
-    console.print("Evaluations of a layer and of the loss per draw and point: L layers, n their widths, K samples.")
+        claims = ("unbiased" if row.unbiased else "biased", f"∇f {'needed' if row.differentiable else 'not needed'}")
+        costs = f"layers {row.layer_evaluations}, losses {row.loss_evaluations}"
+        console.print(escape(name), style="bold", highlight=False)
+        facts = "; ".join((*claims, row.randomness, costs, *filter(None, [row.defaults])))
+        for text in (facts, row.source):
+            console.print(Padding(escape(text), (0, 0, 0, 2)), highlight=False)
+    console.print(
+        "layers, losses: evaluations of a layer and of the loss per draw and point; L layers, n widths, K samples."
+    )
     console.print("Your own: module:name or file.py:name. Problem files: see README.")
