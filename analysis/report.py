@@ -34,7 +34,7 @@ MEASURES = (
         "relative_bias",
         "Bias",
         "‖E g − g*‖ / ‖g*‖: the error that no number of draws removes. An interval that begins at 0 means that no bias "
-        "was seen.",
+        "was seen in so many draws; where the exact bias is known, it is what counts.",
     ),
     (
         "detectable_bias",

@@ -111,6 +111,7 @@ def run(
     from gradeval.evaluation import Incomplete, evaluate
     from gradeval.execution import dask_executor
     from gradeval.problems import load_problem
+    from gradeval.store import Plan
 
     specs = _specs(estimators)
     if resume:
@@ -127,6 +128,8 @@ def run(
                 subject = load_problem(problem, **options)
             except KeyboardInterrupt:
                 raise Incomplete("interrupted while making the problem", None, exit_code=130) from None
+    if (folder / "plan.json").exists() and (there := Plan.read(folder).draws) > draws:
+        print(f"{folder} holds a run of {there:,} draws: this shows the first {draws:,}", file=sys.stderr)
     failure: Incomplete | None = None
     with ExitStack() as stack:
         stack.enter_context(_sigterm_as_ctrl_c())

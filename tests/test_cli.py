@@ -158,6 +158,9 @@ assert refusal("run", "--resume", "o", "--problem-seed", 1) == (
     "--resume goes on with what is in o: leave out --problem-seed."
 )
 assert "nowhere is not a run that was begun" in refusal("run", "--resume", "nowhere")
+with contextlib.redirect_stderr(io.StringIO()) as errors:
+    command("run", "--resume", "o", "--draws", 50)
+assert "o holds a run of 60 draws: this shows the first 50" in errors.getvalue()
 import sys
 sys.modules["distributed"] = None
 assert "pip install 'gradeval[dask]'" in refusal("run", "--out", "d", "--units", "2", "--stage", 0, "--scheduler", "x")
