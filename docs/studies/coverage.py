@@ -267,7 +267,7 @@ def page(table: pd.DataFrame, replicates: int) -> str:
             "that of the squared error of one draw; “unseen” is the probability that a run never sees the joint state",
             "that makes most of the squared error's variance: what is not seen is in no interval, and no interval of",
             "finite length covers it if draws may be of any size (Bahadur & Savage, Ann. Math. Stat. 27, 1956). A",
-            "cosine is bounded; to cover what n draws have not shown, every interval would have to be longer by up to 7.4/n.",
+            "cosine is bounded; to cover what n draws have not shown, every interval would be longer by up to 7.4/n.",
             "Where all joint states can be enumerated, as in these nets, bias and variance are known exactly and the",
             "tables print them instead of intervals, unless `--exact never` is given.\n",
             f"Of {len(intervals)} settings (without those where no draw differs from another), {len(outside)} are",
