@@ -117,7 +117,7 @@ def regress(table: pd.DataFrame, measure: str, options: Sequence[str], layer: st
         others = [f"C({c})" for c in categories if group[c].astype(str).nunique() > 1]
         model = ols(f"response ~ {' + '.join([*kept, *others])}", group)
         # nets are the same random weights at every level of a category: one seed and shape is one cluster
-        clusters = group.groupby([o for o in options if o not in categories], sort=False).ngroup()
+        clusters = group.groupby([o for o in options if o not in categories], sort=False, dropna=False).ngroup()
         if clusters.nunique() < len(kept) + 3:
             continue
         fit = model.fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)

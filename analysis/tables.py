@@ -150,11 +150,11 @@ class Evaluation:
         ]
         undefined = Interval(math.nan, math.nan, math.nan)
         rmse = positive_mean_interval(moments.mean[square], square_error, n, skew[0]).map(math.sqrt)
-        cosines = mean_interval(moments.mean[cosine], cosine_error, n, skew[1])
+        cosines = mean_interval(moments.mean[cosine], cosine_error, n, skew[1]).map(_between_bounds)
         return {
             "relative_bias": bias_interval(bias, covariance, n) / norm,
             "relative_variance": positive_mean_interval(variance, variance_error, n, skew[2]) / norm**2,
-            "cosine": cosines.map(lambda v: min(max(v, -1.0), 1.0)) if norm else undefined,
+            "cosine": cosines if norm else undefined,
             "relative_rmse": rmse / norm,
             "descent_probability": Interval(*_proportion(int(moments.descents[k]), n, moments.deterministic)),
             "scale": mean_interval(float(direction @ bias) + norm, scale_error, n, skew[3]) / norm,
@@ -470,13 +470,18 @@ def curve_rows(
         mse, cosine = mean[i], mean[k + i]
         mse_se, cosine_se = np.sqrt(variance[i] / blocks), np.sqrt(variance[k + i] / blocks)
         row: dict[str, Any] = {"estimator": name, "layer": layer, "samples": samples, "blocks": blocks}
-        row |= _columns("cosine", mean_interval(cosine, cosine_se, blocks)) | {"cosine_se": cosine_se}
+        cosines = mean_interval(cosine, cosine_se, blocks).map(_between_bounds)
+        row |= _columns("cosine", cosines) | {"cosine_se": cosine_se}
         row |= {"cosine_q15": quantiles[0, i], "cosine_q85": quantiles[1, i]}
         rmse = positive_mean_interval(mse, mse_se, blocks).map(math.sqrt) / norms[i]
         row |= _columns("relative_rmse", rmse)
         row |= {"relative_rmse_se": mse_se / (2 * math.sqrt(mse) * norms[i]) if mse > 0 and norms[i] > 0 else 0.0}
         rows.append(row)
     return rows
+
+
+def _between_bounds(cosine: float) -> float:
+    return min(max(cosine, -1.0), 1.0)
 
 
 CURVE_COLUMNS = list(

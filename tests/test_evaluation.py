@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from gradeval import Evaluation, GradevalError, evaluate
+from gradeval.analysis.tables import curve_rows
 from gradeval.estimators import get_estimator
 from gradeval.evaluation import Incomplete, Sampler, count_evaluations
 from gradeval.reference import exact_moments
@@ -156,6 +158,21 @@ def test_deterministic_estimators_have_no_variance(make_problem) -> None:
     assert (evaluation.summary["relative_variance"] == 0).all()
     assert (evaluation.summary["relative_bias_low"] == evaluation.summary["relative_bias_high"]).all()
     assert evaluation.curves.groupby("layer")["relative_rmse"].nunique().max() == 1
+
+
+def test_no_interval_of_a_cosine_leaves_its_bounds(make_problem) -> None:
+    """Student's does, for a mean of 0.99 or −0.99 with standard error 0.1 or so; the tables and the curves cut it."""
+    run = evaluate(make_problem((3, 2)), ["psa"], draws=40, seed=0, exact="never")
+    moments, cosine = run.moments["psa"], len(run.exact) + len(run.slices)
+    for end, mean in (("high", 0.99), ("low", -0.99)):
+        moments.mean[cosine], moments.covariance[cosine, cosine] = mean, 0.5
+        interval = run.intervals("psa", next(iter(run.slices)))["cosine"]
+        assert getattr(interval, end) == math.copysign(1, mean)
+        (row,) = curve_rows(
+            "psa", ["1"], 1, 40, np.array([1, mean]), np.array([0.5, 0.5]), np.zeros((2, 1)), np.ones(1)
+        )
+        assert row[f"cosine_{end}"] == math.copysign(1, mean)
+        assert -1 <= interval.low < mean < interval.high <= 1
 
 
 def test_no_figure_of_fewer_than_twenty_blocks(make_problem) -> None:
