@@ -105,7 +105,8 @@ def check_affordable(problem: Problem, cost: Cost, memory: int, seconds: float) 
         f"{cost.method} enumeration is too large: {named} {'has' if len(wide) == 1 else 'together have'} "
         f"2^{bits} = {2.0**bits:.3g} states; predicted {_duration(cost.seconds)} and {_size(cost.bytes)} of memory, "
         f"the limits are {_duration(seconds)} and {_size(memory)}. The smallest change that fits is "
-        f"{'-'.join(map(str, widths))} to {'-'.join(map(str, narrower))}; or raise the limit (seconds=, memory=)."
+        f"{'-'.join(map(str, widths))} to {'-'.join(map(str, narrower))}; from Python, "
+        "exact_gradient(problem, seconds=…, memory=…) raises the limit."
     )
 
 
