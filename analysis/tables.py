@@ -170,17 +170,23 @@ class Evaluation:
         return bias_test(bias, covariance, moments.draws, size, norm, comparisons, moments.deterministic)
 
     def variance(self, name: str, layer: str) -> tuple[float, float]:
-        """tr Σ̂ of one draw of an estimator, and its standard error."""
+        """tr Σ̂ of one draw of an estimator, and its standard error.
+
+        The variance of tr Σ̂ is that of ‖g − E g‖² over n, and 2 tr Σ²/n², which is what is left where all draws are
+        equally far from their mean.
+        """
         moments, where = self.moments[name], self.slices[layer]
         bias, square = moments.mean[where], len(self.exact) + list(self.slices).index(layer)
-        variance = float(np.trace(moments.covariance[where, where]))
+        covariance = moments.covariance[where, where]
+        variance = float(np.trace(covariance))
         if variance < ROUNDING_VARIANCE * (self.norms[layer] ** 2 + moments.mean[square]):
             variance = 0.0
         # influence of one draw on tr Σ̂: ‖g − E g‖² = ‖g − g*‖² − 2⟨b, g − g*⟩ + const
         contrast = np.zeros(len(moments.mean))
         contrast[square] = 1.0
         contrast[where] = -2 * bias
-        return variance, math.sqrt(max(0.0, contrast @ moments.covariance @ contrast) / moments.draws)
+        first = max(0.0, float(contrast @ moments.covariance @ contrast)) / moments.draws
+        return variance, math.hypot(math.sqrt(first), math.sqrt(2) * float(np.linalg.norm(covariance)) / moments.draws)
 
     @cached_property
     def best(self) -> pd.DataFrame:

@@ -400,6 +400,33 @@ def test_a_rare_state_is_no_change(probability: float, size: float, noise: float
     assert max(bias, variance) <= stats.binom.isf(1e-6, 1000, 1e-3)
 
 
+def test_draws_that_are_all_as_far_from_their_mean_have_an_error_of_the_variance(make_problem) -> None:
+    """Draws of ±1 in two directions, 200 against 20,000 of them: V̂ differs by 2/n at random, and no more is known.
+
+    2000 pairs at 1e-3; binomial limit at 1e-6. By the spread of ‖g − E g‖² alone about one in a hundred was found.
+    """
+    run = evaluate(make_problem((2,)), ["st"], draws=40, seed=0, exact="never")
+    layer, where = next(iter(run.slices.items()))
+    assert where.start == 0
+    size, square = len(run.exact), len(run.exact)
+    random, found = np.random.default_rng(8), 0
+
+    def side(n: int) -> tuple[float, float]:
+        signs = 2 * random.binomial(n, 0.5, size=2) / n - 1  # means of independent directions
+        moments = run.moments["st"]
+        moments.mean[:size], moments.covariance[:] = 0.0, 0.0
+        moments.mean[:2] = signs
+        moments.covariance[0, 0], moments.covariance[1, 1] = (1 - signs**2) * n / (n - 1)
+        run.moments["st"] = replace(moments, draws=n)
+        moments.mean[square], moments.covariance[square, square] = 2.0, 0.0
+        return run.variance("st", layer)
+
+    for _ in range(2000):
+        (old, old_error), (new, new_error) = side(200), side(20_000)
+        found += ratio_test((old, new), (old_error, new_error), (200, 20_000), 1e-4).pvalue < 1e-3
+    assert found <= stats.binom.isf(1e-6, 2000, 1e-3)
+
+
 def test_a_change_without_error_is_decided_by_the_margin() -> None:
     assert change_test(0.1, 0.0, 10, 0.1).pvalue == 1
     assert change_test(-0.2, 0.0, 10, 0.1).pvalue == 0
