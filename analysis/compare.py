@@ -480,8 +480,8 @@ def compare(
         notes.append(f"Time a draw is measured in draws of {unit}; a factor of {cost_factor:g} is allowed.")
     if old.seed == new.seed:
         notes.append(
-            f"Both runs have seed {old.seed}: what has not changed gave the same draws. Where code has changed they are "
-            "dependent, and alpha is no longer a guarantee: another seed gives one."
+            f"Both runs have seed {old.seed}: what has not changed gave the same draws. Where code has changed they "
+            "are dependent, and alpha is no longer a guarantee: another seed gives one."
         )
     notes += [f"{name} failed in the new run: {why}" for name, why in new.failures.items() if name in old.estimators]
     return Comparison(table, new.problem, alpha, tolerance, cost_factor, unit, notes)
