@@ -548,7 +548,7 @@ def _layer_rows(
             for x, v in ((one, first), (two, second))
         )
         row = _cells(name, layer, BIAS, before, after, math.sqrt(max(0.0, distance**2 - float(variances.sum()))))
-        rows.append(row | {"test": shift_test(distance, variances, tolerance)})
+        rows.append(row | {"test": shift_test(distance, variances, tolerance, min(draws) - 1)})
         change = b.variance / a.variance - 1 if a.variance else 0.0 if b.variance == 0 else math.inf
         row = _cells(name, layer, VARIANCE, a.variance, b.variance, change)
         errors = (a.variance * a.variance_error, b.variance * b.variance_error)

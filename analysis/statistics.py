@@ -323,6 +323,8 @@ def ratio_test(
         margin: what is too small to matter, relative.
     """
     freedom, factor = min(draws) - 1, 1 + margin
+    unit = max(*values, *errors) or 1.0  # squares stay in range
+    values, errors = (values[0] / unit, values[1] / unit), (errors[0] / unit, errors[1] / unit)
     squares = (errors[0] ** 2, errors[1] ** 2)
 
     def excess(i: int) -> float:
@@ -350,13 +352,16 @@ def ratio_test(
     return ChangeTest(pvalue, bool(max(errors) > 0), detectable)
 
 
-def shift_test(distance: float, variances: Array, margin: float) -> ChangeTest:
+def shift_test(distance: float, variances: Array, margin: float, freedom: int) -> ChangeTest:
     """Of ‖Δ‖ ≤ ``margin`` by ‖d‖, d ~ N(Δ, Σ): P(‖d‖ ≥ ``distance``) with Δ at the margin, along the widest direction.
+
+    Σ is estimated: the normal score of that probability is taken as Student's.
 
     Args:
         distance: ‖d‖, of two independent means.
         variances: eigenvalues of Σ.
         margin: what is too small to matter.
+        freedom: degrees of freedom.
     """
     widest, reach = math.sqrt(float(variances.max())), 40 * math.sqrt(float(variances.sum()))
     means = np.where(np.arange(len(variances)) == variances.argmax(), margin, 0.0)
@@ -369,7 +374,9 @@ def shift_test(distance: float, variances: Array, margin: float) -> ChangeTest:
     def detectable(level: float) -> float:
         if reach == 0:
             return margin
-        critical = optimize.brentq(lambda size: tail(size) - level, margin, margin + reach)
+        known = float(special.ndtr(special.stdtrit(freedom, level)))  # the level if Σ were known
+        critical = optimize.brentq(lambda size: tail(size) - known, margin, margin + reach)
         return float(critical + special.ndtri(POWER) * widest)  # enough along Δ alone to be beyond the critical size
 
-    return ChangeTest(tail(distance), reach > 0, detectable)
+    pvalue = float(special.stdtr(freedom, special.ndtri(tail(distance)))) if reach > 0 else tail(distance)
+    return ChangeTest(pvalue, reach > 0, detectable)

@@ -458,21 +458,20 @@ class _Subject:
         replicates = self.replicates
         assert replicates is not None
         level, draws = level_of_look(self.alpha, replicates.looks), REPLICATES * replicates.points
-        means, values, squares, fourths = replicates.means()
+        means, values, squares = replicates.means()
+        sizes = np.sqrt(replicates.largest)
 
         # by the first look, which may reject already, events of this probability have been seen
         self.rarest = self.rarest or math.log(1 / level) / draws
 
-        def floor(square: np.ndarray, fourth: np.ndarray, scale: float) -> float:
-            size = math.sqrt(fourth.mean() / square.mean()) if square.mean() > 0 else 0.0
-            return max(self.detect / 100, rare_event_error(size / scale, draws, level))
+        def floor(index: int, scale: float) -> float:
+            return max(self.detect / 100, rare_event_error(float(sizes[index]) / scale, draws, level))
 
         self.findings = []
         for index, layer, where, norm in self._layers():
             exact = self.truth.vector[where].cpu().numpy() / norm
-            least = floor(squares[:, index], fourths[:, index], norm)
-            test = mean_test(means[:, where] / norm - exact, level, least)
-            rare = rare_event_error(fourths[:, index].mean() / squares[:, index].mean() / norm**2, draws, level)
+            test = mean_test(means[:, where] / norm - exact, level, floor(index, norm))
+            rare = rare_event_error((float(sizes[index]) / norm) ** 2, draws, level)
             error = mean_test(squares[:, index, None] / norm**2, level, rare)
             bias = float(np.linalg.norm(test.mean))
             low, high = max(0.0, bias - test.radius), bias + test.radius
@@ -495,12 +494,10 @@ class _Subject:
             )
         whole = float(self.truth.vector.norm())
         for index, layer, where in self._without_gradient():  # on the scale of the whole gradient
-            least = floor(squares[:, index], fourths[:, index], whole or 1.0)
-            test = mean_test(means[:, where] / (whole or 1.0), level, least)
+            test = mean_test(means[:, where] / (whole or 1.0), level, floor(index, whole or 1.0))
             self.vanishing[layer] = _state(test.rejected, test.detectable <= self.detect)
         scale = max(abs(self.truth.value), 1e-300)
-        least = floor(squares[:, -1], fourths[:, -1], scale) * scale
-        error = mean_test(values[:, None] - self.truth.value, level, least)
+        error = mean_test(values[:, None] - self.truth.value, level, floor(-1, scale) * scale)
         self.value = Value(
             self.place, self.truth.value, float(error.mean[0]) + self.truth.value, error.radius, error.rejected
         )
@@ -623,6 +620,7 @@ class _Replicates:
         ]
         self.points = self.looks = 0
         self.sums: list[Tensor] = []
+        self.largest = np.zeros(0)  # ‖g − g*‖² of one draw by layer, and the value's squared error
 
     def add(self, points: int) -> None:
         """So many further points in every replicate; counts as a look."""
@@ -649,14 +647,16 @@ class _Replicates:
         errors = (gradients - self.truth.vector) ** 2
         layers = [errors[:, w].sum(1) for w in self.truth.slices.values()]
         squares = torch.stack([*layers, (values - self.truth.value).reshape(-1) ** 2], 1)
-        parts = [part.reshape(REPLICATES, count, -1).sum(1) for part in (gradients, values, squares, squares**2)]
+        parts = [part.reshape(REPLICATES, count, -1).sum(1) for part in (gradients, values, squares)]
+        largest = squares.amax(0).cpu().numpy()
+        self.largest = np.maximum(self.largest, largest) if self.sums else largest
         self.sums = [a + b for a, b in zip(self.sums, parts, strict=True)] if self.sums else parts
 
-    def means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of every replicate: gradient [replicates, P]; value [replicates]; ‖g − g*‖² by layer and the value's squared
-        error [replicates, layers + 1]; the squares of those."""
-        gradients, values, squares, fourths = ((total / self.points).cpu().numpy() for total in self.sums)
-        return gradients, values[:, 0], squares, fourths
+        error [replicates, layers + 1]."""
+        gradients, values, squares = ((total / self.points).cpu().numpy() for total in self.sums)
+        return gradients, values[:, 0], squares
 
 
 def probe(problem: Problem, estimator: Estimator) -> tuple[int, list[str]]:

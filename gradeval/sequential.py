@@ -41,10 +41,11 @@ def rare_event_error(size: float, draws: int, level: float) -> float:
 
     An event of probability p that makes R of a draw is seen k times, k ~ Poisson(Np). With this floor T² rejects with
     probability ≤ level (to a factor of 1.3 at 1e-8), whatever Np, also where k is 0 and S shows nothing of it, as long
-    as R is known. That needs one such event, and they are all seen from p = log(1/level)/N on.
+    as R is known. That needs one such event, and they are all seen from p = log(1/level)/N on. Of several sizes the
+    largest counts: a mean over all draws would be lowered by ordinary noise in other directions.
 
     Args:
-        size: R, of a draw that matters: √(E‖g − g*‖⁴/E‖g − g*‖²).
+        size: R, the largest ‖g − g*‖ of a draw.
         draws: N.
         level: of the test.
     """

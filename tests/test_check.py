@@ -295,6 +295,45 @@ def test_a_roulette_of_the_estimators_own_does_not_fail() -> None:
     assert verdicts.count("fails") <= 3, verdicts
 
 
+def test_the_largest_draw_counts_among_ordinary_noise() -> None:
+    """An event of size 30, seen 9 times on average, beside noise of variance 11 in another direction of the layer.
+
+    R by a mean over all draws, √(E‖e‖⁴/E‖e‖²), is five times too small and T² rejects a hundred times too often.
+    """
+    level, draws, size, noise = 1e-4, 32768, 30.0, 0.012 * 900
+    expected = math.log(1 / level)
+    random = np.random.default_rng(3)
+    pooled = math.sqrt((expected / draws * size**4 + 3 * noise**2) / (expected / draws * size**2 + noise))
+    alarms = dict.fromkeys(("largest", "pooled"), 0.0)
+    for k in range(8):  # with more of 9.2 expected events nothing is near rejection
+        chance = poisson.pmf(k, expected)
+        for hits in random.multinomial(k, np.full(64, 1 / 64), size=200):
+            rare = size * (64 * hits - expected) / draws
+            sample = np.column_stack([rare, math.sqrt(64 * noise / draws) * random.standard_normal(64)])
+            for name, found in (("largest", size), ("pooled", pooled)):
+                floor = rare_event_error(found, draws, level)
+                alarms[name] += chance * mean_test(sample, level, floor).rejected / 200
+    assert alarms["largest"] <= 2 * level  # 1 of them is that nothing is seen at all
+    assert alarms["pooled"] > 10 * level
+
+
+def test_draws_that_are_all_exact_have_no_variance() -> None:
+    """Chance that is taken and not used: sampled, and the bound on the variance holds."""
+    (problem,) = ONE
+
+    def exact(network, inputs, loss, randomness):
+        randomness.uniform((1,))
+        (layer,) = network.layers
+        a = layer.preactivation(inputs)
+        states = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=a.dtype)] * a.shape[-1]).reshape(-1, a.shape[-1])
+        terms = [layer.log_prob(s.expand_as(a), a).exp() * loss(layer.encode(s.expand_as(a))) for s in states]
+        return torch.stack(terms).sum(0)
+
+    verdict = check(exact, unbiased=True, max_relative_variance=1e-3, problems=[problem], workers=1)
+    assert verdict.verdict == "holds", verdict
+    assert (verdict.table["method"] == "sampled").all()
+
+
 def test_given_uniforms_stand_for_all_chance() -> None:
     uniforms = torch.tensor([0.2, 0.7, 0.5, 0.9], dtype=torch.float64)
     chance = GivenUniforms(uniforms, generator("cpu", 1))

@@ -325,17 +325,25 @@ def test_shift_test_has_its_level_and_its_power(margin: float) -> None:
     random = np.random.default_rng(1)
     variances = np.array([1.0, 0.5, 0.1, 0.01])
     noise = random.normal(size=(500, 4)) * np.sqrt(variances)
-    detectable = shift_test(1.0, variances, margin).detectable(0.05)
+    detectable = shift_test(1.0, variances, margin, 10**6).detectable(0.05)
     for size in (margin, detectable):
         sizes = np.linalg.norm(noise + size * np.array([1.0, 0, 0, 0]), axis=1)
-        rejected = sum(shift_test(float(d), variances, margin).pvalue < 0.05 for d in sizes)
+        rejected = sum(shift_test(float(d), variances, margin, 10**6).pvalue < 0.05 for d in sizes)
         if size == margin:
             assert stats.binom.ppf(1e-6, 500, 0.04) <= rejected <= stats.binom.isf(1e-6, 500, 0.06)
         else:
             assert rejected >= stats.binom.ppf(1e-6, 500, 0.95)
     aside = np.linalg.norm(noise + margin * np.array([0, 0, 0, 1.0]), axis=1)
-    rejected = sum(shift_test(float(d), variances, margin).pvalue < 0.05 for d in aside)
+    rejected = sum(shift_test(float(d), variances, margin, 10**6).pvalue < 0.05 for d in aside)
     assert rejected <= stats.binom.isf(1e-6, 500, 0.06)
+
+
+def test_shift_test_knows_that_the_variance_is_estimated() -> None:
+    """At n = 20, in one dimension, p-values are near Student's two-sided ones, not the normal's."""
+    for t in (3.0, 5.0):
+        found = shift_test(t, np.ones(1), 0.0, 19).pvalue
+        assert 0.3 < found / (2 * stats.t.sf(t, 19)) < 3
+        assert found > 2 * 2 * stats.norm.sf(t)
 
 
 @pytest.mark.parametrize("margin", [0.0, 1.0, 5.0])
@@ -433,10 +441,11 @@ def test_a_change_without_error_is_decided_by_the_margin() -> None:
     assert ratio_test((1.0, 1.05), (0.0, 0.0), (10, 10), 0.1).pvalue == 1
     assert ratio_test((1.0, 0.5), (0.0, 0.0), (10, 10), 0.1).pvalue == 0
     assert ratio_test((0.0, 0.0), (0.0, 0.0), (10, 10), 0.1).pvalue == 1
+    assert ratio_test((1e200, 3e200), (1e198, 1e198), (99, 99), 0.1).pvalue < 1e-9  # squares stay in range
     assert ratio_test((1.0, 0.0), (0.9, 0.0), (10, 10), 0.1).pvalue > 0.1  # one rare draw on one side
-    assert shift_test(0.2, np.zeros(3), 0.1).pvalue == 0
-    assert shift_test(0.1, np.zeros(3), 0.1).pvalue == 1
-    assert shift_test(0.1, np.zeros(3), 0.1).detectable(0.05) == 0.1
+    assert shift_test(0.2, np.zeros(3), 0.1, 10).pvalue == 0
+    assert shift_test(0.1, np.zeros(3), 0.1, 10).pvalue == 1
+    assert shift_test(0.1, np.zeros(3), 0.1, 10).detectable(0.05) == 0.1
 
 
 def test_a_spectrum_in_a_file_keeps_its_sum(baselines) -> None:
