@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 
-from gradeval.analysis.statistics import Array, change_test, error_of_difference, ratio_test, shift_test
+from gradeval.analysis.statistics import Array, change_test, ratio_test, shift_test, variance_of_difference
 from gradeval.analysis.tables import EXACTLY_UNBIASED, Evaluation
 from gradeval.errors import GradevalError, unknown_name
 
@@ -429,7 +429,7 @@ def compare(
     * variance: |log(V_new/V_old)| ≤ log(1 + t), by V_new − (1 + t) V_old and the converse (`ratio_test`);
     * cosine: |c_new − c_old| ≤ t, by Welch's statistic (`change_test`).
 
-    Errors are never below those of both runs' draws taken together (`error_of_difference`).
+    Errors are never below those of both runs' draws taken together (`variance_of_difference`).
 
     Where both sides know bias and variance exactly these decide, without a test. Cost, for all layers together: time a
     draw as a multiple of the reference's in the same run, beyond ``cost_factor``; layer and loss evaluations, beyond
@@ -541,7 +541,7 @@ def _layer_rows(
         size, norm = where.stop - where.start, new.norms[layer]
         first, second = (_expand(x.spectrum, size) / n for x, n in zip((a, b), draws, strict=True))
         # eigenvalues of a sum of covariances are majorised by the sums of their sorted eigenvalues: a wider tail
-        variances = error_of_difference((first, second), draws)
+        variances = variance_of_difference((first, second), draws)
         distance = float(np.linalg.norm((two.bias - one.bias)[where])) / norm
         before, after = (
             math.sqrt(max(0.0, float(x.bias[where] @ x.bias[where]) / norm**2 - float(v.sum())))
@@ -554,7 +554,7 @@ def _layer_rows(
         errors = (a.variance * a.variance_error, b.variance * b.variance_error)
         rows.append(row | {"test": ratio_test((a.variance, b.variance), errors, draws, tolerance)})
     row = _cells(name, layer, COSINE, a.cosine, b.cosine, b.cosine - a.cosine)
-    error = math.sqrt(error_of_difference((a.cosine_error**2, b.cosine_error**2), draws))
+    error = math.sqrt(variance_of_difference((a.cosine_error**2, b.cosine_error**2), draws))
     return [*rows, row | {"test": change_test(b.cosine - a.cosine, error, min(draws) - 1, tolerance)}]
 
 

@@ -126,7 +126,7 @@ def _bias_interval(bias: Array, covariance: Array, n: int) -> Interval:
         return centre * w / (w + (1 - w) * share)
 
     def excess(w: float, above: bool) -> float:
-        """How far the normal score of the observed ‖b̂‖² is above one end of the acceptance region, by Student's t."""
+        """How far the normal score of the observed ‖b̂‖² is above one end of the acceptance region."""
         means = path(w)
         linear = 2 * float(variances @ means**2) / square
         regular = min(max((linear - ONE_TAIL) / (REGULAR - ONE_TAIL), 0.0), 1.0)
@@ -298,7 +298,7 @@ def change_test(difference: float, error: float, freedom: int, margin: float) ->
     return ChangeTest(min(pvalue, 1.0), error > 0, detectable)
 
 
-def error_of_difference(variances: tuple[Any, Any], draws: tuple[int, int]) -> Any:
+def variance_of_difference(variances: tuple[Any, Any], draws: tuple[int, int]) -> Any:
     """Variance of a difference of two independent means with variances v₁, v₂: max(v₁ + v₂, v₁n₁/n₂ + v₂n₂/n₁).
 
     The first is Welch's; the second takes the variance of single draws from both samples together. They are equal for
@@ -331,7 +331,7 @@ def ratio_test(
         """How many standard errors one value is above (1 + margin) times the other."""
         j = 1 - i
         difference = values[i] - factor * values[j]
-        error = math.sqrt(error_of_difference((squares[i], factor**2 * squares[j]), (draws[i], draws[j])))
+        error = math.sqrt(variance_of_difference((squares[i], factor**2 * squares[j]), (draws[i], draws[j])))
         return difference / error if error > 0 else math.copysign(math.inf, difference) if difference else 0.0
 
     pvalue = min(1.0, 2 * float(special.stdtr(freedom, -max(excess(0), excess(1)))))

@@ -19,7 +19,7 @@ from scipy import stats
 
 from gradeval import Evaluation, GradevalError, evaluate
 from gradeval.analysis.compare import Baseline, EstimatorFigures, LayerFigures, compare
-from gradeval.analysis.statistics import change_test, error_of_difference, ratio_test, shift_test
+from gradeval.analysis.statistics import change_test, ratio_test, shift_test, variance_of_difference
 from gradeval.estimators import psa
 
 SPECS = ["st", "reinforce", "psa", "tanh"]
@@ -402,7 +402,7 @@ def test_a_rare_state_is_no_change(probability: float, size: float, noise: float
     bias = variance = 0
     for _ in range(1000):
         (m1, s1, v1, e1), (m2, s2, v2, e2) = map(run, draws)
-        error = math.sqrt(error_of_difference((s1, s2), draws) + noise**2 * (1 / draws[0] + 1 / draws[1]))
+        error = math.sqrt(variance_of_difference((s1, s2), draws) + noise**2 * (1 / draws[0] + 1 / draws[1]))
         bias += change_test(m2 - m1, error, min(draws) - 1, 0.0).pvalue < 1e-3
         variance += ratio_test((v1, v2), (e1, e2), draws, 0.0).pvalue < 1e-3
     assert max(bias, variance) <= stats.binom.isf(1e-6, 1000, 1e-3)

@@ -253,6 +253,8 @@ def page(table: pd.DataFrame, replicates: int) -> str:
     nets = "; ".join(net.name for net in NETS)
     short = outside[outside["coverage"] < 0.95]
     unseen = short["unseen"].gt(0.05)
+    lowest = short.loc[~unseen, "coverage"].min()
+    rest = f"; the rest ({(~unseen).sum()}) cover {lowest:.2%} at least" if (~unseen).any() else ""
     near = int(((outside["low"] <= 0.96) & (outside["high"] >= 0.94)).sum())
     intervals = table[~always]
     return "\n".join(
@@ -273,7 +275,7 @@ def page(table: pd.DataFrame, replicates: int) -> str:
             f"Of {len(intervals)} settings (without those where no draw differs from another), {len(outside)} are",
             f"outside: {len(outside) - len(short)} cover too often (at most {outside['coverage'].max():.2%}),",
             f"{len(short)} too seldom. In {unseen.sum()} of the latter a run misses that state with a probability",
-            f"above 5 %; the rest ({(~unseen).sum()}) cover {short.loc[~unseen, 'coverage'].min():.2%} at least. Of",
+            f"above 5 %{rest}. Of",
             f"the {len(outside)}, {near} are within 94–96 % to the binomial error of {replicates:,} runs.\n",
             *details,
             "\n## The test of unbiasedness\n",
