@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogFormatterMathtext
 
-from gradeval.analysis.figures import (
+from gradeval.analysis.run.figures import (
     FORMATS,
     Style,
     _legend,

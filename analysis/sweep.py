@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from gradeval.analysis.figures import log_axis, paper_style, printable, save_figure, styles, write_atomically
+from gradeval.analysis.run.figures import log_axis, paper_style, printable, save_figure, styles, write_atomically
 from gradeval.analysis.statistics import Interval, mean_interval
 from gradeval.errors import GradevalError
 

@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import StrMethodFormatter
 
-from gradeval.analysis.figures import log_axis, paper_style, printable, save_figure, styles, write_atomically
-from gradeval.analysis.report import significant
+from gradeval.analysis.run.figures import log_axis, paper_style, printable, save_figure, styles, write_atomically
+from gradeval.analysis.run.report import significant
 from gradeval.analysis.statistics import Interval, mean_interval
 from gradeval.errors import GradevalError
 
@@ -46,7 +46,7 @@ def over_seeds(values: pd.Series) -> Interval:
 
 @dataclass(frozen=True)
 class Training:
-    """What `gradeval.train.train` found.
+    """What `gradeval.training.trainer.train` found.
 
     Attributes:
         manifest: protocol, versions, the problem's facts.

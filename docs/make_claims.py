@@ -28,19 +28,19 @@ from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.tools import add_constant
 
-from gradeval.analysis.figures import paper_style, render, styles, write_atomically
+from gradeval.analysis.run.figures import paper_style, render, styles, write_atomically
 from gradeval.analysis.statistics import Interval
 from gradeval.analysis.sweep import Sweep, geometric_mean, regress, trend_figure
 from gradeval.analysis.training import Training, objective_figure
 from gradeval.estimators import TABLE, get_estimator
-from gradeval.network import StochasticBinaryNetwork
-from gradeval.noise import NOISES
-from gradeval.problem import Problem
-from gradeval.problems import load_problem, load_task
-from gradeval.randomness import generator
+from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.noise import NOISES
+from gradeval.model.problem import Problem
+from gradeval.model.randomness import generator
+from gradeval.problems.catalogue import load_problem, load_task
 from gradeval.reference import exact_moments
-from gradeval.sweep import run_sweep
-from gradeval.train import Protocol, train
+from gradeval.studies.sweeps import run_sweep
+from gradeval.training.trainer import Protocol, train
 
 HERE = Path(__file__).parent
 FIGURES = HERE / "claims"

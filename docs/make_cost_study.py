@@ -19,17 +19,17 @@ import pandas as pd
 import torch
 from torch import nn
 
-from gradeval import flips
 from gradeval.analysis.cost import fit_exponents, scaling_figure
-from gradeval.analysis.figures import render
-from gradeval.cost import FUNCTION, count_operations, one_gradient, scaling_table
+from gradeval.analysis.run.figures import render
 from gradeval.estimators import get_estimator
 from gradeval.estimators.surrogate import sample_path
-from gradeval.flips import flip_differences
-from gradeval.maps import ImageMap
-from gradeval.network import StochasticBinaryNetwork
-from gradeval.problem import Problem
-from gradeval.randomness import RandomDraws, generator
+from gradeval.model import flips
+from gradeval.model.flips import flip_differences
+from gradeval.model.maps import ImageMap
+from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.problem import Problem
+from gradeval.model.randomness import RandomDraws, generator
+from gradeval.studies.costs import FUNCTION, count_operations, one_gradient, scaling_table
 
 CONVOLUTIONS = [  # channels, channels, size, stride
     *((3, 128, 32, 1), (128, 128, 32, 2), (128, 256, 16, 1), (256, 256, 16, 2)),
@@ -155,7 +155,7 @@ def main() -> None:
     (folder / "cost.md").write_text(
         f"# What estimates cost\n\nWritten by `python docs/make_cost_study.py` ({machine}).\n\n"
         "All flips of a layer are one product with F inside, Σⱼ gⱼ [F(aⱼ) − F(aⱼ − δσᵢMⱼᵢ)]. The direct form\n"
-        "evaluates every pair (i, j); the separable one (`gradeval.flips`) is a few ordinary matrix products or\n"
+        "evaluates every pair (i, j); the separable one (`gradeval.model.flips`) is a few ordinary matrix products or\n"
         "transposed convolutions, their number chosen from a bound of the error. Below: one PSA gradient, as\n"
         "multiples of one forward–backward pass of the same net with F(a) in the place of sampled states; single\n"
         "precision, tolerance 1e-5, logistic noise, states ±1, weights as torch initialises them.\n\n"

@@ -13,9 +13,9 @@ import torch
 from matplotlib.ticker import ScalarFormatter
 
 from gradeval.estimators import TABLE, get_estimator
-from gradeval.evaluation import count_evaluations
-from gradeval.network import StochasticBinaryNetwork
-from gradeval.problem import Problem
+from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.problem import Problem
+from gradeval.sampling.probes import count_evaluations
 
 FOLDER = Path(__file__).parent
 WIDTH, DEPTHS = 5, (1, 2, 3, 4, 6, 8, 12, 16)

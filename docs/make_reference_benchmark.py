@@ -26,8 +26,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from gradeval.network import StochasticBinaryNetwork
-from gradeval.problem import Problem
+from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.problem import Problem
 from gradeval.reference import exact_gradient, predicted_cost
 
 WIDTHS = [[n] * 3 for n in (5, 8, 10, 12, 14, 16, 18)]

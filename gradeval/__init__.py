@@ -9,20 +9,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradeval.analysis.tables import Evaluation
+    from gradeval.analysis.run.tables import Evaluation
     from gradeval.errors import GradevalError
-    from gradeval.evaluation import evaluate
-    from gradeval.network import StochasticBinaryNetwork
-    from gradeval.problem import Problem
-    from gradeval.problems import load_problem
+    from gradeval.evaluation.run import evaluate
+    from gradeval.model.network import StochasticBinaryNetwork
+    from gradeval.model.problem import Problem
+    from gradeval.problems.catalogue import load_problem
 
 _HOMES = {
-    "Evaluation": "gradeval.analysis.tables",
+    "Evaluation": "gradeval.analysis.run.tables",
     "GradevalError": "gradeval.errors",
-    "Problem": "gradeval.problem",
-    "StochasticBinaryNetwork": "gradeval.network",
-    "evaluate": "gradeval.evaluation",
-    "load_problem": "gradeval.problems",
+    "Problem": "gradeval.model.problem",
+    "StochasticBinaryNetwork": "gradeval.model.network",
+    "evaluate": "gradeval.evaluation.run",
+    "load_problem": "gradeval.problems.catalogue",
 }
 
 __all__ = ["Evaluation", "GradevalError", "Problem", "StochasticBinaryNetwork", "evaluate", "load_problem"]

@@ -1,13 +1,31 @@
-"""The one error that gradeval raises for input it cannot use, and the look-up that names near matches."""
+"""The errors that gradeval raises, and how their sentences are made: what was wrong, what was found, what to do."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class GradevalError(Exception):
     """Unusable input: the message says what was wrong, what was found and what to do."""
+
+    exit_code = 2
+
+
+class Incomplete(GradevalError):
+    """Work that stopped before its end, because a part of it failed or was interrupted; what had finished is kept.
+
+    Args:
+        message: what stopped it, what is kept and how to resume.
+        exit_code: of the program: 1 where a part failed, 130 after Ctrl-C.
+        evaluation: of `evaluate`: the `Evaluation` of the estimators that had finished; None where none had.
+    """
+
+    def __init__(self, message: str, *, exit_code: int, evaluation: Any = None) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.evaluation = evaluation
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> GradevalError:
@@ -16,3 +34,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> GradevalError:
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}."
     return GradevalError(f"unknown {kind} '{name}': {hint}")
+
+
+def estimator_error(name: str, error: BaseException) -> GradevalError:
+    """What an estimator did wrong, as a sentence about it.
+
+    A `GradevalError` that was raised while it ran lacks the subject ("must return …"); any other is named by its type.
+    """
+    what = str(error) if isinstance(error, GradevalError) else f"raised {type(error).__name__}: {error}"
+    return GradevalError(f"estimator '{name}' {what}")

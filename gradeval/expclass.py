@@ -18,10 +18,10 @@ from torch import Tensor
 from gradeval.cache import cache_folder
 from gradeval.errors import GradevalError
 from gradeval.estimators import get_estimator
-from gradeval.network import StochasticBinaryNetwork
-from gradeval.problem import Problem
-from gradeval.randomness import RandomDraws, derived_seed, generator
-from gradeval.tasks import Task
+from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.problem import Problem
+from gradeval.model.randomness import RandomDraws, derived_seed, generator
+from gradeval.problems.tasks import Task
 
 PROTOCOL = "SGD momentum=0.9 rate=0.03 batch=10 estimator=reinforce version=1"
 RATE, MOMENTUM, BATCH = 0.03, 0.9, 10

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from gradeval.check import Verdict
+    from gradeval.checking.procedure import Verdict
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,12 +21,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def gradeval_check(request: pytest.FixtureRequest) -> Callable[..., Verdict]:
-    """`gradeval.check.check` as an assertion: fails with table and diagnosis unless all that is claimed holds."""
+    """`gradeval.check` as an assertion: fails with table and diagnosis unless all that is claimed holds."""
 
     def check(estimator: Any, **arguments: Any) -> Verdict:
         __tracebackhide__ = True
-        from gradeval.check import MAX_DRAWS
-        from gradeval.check import check as run
+        from gradeval.checking.procedure import MAX_DRAWS
+        from gradeval.checking.procedure import check as run
         from gradeval.errors import GradevalError
 
         option = request.config.getoption

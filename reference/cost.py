@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from gradeval.errors import GradevalError
-from gradeval.problem import Problem
+from gradeval.model.problem import Problem
 from gradeval.reference.layerwise import CHUNK_BYTES, GROUPED_POINTS, distinct_targets
 
 # Measured on one core of a server of 2021: multiply–adds of a matrix product, operations on single numbers, a second.

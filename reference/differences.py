@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gradeval.problem import Problem
+from gradeval.model.problem import Problem
 
 
 def finite_differences(problem: Problem, value: Callable[[Problem], Tensor], step: float = 1e-3) -> list[Tensor]:

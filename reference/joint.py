@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gradeval.problem import Problem
+from gradeval.model.problem import Problem
 
 
 def joint_value_and_gradient(problem: Problem, memory: int = 2**28) -> tuple[Tensor, list[Tensor]]:

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from gradeval.network import BinaryLayer
-from gradeval.problem import Problem
+from gradeval.model.network import BinaryLayer
+from gradeval.model.problem import Problem
 from gradeval.reference.joint import binary_digits
 
 Advance = Callable[[int], None]

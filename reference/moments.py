@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import threading
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 
 from gradeval.errors import GradevalError
-from gradeval.problem import Problem
-from gradeval.randomness import EnumeratedStates, RandomDraws, generator
+from gradeval.model.problem import Problem
+from gradeval.model.randomness import EnumeratedStates, generator
+from gradeval.progress import Advance
+from gradeval.reference.exact import exact_gradient
 from gradeval.reference.joint import binary_digits
+from gradeval.sampling.probes import check_pointwise, count_chance
+from gradeval.sampling.surrogates import Surrogate
+from gradeval.torch_private import quiet_vmap
 
 MAX_BITS = 18
 
@@ -71,31 +74,8 @@ class ExactMoments:
         return {k: float(self.mean[w] @ self.exact[w] / self.exact[w].norm() ** 2) for k, w in self.slices.items()}
 
 
-class _OnePoint(nn.Module):
-    """The surrogate of one data point on one joint state; returns it with the state's probability."""
-
-    def __init__(self, problem: Problem, estimator: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.network = deepcopy(problem.network)
-        self.problem = problem
-        self.estimator = estimator
-
-    def forward(self, x: Tensor, y: Tensor, states: EnumeratedStates) -> Tensor:
-        loss = self.problem.loss_function(self.network, y[None])
-        return self.estimator(self.network, x[None], loss, states).squeeze(0)
-
-
-def count_chance(problem: Problem, estimator: Callable[..., Tensor]) -> tuple[int, bool]:
-    """The number of Bernoulli variables an estimator takes per data point, and whether it asks for any other chance."""
-    network = problem.network
-    count = EnumeratedStates(None, generator(network.device, "count"), network.dtype)
-    with torch.no_grad():
-        _OnePoint(problem, estimator)(problem.inputs[0], problem.targets[0], count)
-    return count.taken, count.continuous
-
-
 def _on_states(
-    surrogate: _OnePoint, states: Tensor, random: torch.Generator
+    surrogate: Surrogate, states: Tensor, random: torch.Generator
 ) -> tuple[Float[Tensor, "states points P"], Float[Tensor, "states points"], Tensor]:
     """√P times gradient and value of every state and point, and P itself: plain products are weighted moments."""
     problem = surrogate.problem
@@ -106,7 +86,7 @@ def _on_states(
         chance = EnumeratedStates(state, random, dtype)
 
         def scaled(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-            value = functional_call(surrogate, parameters, (x, y, chance))
+            value = functional_call(surrogate, parameters, (x[None], y[None], chance)).squeeze(0)
             weight = torch.as_tensor(chance.weight, dtype=dtype, device=device).detach()
             return torch.where(weight > 0, value, 0.0) * weight.sqrt(), weight
 
@@ -119,52 +99,6 @@ def _on_states(
     return flat, values, weights
 
 
-class _FixedChance(RandomDraws):
-    """Chance without chance: the same calls give the same numbers, whatever the number of points."""
-
-    def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
-        return torch.full(tuple(shape), 0.37, dtype=self.dtype, device=self.generator.device)
-
-    def bernoulli(self, probability: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        return (probability > 0.37).to(probability.dtype)
-
-    def normal(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
-        return torch.full(tuple(shape), 0.37, dtype=self.dtype, device=self.generator.device)
-
-
-def check_pointwise(problem: Problem, estimator: Callable[..., Tensor], points: int = 4) -> None:
-    """Raise GradevalError unless the surrogates of several points, and their gradients, are those of each point alone.
-
-    An estimator that mixes points (a baseline from the batch, say) has other moments than its points one by one.
-    """
-    network = problem.network
-    chance = _FixedChance(generator(network.device, "fixed"), network.dtype)
-    parameters = list(network.parameters())
-    # losses that differ from point to point: a mean over points of equal ones would not be noticed
-    factors = 1 + 0.5 * torch.arange(problem.points, dtype=network.dtype, device=network.device)
-
-    def run(some: slice) -> tuple[Tensor, ...]:
-        loss = problem.loss_function(targets=problem.targets[some])
-        surrogate = estimator(network, problem.inputs[some], lambda x: factors[some] * loss(x), chance)
-        found = torch.autograd.grad(surrogate.sum(), parameters, allow_unused=True, materialize_grads=True)
-        return surrogate.detach(), torch.cat([g.flatten() for g in found])
-
-    points = min(points, problem.points)
-    try:
-        values, gradient = run(slice(0, points))
-        if not all(map(torch.equal, (values, gradient), run(slice(0, points)))):
-            raise GradevalError("it uses randomness of its own, which cannot be enumerated")
-        alone = [run(slice(i, i + 1)) for i in range(points)]
-        agree = torch.allclose(values, torch.cat([v for v, _ in alone]), rtol=1e-8, atol=1e-10)
-        agree &= torch.allclose(gradient, torch.stack([g for _, g in alone]).sum(0), rtol=1e-8, atol=1e-10)
-    except GradevalError:
-        raise
-    except Exception as error:
-        raise GradevalError(f"it cannot be run on one data point alone ({type(error).__name__}: {error})") from None
-    if not agree:
-        raise GradevalError("it treats several data points together otherwise than one by one")
-
-
 def exact_moments(
     problem: Problem,
     estimator: Callable[..., Tensor],
@@ -173,7 +107,7 @@ def exact_moments(
     seed: int = 0,
     memory: int = 2**25,
     workers: int | None = None,
-    progress: Callable[[int], None] | None = None,
+    advance: Advance | None = None,
 ) -> ExactMoments:
     """Exact mean and covariance of one draw of ``estimator``.
 
@@ -186,13 +120,11 @@ def exact_moments(
         seed: of those.
         memory: bytes that a chunk of states may take, about; small enough to stay in the cache is fastest.
         workers: threads; the result does not depend on it. Default: one per core.
-        progress: told the number of states done since it was last told.
+        advance: told the number of states done since it was last told.
 
     Raises:
         GradevalError: the estimator takes more than 2^18 joint states per point, or mixes points.
     """
-    from gradeval.reference import exact_gradient
-
     check_pointwise(problem, estimator)
     bits, continuous = count_chance(problem, estimator)
     if bits > MAX_BITS:
@@ -210,7 +142,7 @@ def exact_moments(
     def work(first: int) -> tuple[Tensor, ...]:
         """Sums over the states first..first+chunk−1 of mean, second moment, value, and variance within a state."""
         if not hasattr(own, "surrogate"):
-            own.surrogate = _OnePoint(problem, estimator)
+            own.surrogate = Surrogate(problem, estimator)
         numbers = torch.arange(first, min(first + chunk, 2**bits), device=device).repeat_interleave(samples)
         states = binary_digits(numbers, 0, bits).to(dtype)
         g, values, weights = _on_states(own.surrogate, states, generator(device, "exact moments", seed, first))
@@ -229,16 +161,12 @@ def exact_moments(
 
     sums: list[Tensor] = []
     workers = workers or torch.get_num_threads()
-    with (
-        warnings.catch_warnings(),
-        ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-    ):
-        warnings.filterwarnings("ignore", message="There is a performance drop")
+    with quiet_vmap(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
             for parts in pool.map(work, range(0, 2**bits, chunk)):
                 sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else list(parts)
-                if progress:
-                    progress(chunk)
+                if advance:
+                    advance(chunk)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

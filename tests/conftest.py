@@ -13,8 +13,8 @@ if "--benchmark-only" not in sys.argv:  # the checks would be timed too
 
 import torch
 
-from gradeval.network import StochasticBinaryNetwork
-from gradeval.problem import Problem
+from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.problem import Problem
 
 MakeProblem = Callable[..., Problem]
 

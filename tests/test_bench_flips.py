@@ -14,14 +14,14 @@ import pytest
 import torch
 from torch import nn
 
-from gradeval.cost import count_operations, one_gradient
 from gradeval.estimators import get_estimator
 from gradeval.estimators.surrogate import sample_path
-from gradeval.flips import flip_differences
-from gradeval.maps import ImageMap
-from gradeval.network import StochasticBinaryNetwork
-from gradeval.problem import Problem
-from gradeval.randomness import RandomDraws, generator
+from gradeval.model.flips import flip_differences
+from gradeval.model.maps import ImageMap
+from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.problem import Problem
+from gradeval.model.randomness import RandomDraws, generator
+from gradeval.studies.costs import count_operations, one_gradient
 
 CONVOLUTIONS = [  # channels, channels, size, stride
     *((3, 128, 32, 1), (128, 128, 32, 2), (128, 256, 16, 1), (256, 256, 16, 2)),

@@ -15,7 +15,7 @@ from statistics import median
 import pytest
 import torch
 
-from gradeval.problem import Problem
+from gradeval.model.problem import Problem
 from gradeval.reference import exact_gradient, predicted_cost
 
 HEAVY = pytest.mark.skipif(not os.environ.get("GRADEVAL_HEAVY"), reason="takes minutes; set GRADEVAL_HEAVY=1")
@@ -30,8 +30,8 @@ BARS = {
 PEAK = """
 import resource
 import torch
-from gradeval.network import StochasticBinaryNetwork
-from gradeval.problem import Problem
+from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.problem import Problem
 from gradeval.reference import exact_gradient
 torch.manual_seed(0)
 network = StochasticBinaryNetwork.linear(2, [{n}] * 3, 1)

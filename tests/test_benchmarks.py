@@ -12,10 +12,10 @@ import torch
 
 from gradeval import load_problem
 from gradeval.estimators import TABLE, get_estimator
-from gradeval.evaluation import Sampler
-from gradeval.problem import Problem
+from gradeval.model.problem import Problem
 from gradeval.reference import exact_gradient
-from gradeval.streaming import CHUNK, Scorer, reduce_chunk
+from gradeval.sampling.sampler import Sampler
+from gradeval.sampling.streaming import CHUNK, Scorer, reduce_chunk
 
 SPECS = ["st", "reinforce", "arm", "psa", "concrete:temperature=1.0"]
 

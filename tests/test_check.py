@@ -18,17 +18,17 @@ import torch
 from scipy.stats import binom, poisson
 
 from gradeval import Problem, StochasticBinaryNetwork
-from gradeval.battery import ROWS, make
-from gradeval.check import check
-from gradeval.diagnosis import NATURAL
+from gradeval.checking.battery import ROWS, make
+from gradeval.checking.diagnosis import NATURAL
+from gradeval.checking.procedure import check
+from gradeval.checking.sequential import POWER, level_of_look, mean_test, rare_event_error
 from gradeval.errors import GradevalError
 from gradeval.estimators import get_estimator
 from gradeval.estimators.foreign import Foreign
 from gradeval.estimators.surrogate import carry, sample_path
-from gradeval.evaluation import Sampler
-from gradeval.randomness import GivenUniforms, generator
+from gradeval.model.randomness import GivenUniforms, generator
 from gradeval.reference import exact_gradient
-from gradeval.sequential import POWER, level_of_look, mean_test, rare_event_error
+from gradeval.sampling.sampler import Sampler
 
 FAULTS = sorted((Path(__file__).parent / "faults").glob("*.py"))
 ENVIRONMENT = os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"}
@@ -215,7 +215,7 @@ def test_the_battery_spans_what_it_says() -> None:
 
 def test_natural_factors_differ_between_the_problems() -> None:
     """No two explanations say the same on all problems: the first that fits is the right one."""
-    from gradeval.check import _place
+    from gradeval.checking.procedure import _place
 
     places = [_place(make(row), get_estimator("rloo")) for row in ROWS]
     seen: dict[tuple[float, ...], str] = {}
@@ -396,7 +396,7 @@ def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, text=True, capture_output=True, timeout=300)
 
 
-GRADEVAL = ("-c", "from gradeval.cli import main; main()")
+GRADEVAL = ("-c", "from gradeval.program.cli import main; main()")
 
 
 def test_the_program(tmp_path: Path) -> None:
@@ -462,7 +462,7 @@ def test_the_plugin_imports_nothing_heavy(tmp_path: Path) -> None:
         "began = time.perf_counter()\n"
         "import gradeval.pytest_plugin\n"
         "took = time.perf_counter() - began\n"
-        "heavy = {'torch', 'numpy', 'pandas', 'scipy', 'rich', 'typer', 'gradeval.check'} & set(sys.modules)\n"
+        "heavy = {'torch', 'numpy', 'pandas', 'scipy', 'rich', 'typer', 'gradeval.checking.procedure'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
         "print(took)"
     )

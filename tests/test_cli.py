@@ -18,7 +18,7 @@ ENVIRONMENT = os.environ | {"PYTHONWARNINGS": "default", "COLUMNS": "120"}
 def gradeval(*arguments: object, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     environment = ENVIRONMENT | {"GRADEVAL_CACHE": str(cwd / "cache")}
     return subprocess.run(
-        [sys.executable, "-c", "from gradeval.cli import main; main()", *map(str, arguments)],
+        [sys.executable, "-c", "from gradeval.program.cli import main; main()", *map(str, arguments)],
         cwd=cwd,
         env=environment,
         text=True,
@@ -102,7 +102,16 @@ def test_a_failing_estimator_is_exit_1_and_the_others_are_kept(tmp_path: Path) -
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_keeps_what_had_finished(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from gradeval.cli import main; main()", "run", "--units", "2", "--stage", "0"]
+    command = [
+        sys.executable,
+        "-c",
+        "from gradeval.program.cli import main; main()",
+        "run",
+        "--units",
+        "2",
+        "--stage",
+        "0",
+    ]
     command += ["--draws", "10000000", "--estimators", "tanh,st", "--out", "kept"]
     environment = ENVIRONMENT | {"GRADEVAL_CACHE": str(tmp_path / "cache")}
     with subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, stderr=subprocess.PIPE) as process:
@@ -122,7 +131,7 @@ REPEATED = """
 import contextlib, io, json
 from pathlib import Path
 from gradeval import GradevalError, cli
-from gradeval.cli import app
+from gradeval.program.cli import app
 
 cli._build = lambda evaluation, folder: folder / "report.html"  # it takes long and is tested above
 
@@ -182,7 +191,7 @@ def test_help_and_list_do_not_load_the_heavy_libraries(tmp_path: Path) -> None:
     for command in ("--help", "list"):
         code = (
             "import sys; sys.argv = ['gradeval', sys.argv[1]]\n"
-            "from gradeval.cli import main\n"
+            "from gradeval.program.cli import main\n"
             "try: main()\nexcept SystemExit: pass\n"
             "heavy = {'torch', 'numpy', 'pandas', 'scipy', 'statsmodels', 'seaborn', 'matplotlib'} & set(sys.modules)\n"
             "sys.exit(f'loaded {heavy}' if heavy else 0)"

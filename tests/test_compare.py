@@ -18,7 +18,7 @@ import pytest
 from scipy import stats
 
 from gradeval import Evaluation, GradevalError, evaluate
-from gradeval.analysis.compare import Baseline, EstimatorFigures, LayerFigures, compare
+from gradeval.analysis.comparison.compare import Baseline, EstimatorFigures, LayerFigures, compare
 from gradeval.analysis.statistics import change_test, ratio_test, shift_test, variance_of_difference
 from gradeval.estimators import psa
 
@@ -287,7 +287,7 @@ def test_every_output_survives_hostile_names(baselines) -> None:
 
 
 def gradeval(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from gradeval.cli import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-c", "from gradeval.program.cli import main; main()", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, text=True, capture_output=True, timeout=120)
 
 

@@ -30,11 +30,13 @@ from torch.func import functional_call, grad_and_value, vmap
 from gradeval.errors import GradevalError
 from gradeval.estimators import TABLE, Estimator, control_variates, get_estimator
 from gradeval.estimators.surrogate import carry, noise_given_state, sample_path
-from gradeval.evaluation import Sampler, count_evaluations, evaluate
-from gradeval.noise import NOISES
-from gradeval.problem import Problem
-from gradeval.randomness import RandomDraws, generator
+from gradeval.evaluation.run import evaluate
+from gradeval.model.noise import NOISES
+from gradeval.model.problem import Problem
+from gradeval.model.randomness import RandomDraws, generator
 from gradeval.reference import exact_gradient, exact_moments
+from gradeval.sampling.probes import count_evaluations
+from gradeval.sampling.sampler import Sampler
 
 UNITS = {1: (2,), 2: (2, 2), 3: (1, 2, 1)}
 CHAIN = {1: (2,), 2: (2, 2), 3: (1, 1, 1)}  # of those that are sampled: three layers have little gradient in much noise

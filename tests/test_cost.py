@@ -12,9 +12,17 @@ import pytest
 import torch
 
 from gradeval.analysis.cost import fit_exponents, scaling_figure
-from gradeval.cost import FUNCTION, Meter, cost_table, count_operations, linear_problem, one_gradient, scaling_table
 from gradeval.estimators import TABLE, get_estimator
-from gradeval.terminal import show_cost
+from gradeval.program.terminal import show_cost
+from gradeval.studies.costs import (
+    FUNCTION,
+    Meter,
+    cost_table,
+    count_operations,
+    linear_problem,
+    one_gradient,
+    scaling_table,
+)
 
 THEORY = {  # of evaluations and FLOPs with depth, and with width
     "back-propagation": (1, 1, 0, 2),
@@ -128,7 +136,7 @@ def test_the_figure_shows_every_estimator(growth) -> None:
 def test_the_command(tmp_path) -> None:
     path, out = tmp_path / "problem.json", tmp_path / "out"
     linear_problem([2, 2], inputs=2, points=2).save(path)
-    program = [sys.executable, "-c", "from gradeval.cli import main; main()", "cost", str(path)]
+    program = [sys.executable, "-c", "from gradeval.program.cli import main; main()", "cost", str(path)]
     options = ["--estimators", "psa,st", "--growing", ""]
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gradeval import GradevalError, Problem, evaluate
-from gradeval.execution import dask_executor
+from gradeval.workers.executors import dask_executor
 
 pytest.importorskip("distributed", reason="needs gradeval[dask]")
 TABLES = ("summary", "curves", "exact_moments", "fits")
@@ -49,13 +49,13 @@ class KillOne:
     def start(self, estimator: str, draws: int) -> None:
         pass
 
-    def advance(self, draws: int) -> None:
+    def advance(self, task: str, draws: int) -> None:
         self.done += draws
         if self.done >= 100_000 and self.victim.poll() is None:
             self.victim.kill()
             self.victim.wait()
 
-    def finish(self, note: str) -> None:
+    def finish(self, task: str, note: str = "") -> None:
         pass
 
 

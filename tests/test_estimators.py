@@ -17,9 +17,9 @@ from gradeval.estimators import (
     split_specs,
 )
 from gradeval.estimators.psa import PathSampleAnalytic
-from gradeval.noise import NOISES
-from gradeval.problem import Problem
-from gradeval.randomness import RandomDraws, generator
+from gradeval.model.noise import NOISES
+from gradeval.model.problem import Problem
+from gradeval.model.randomness import RandomDraws, generator
 from gradeval.reference import exact_gradient, exact_moments
 
 ENUMERABLE = [name for name, facts in TABLE.items() if facts.randomness in ("none", "bernoulli")]

@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from gradeval import Evaluation, GradevalError, evaluate
-from gradeval.analysis.tables import curve_rows
+from gradeval.analysis.run.tables import curve_rows
+from gradeval.errors import Incomplete
 from gradeval.estimators import get_estimator
-from gradeval.evaluation import Incomplete, Sampler, count_evaluations
 from gradeval.reference import exact_moments
+from gradeval.sampling.probes import count_evaluations
+from gradeval.sampling.sampler import Sampler
 
 SPECS = ["reinforce", "st", "psa", "tanh", "arm", "concrete:temperature=0.5"]
 
@@ -142,10 +144,10 @@ def test_an_interrupt_keeps_what_had_finished(make_problem) -> None:
             if self.finished == 2:
                 raise KeyboardInterrupt
 
-        def advance(self, draws: int) -> None:
+        def advance(self, task: str, draws: int) -> None:
             pass
 
-        def finish(self, note: str) -> None:
+        def finish(self, task: str, note: str = "") -> None:
             self.finished += 1
 
     with pytest.raises(Incomplete, match="interrupted; kept: st, psa") as caught:
@@ -316,10 +318,10 @@ def test_an_interrupt_while_enumerating_keeps_the_draws(make_problem) -> None:
             if "all states" in estimator:
                 raise KeyboardInterrupt
 
-        def advance(self, draws: int) -> None:
+        def advance(self, task: str, draws: int) -> None:
             pass
 
-        def finish(self, note: str) -> None:
+        def finish(self, task: str, note: str = "") -> None:
             pass
 
     with pytest.raises(Incomplete, match="interrupted; kept: st, psa"):
@@ -338,7 +340,7 @@ def test_layers_without_gradient_are_undefined_not_wrong(make_problem) -> None:
 def test_unbiased_estimators_are_not_refuted_where_units_are_saturated(make_problem) -> None:
     """Few draws of nets whose rare states make the gradient: nothing may be refuted, and what cannot be known is so
     called. (The family-wise error rate is 1 %; T² with nothing kept for unseen states refutes nearly always.)"""
-    from gradeval.analysis.report import page
+    from gradeval.analysis.run.report import page
 
     verdicts = {}
     for scale in (8.0, 40.0):

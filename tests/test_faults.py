@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from gradeval import GradevalError, Problem, evaluate
-from gradeval.evaluation import Incomplete
+from gradeval.errors import Incomplete
+from gradeval.evaluation.store import status
 from gradeval.files import CannotWrite
-from gradeval.store import status
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
 ROOT = Path(__file__).parents[1]
@@ -103,7 +103,7 @@ def test_an_estimator_that_kills_its_workers_fails_alone(small: Problem, mine: P
     assert [name for name, failure in failures.items() if failure] == [f"{mine}:always_dies"]
 
 
-COMMAND = [sys.executable, "-c", "from gradeval.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from gradeval.program.cli import main; main()"]
 
 
 @pytest.mark.parametrize("executor", ["threads", "processes"])

@@ -13,18 +13,20 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gradeval import flips, problem
-from gradeval.cost import one_gradient
 from gradeval.errors import GradevalError
 from gradeval.estimators import TABLE, get_estimator
-from gradeval.evaluation import Sampler, count_evaluations, evaluate
-from gradeval.flips import flip_differences, terms_needed
-from gradeval.maps import Dense, ImageMap, Residual, ScaleBias, Windows, affine_form
-from gradeval.network import BinaryLayer, FlipCost, StochasticBinaryNetwork
-from gradeval.noise import NOISES, Noise
-from gradeval.problem import Problem
-from gradeval.randomness import EnumeratedStates, generator
+from gradeval.evaluation.run import evaluate
+from gradeval.model import flips, problem
+from gradeval.model.flips import flip_differences, terms_needed
+from gradeval.model.maps import Dense, ImageMap, Residual, ScaleBias, Windows, affine_form
+from gradeval.model.network import BinaryLayer, FlipCost, StochasticBinaryNetwork
+from gradeval.model.noise import NOISES, Noise
+from gradeval.model.problem import Problem
+from gradeval.model.randomness import EnumeratedStates, generator
 from gradeval.reference import exact_gradient, exact_moments
+from gradeval.sampling.probes import count_evaluations
+from gradeval.sampling.sampler import Sampler
+from gradeval.studies.costs import one_gradient
 
 SMOOTH = ("logistic", "normal", "cauchy")
 
@@ -165,8 +167,8 @@ def test_the_matrix_of_a_map(name: str) -> None:
 @pytest.mark.parametrize("states", [(-1.0, 1.0), (0.0, 1.0)])
 @pytest.mark.parametrize("name", MAPS)
 def test_all_flips_equal_flips_one_by_one(name: str, states: tuple[float, float], monkeypatch) -> None:
-    monkeypatch.setattr("gradeval.maps.CHUNK_ENTRIES", 7)  # in parts
-    monkeypatch.setattr("gradeval.network.CHUNK_ENTRIES", 50)
+    monkeypatch.setattr("gradeval.model.maps.CHUNK_ENTRIES", 7)  # in parts
+    monkeypatch.setattr("gradeval.model.network.CHUNK_ENTRIES", 50)
     inputs, layer = make_layer(name, states=states)
     x, a, g = states_and_gains(layer, inputs)
     right = one_by_one(layer, x, a, g)

@@ -18,27 +18,33 @@ ROOMS = {"gradeval": "gradeval", "reference": "gradeval.reference", "analysis": 
 FLOORS = [
     {"gradeval.errors", "gradeval.cache"},
     {
-        "gradeval.noise",
-        "gradeval.losses",
-        "gradeval.maps",
-        "gradeval.processes",
+        "gradeval.model.noise",
+        "gradeval.model.losses",
+        "gradeval.model.maps",
+        "gradeval.workers.jobs",
         "gradeval.files",
-        "gradeval.execution",
+        "gradeval.workers.executors",
     },
-    {"gradeval.randomness", "gradeval.flips"},
-    {"gradeval.network"},
-    {"gradeval.problem"},
-    {"gradeval.tasks", "gradeval.prediction"},
+    {"gradeval.model.randomness", "gradeval.model.flips"},
+    {"gradeval.model.network"},
+    {"gradeval.model.problem"},
+    {"gradeval.problems.tasks", "gradeval.training.prediction"},
     {"gradeval.estimators", "gradeval.reference", "gradeval.analysis"},
     {
-        *("gradeval.expclass", "gradeval.streaming", "gradeval.battery", "gradeval.diagnosis", "gradeval.sequential"),
-        *("gradeval.images", "gradeval.stacked"),
+        *(
+            "gradeval.expclass",
+            "gradeval.sampling.streaming",
+            "gradeval.checking.battery",
+            "gradeval.checking.diagnosis",
+            "gradeval.checking.sequential",
+        ),
+        *("gradeval.problems.images", "gradeval.training.stacked"),
     },
-    {"gradeval.store"},
-    {"gradeval.problems", "gradeval.evaluation"},
-    {"gradeval.check", "gradeval.cost", "gradeval.train", "gradeval.sweep"},
-    {"gradeval.terminal", "gradeval.pytest_plugin"},
-    {"gradeval.cli"},
+    {"gradeval.evaluation.store"},
+    {"gradeval.problems.catalogue", "gradeval.evaluation.run"},
+    {"gradeval.checking.procedure", "gradeval.studies.costs", "gradeval.training.trainer", "gradeval.studies.sweeps"},
+    {"gradeval.program.terminal", "gradeval.pytest_plugin"},
+    {"gradeval.program.cli"},
 ]
 
 
@@ -139,8 +145,8 @@ def test_shapes_are_checked_at_run_time(make_problem) -> None:
     from jaxtyping import TypeCheckError
 
     from gradeval.estimators import get_estimator
-    from gradeval.losses import logistic
-    from gradeval.randomness import RandomDraws, generator
+    from gradeval.model.losses import logistic
+    from gradeval.model.randomness import RandomDraws, generator
 
     problem = make_problem()
     chance = RandomDraws(generator("cpu", 1))

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 import gradeval.reference
 from gradeval.errors import GradevalError
-from gradeval.network import StochasticBinaryNetwork
-from gradeval.noise import NOISES
-from gradeval.problem import Problem
+from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.noise import NOISES
+from gradeval.model.problem import Problem
 from gradeval.reference import exact_gradient, layerwise, layerwise_values, predicted_cost
 from gradeval.reference.cost import costs
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from gradeval.errors import GradevalError
-from gradeval.network import StochasticBinaryNetwork
-from gradeval.noise import NOISES
+from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.noise import NOISES
 
 
 @pytest.mark.parametrize("noise", NOISES)

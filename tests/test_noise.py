@@ -10,8 +10,8 @@ import torch
 from scipy import integrate, stats
 
 from gradeval.errors import GradevalError
-from gradeval.noise import NOISES, Noise, get_noise
-from gradeval.randomness import RandomDraws, generator
+from gradeval.model.noise import NOISES, Noise, get_noise
+from gradeval.model.randomness import RandomDraws, generator
 
 SCIPY = {
     "logistic": stats.logistic(),

@@ -10,8 +10,8 @@ import torch
 from scipy import stats
 
 from gradeval.errors import GradevalError
-from gradeval.noise import NOISES
-from gradeval.problem import Problem
+from gradeval.model.noise import NOISES
+from gradeval.model.problem import Problem
 from gradeval.reference import exact_gradient, exact_moments, finite_differences, layerwise_values
 
 LOSSES = ("logistic", "squared", "cross-entropy")

@@ -19,9 +19,9 @@ import pytest
 import torch
 
 from gradeval import Evaluation, GradevalError, Problem, evaluate
-from gradeval.evaluation import Incomplete
-from gradeval.store import Plan, Planned, Store, chunk_bytes, parse_chunk, status
-from gradeval.streaming import Scorer, reduce_chunk
+from gradeval.errors import Incomplete
+from gradeval.evaluation.store import Plan, Planned, Store, chunk_bytes, parse_chunk, status
+from gradeval.sampling.streaming import Scorer, reduce_chunk
 
 SPECS = ["st", "relax", "tanh"]
 TABLES = ("summary", "curves", "exact_moments", "breakeven", "fits", "variance_reduction")
@@ -58,10 +58,10 @@ class Counting:
     def start(self, estimator: str, draws: int) -> None:
         pass
 
-    def advance(self, draws: int) -> None:
+    def advance(self, task: str, steps: int) -> None:
         pass
 
-    def finish(self, note: str) -> None:
+    def finish(self, task: str, note: str = "") -> None:
         self.notes += note
 
 
@@ -226,7 +226,7 @@ def test_a_folder_with_something_else_is_refused(small: Problem, tmp_path: Path)
 def test_the_second_process_is_told_who_holds_the_folder(small: Problem, begun: Path) -> None:
     code = (
         "import sys, time\n"
-        "from gradeval.store import Store\n"
+        "from gradeval.evaluation.store import Store\n"
         "with Store(sys.argv[1]):\n"
         "    print('held', flush=True)\n"
         "    time.sleep(600)\n"

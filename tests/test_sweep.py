@@ -10,8 +10,8 @@ import pytest
 
 from gradeval import GradevalError
 from gradeval.analysis.sweep import Sweep, build, regress
-from gradeval.evaluation import Incomplete
-from gradeval.sweep import read_sweep, run_sweep
+from gradeval.errors import Incomplete
+from gradeval.studies.sweeps import read_sweep, run_sweep
 
 FILE = """
 [problem]

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from gradeval import GradevalError, load_problem
-from gradeval.images import binary_maps, load_images, split
-from gradeval.network import StochasticBinaryNetwork
-from gradeval.problem import Problem
-from gradeval.problems import load_task
+from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.problem import Problem
+from gradeval.problems.catalogue import load_task
+from gradeval.problems.images import binary_maps, load_images, split
+from gradeval.problems.tasks import standardise
 from gradeval.reference import exact_gradient
-from gradeval.tasks import standardise
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,10 @@ from torch import Tensor
 from gradeval.estimators import Estimator, get_estimator
 from gradeval.estimators.straight_through import straight_through
 from gradeval.estimators.surrogate import carry, sample_path
-from gradeval.evaluation import Sampler, count_evaluations
-from gradeval.problem import Problem
+from gradeval.model.problem import Problem
 from gradeval.reference import exact_gradient, exact_moments
+from gradeval.sampling.probes import count_evaluations
+from gradeval.sampling.sampler import Sampler
 
 NOISY = ["logistic", "normal", "cauchy", "uniform"]
 ENCODINGS = [(0.0, 1.0), (-1.0, 1.0)]

@@ -18,15 +18,15 @@ from torch import nn
 
 from gradeval import GradevalError
 from gradeval.analysis.training import Training, build
+from gradeval.errors import Incomplete
 from gradeval.estimators import get_estimator
-from gradeval.evaluation import Incomplete
-from gradeval.prediction import expected_loss, predict, score
-from gradeval.problems import load_task
-from gradeval.randomness import GivenUniforms, RandomDraws, generator
+from gradeval.model.randomness import GivenUniforms, RandomDraws, generator
+from gradeval.problems.catalogue import load_task
+from gradeval.problems.tasks import Task, with_parameters
 from gradeval.reference import exact_gradient
-from gradeval.stacked import Stack
-from gradeval.tasks import Task, with_parameters
-from gradeval.train import Protocol, enumerable, gradient_accuracy, train
+from gradeval.training.prediction import expected_loss, predict, score
+from gradeval.training.stacked import Stack
+from gradeval.training.trainer import Protocol, enumerable, gradient_accuracy, train
 
 SHORT = Protocol(epochs=3, seeds=2, rates=(0.03, 0.1), tuning_epochs=1, tuning_seeds=1, checks=3, gradient_draws=20)
 KILLS = int(os.environ.get("GRADEVAL_KILLS", "2"))  # tox -e kills: ten, and with workers, too
@@ -154,8 +154,8 @@ def test_held_out_data_tune_nothing(task: Task, undisturbed, tmp_path: Path) -> 
 
 
 SCRIPT = """
-from gradeval.problems import load_task
-from gradeval.train import Protocol, train
+from gradeval.problems.catalogue import load_task
+from gradeval.training.trainer import Protocol, train
 if __name__ == "__main__":
     short = Protocol({protocol})
     train(load_task("expclass", units="3-2", points=30), ["st", "psa"], short, folder={folder!r}, workers={workers},
@@ -312,7 +312,7 @@ def test_gradient_accuracy_of_known_estimators(task: Task) -> None:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from gradeval.cli import main; main()", "train"]
+    command = [sys.executable, "-c", "from gradeval.program.cli import main; main()", "train"]
     arguments = ["expclass", "--units", "2-2", "--points", "20", "--estimators", "st,tanh", "--quick", "--workers", "1"]
     done = subprocess.run([*command, *arguments], cwd=tmp_path, text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr

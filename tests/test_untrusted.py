@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradeval import Evaluation, GradevalError, Problem
-from gradeval.store import Plan
+from gradeval.evaluation.store import Plan
 
 ROOT = Path(__file__).parents[1]
 VALUES = st.recursive(
@@ -98,8 +98,8 @@ def test_spoilt_files_of_every_kind() -> None:
 def test_limits_on_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gradeval.analysis import tables
 
-    monkeypatch.setattr("gradeval.problem.MAX_FILE_BYTES", 1000)
-    monkeypatch.setattr("gradeval.store.MAX_PLAN_BYTES", 1000)
+    monkeypatch.setattr("gradeval.model.problem.MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr("gradeval.evaluation.store.MAX_PLAN_BYTES", 1000)
     monkeypatch.setattr(tables, "MAX_MANIFEST_BYTES", 1000)
     for name in ("problem.json", "plan.json", "manifest.json"):
         (tmp_path / name).write_text(json.dumps({"name": "x" * 2000}))
@@ -117,7 +117,7 @@ def test_an_estimator_in_a_strangers_plan_is_not_run(folder: Path, tmp_path: Pat
     plan["estimators"]["evil.py:e"] = plan["estimators"]["st"]
     plan["arguments"] = {"estimators": "evil.py:e", "problem": "evil.py"}
     (tmp_path / "plan.json").write_text(json.dumps(plan))
-    code = "from gradeval.cli import main; main()"
+    code = "from gradeval.program.cli import main; main()"
     for arguments in (["run", "--resume", "."], ["status", "."]):
         done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
         assert "Traceback" not in done.stderr

@@ -30,8 +30,8 @@ import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
-from gradeval.network import StochasticBinaryNetwork
-from gradeval.problem import Problem
+from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.problem import Problem
 from gradeval.reference import exact_gradient
 
 NETS = ("5-5", "5-5-5", "8-8", "10-10")

@@ -25,11 +25,12 @@ from statsmodels.stats.proportion import proportion_confint
 from torch import Tensor
 
 from gradeval import Problem, StochasticBinaryNetwork
-from gradeval.analysis.tables import Evaluation, Moments
+from gradeval.analysis.run.tables import Evaluation, Moments
 from gradeval.estimators import get_estimator
-from gradeval.randomness import EnumeratedStates, generator
-from gradeval.reference import count_chance, exact_gradient, exact_moments
-from gradeval.streaming import Scorer
+from gradeval.model.randomness import EnumeratedStates, generator
+from gradeval.reference import exact_gradient, exact_moments
+from gradeval.sampling.probes import count_chance
+from gradeval.sampling.streaming import Scorer
 
 TEST_LEVEL = 0.01
 MEASURES = ("relative_bias", "relative_variance", "cosine", "relative_rmse", "scale", "descent_probability")
@@ -110,7 +111,7 @@ class Draw:
         return float((1 - self.probabilities[largest]) ** n)
 
     def thirds(self, shares: np.ndarray) -> np.ndarray:
-        """As `gradeval.streaming.reduce_chunk` has them."""
+        """As `gradeval.sampling.streaming.reduce_chunk` has them."""
         p, layers = len(self.exact), len(self.slices)
         gradients = self.rows[:, :p] - shares @ self.rows[:, :p]
         inner = self.rows[:, :p] * self.exact

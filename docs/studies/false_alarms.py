@@ -52,8 +52,8 @@ def one(task: tuple[str, str, int]) -> dict[str, object]:
     """One verdict."""
     import torch
 
-    from gradeval.battery import ROWS, make
-    from gradeval.check import check
+    from gradeval.checking.battery import ROWS, make
+    from gradeval.checking.procedure import check
 
     torch.set_num_threads(1)
     part, what, seed = task
@@ -84,7 +84,7 @@ def one(task: tuple[str, str, int]) -> dict[str, object]:
 
 def tasks(seeds: int, power_seeds: int) -> list[tuple[str, str, int]]:
     """All verdicts of the study: those of estimators that are decided exactly do not depend on the seed."""
-    from gradeval.battery import ROWS
+    from gradeval.checking.battery import ROWS
     from gradeval.estimators import TABLE
 
     sampled = [n for n, f in TABLE.items() if f.unbiased and (f.randomness == "continuous" or "samples" in f.defaults)]

@@ -36,9 +36,9 @@ import pyarrow.parquet as pq
 import torch
 
 from gradeval import Evaluation, GradevalError, Problem, evaluate
-from gradeval.analysis.report import page
-from gradeval.network import StochasticBinaryNetwork
-from gradeval.store import Plan, parse_chunk, read_chunk, status
+from gradeval.analysis.run.report import page
+from gradeval.evaluation.store import Plan, parse_chunk, read_chunk, status
+from gradeval.model.network import StochasticBinaryNetwork
 
 BATCH = 500
 LOADERS = ("problem", "plan", "chunk", "run", "status")

@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from gradeval import Problem, evaluate
-from gradeval.network import StochasticBinaryNetwork
+from gradeval.model.network import StochasticBinaryNetwork
 
 LIMIT = 16 * 2**20  # growth from a tenth of the draws on
 
@@ -48,11 +48,11 @@ class Trace:
     def start(self, estimator: str, draws: int) -> None:
         pass
 
-    def advance(self, draws: int) -> None:
+    def advance(self, task: str, draws: int) -> None:
         self.done += draws
         self.points.append((self.done, resident()))
 
-    def finish(self, note: str) -> None:
+    def finish(self, task: str, note: str = "") -> None:
         pass
 
 

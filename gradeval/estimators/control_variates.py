@@ -21,9 +21,10 @@ from gradeval.estimators.surrogate import (
     noise_given_state,
     sample_path,
 )
-from gradeval.network import BinaryLayer, StochasticBinaryNetwork
-from gradeval.problem import Problem
-from gradeval.randomness import RandomDraws, Randomness, derived_seed, generator
+from gradeval.model.network import BinaryLayer, StochasticBinaryNetwork
+from gradeval.model.problem import Problem
+from gradeval.model.randomness import RandomDraws, Randomness, derived_seed, generator
+from gradeval.progress import Advance
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,8 @@ class Rebar:
                 value = value + self.eta * term
         return value
 
-    def fit(self, problem: Problem, seed: int, progress: Callable[[int], None] | None = None) -> Rebar:
-        """The estimator with what is None fitted to ``problem``; ``progress`` is told of the draws done."""
+    def fit(self, problem: Problem, seed: int, advance: Advance | None = None) -> Rebar:
+        """The estimator with what is None fitted to ``problem``; ``advance`` is told of the draws done."""
         if None not in (self.temperature, self.eta):
             return self
         temperatures = self.temperatures if self.temperature is None else (self.temperature,)
@@ -152,7 +153,7 @@ class Rebar:
         def terms(steps: list[Step], k: int, loss: PointLoss, chance: Randomness) -> Iterator[Tensor]:
             return _relaxed_terms(steps, k, loss, _noises(steps, k, chance), temperatures)
 
-        gram = torch.stack(_fitting_grams(problem, derived_seed("rebar", seed), self.budget, terms, progress)).sum(0)
+        gram = torch.stack(_fitting_grams(problem, derived_seed("rebar", seed), self.budget, terms, advance)).sum(0)
         cross, squares = gram[0, 1:], gram.diagonal()[1:].clamp(min=torch.finfo(gram.dtype).tiny)
         etas = -cross / squares if self.eta is None else torch.full_like(cross, self.eta)
         best = int((2 * etas * cross + etas**2 * squares).argmin())  # the change of the variance
@@ -209,9 +210,9 @@ class Relax:
         for unit, slope in enumerate(torch.eye(relaxed.shape[-1], dtype=relaxed.dtype, device=relaxed.device)):
             yield _zero_mean(steps[k], relaxed, relaxed[..., unit].detach(), slope.expand_as(relaxed))
 
-    def fit(self, problem: Problem, seed: int, progress: Callable[[int], None] | None = None) -> Relax:
-        """The estimator with coefficients fitted to ``problem``; ``progress`` is told of the draws done."""
-        grams = _fitting_grams(problem, derived_seed("relax", seed), self.budget, self._terms, progress)
+    def fit(self, problem: Problem, seed: int, advance: Advance | None = None) -> Relax:
+        """The estimator with coefficients fitted to ``problem``; ``advance`` is told of the draws done."""
+        grams = _fitting_grams(problem, derived_seed("relax", seed), self.budget, self._terms, advance)
         return replace(self, coefficients=tuple(_least_squares(gram) for gram in grams))
 
     @property
@@ -227,9 +228,7 @@ Terms = Callable[[list[Step], int, PointLoss, Randomness], Iterator[Tensor]]
 """The control variates of layer k that may be combined."""
 
 
-def _fitting_grams(
-    problem: Problem, seed: int, draws: int, terms: Terms, progress: Callable[[int], None] | None
-) -> list[Tensor]:
+def _fitting_grams(problem: Problem, seed: int, draws: int, terms: Terms, advance: Advance | None) -> list[Tensor]:
     """Of every layer: the Gram matrix of the gradients of [f ∇log P(sᵏ), the terms], summed over draws and points."""
     network, inputs, loss = problem.network, problem.inputs, problem.loss_function()
     randomness = RandomDraws(generator(network.device, seed), network.dtype)
@@ -248,8 +247,8 @@ def _fitting_grams(
             design = torch.stack(rows)
             grams[k] = grams[k] + design @ design.T
             steps[k] = step._replace(a=a.detach())
-        if progress:
-            progress(batch)
+        if advance:
+            advance(batch)
     return grams
 
 

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradeval.estimators.surrogate import PointLoss, carry, flipped_losses, noise_given_state, sample_path
-from gradeval.maps import Terms
-from gradeval.network import BinaryLayer, StochasticBinaryNetwork
-from gradeval.randomness import Randomness
+from gradeval.model.maps import Terms
+from gradeval.model.network import BinaryLayer, StochasticBinaryNetwork
+from gradeval.model.randomness import Randomness
 
 
 @dataclass(frozen=True)

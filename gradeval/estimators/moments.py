@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradeval.estimators.surrogate import PointLoss
-from gradeval.network import StochasticBinaryNetwork
-from gradeval.noise import safe_sqrt
-from gradeval.randomness import Randomness
+from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.noise import safe_sqrt
+from gradeval.model.randomness import Randomness
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gradeval.errors import GradevalError
 from gradeval.estimators.surrogate import PointLoss, carry, flipped_losses
-from gradeval.network import StochasticBinaryNetwork
-from gradeval.randomness import Randomness
+from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.randomness import Randomness
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class PathSampleAnalytic:
     The head's gradient is Rao–Blackwellised over single units: meanᵢ [P(sᵢ) ∇f(x) + (1 − P(sᵢ)) ∇f(x with i flipped)].
 
     The sums over j are exact to rounding on small nets; on large ones, of maps that are affine by structure, they are
-    products of separable terms where that is cheaper (`gradeval.flips`).
+    products of separable terms where that is cheaper (`gradeval.model.flips`).
 
     Args:
         tolerance: of those, relative to F′(0) δ Σⱼ |uⱼ Mⱼᵢ|; 0 is 1e-12 in double and 1e-5 in single precision.

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gradeval.errors import GradevalError
 from gradeval.estimators.surrogate import PointLoss, carry, noise_given_state
-from gradeval.network import StochasticBinaryNetwork
-from gradeval.randomness import Randomness
+from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.randomness import Randomness
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,9 +11,10 @@ from torch import Tensor
 
 from gradeval.errors import GradevalError
 from gradeval.estimators.surrogate import PointLoss, Step, carry, leave_one_out, sample_path
-from gradeval.network import StochasticBinaryNetwork
-from gradeval.problem import Problem
-from gradeval.randomness import RandomDraws, Randomness, generator
+from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.problem import Problem
+from gradeval.model.randomness import RandomDraws, Randomness, generator
+from gradeval.progress import Advance
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ class Nvil:
             value = value + (f.detach() - baseline) * carry(layer.log_prob(s, a))
         return value
 
-    def fit(self, problem: Problem, seed: int, progress: Callable[[int], None] | None = None) -> Nvil:
-        """The estimator with baselines fitted to ``problem``; ``progress`` is told of the paths done."""
+    def fit(self, problem: Problem, seed: int, advance: Advance | None = None) -> Nvil:
+        """The estimator with baselines fitted to ``problem``; ``advance`` is told of the paths done."""
         network, inputs, loss = problem.network, problem.inputs, problem.loss_function()
         randomness = RandomDraws(generator(network.device, "nvil", seed), network.dtype)
         unfitted = _Baselines(randomness.normal([inputs[0].numel(), 32]), randomness.normal([32]), inputs.new_zeros(0))
@@ -127,8 +127,8 @@ class Nvil:
                 weight = torch.stack([_squared_score(step) for step in steps])  # [layers, batch, points]
                 gram = gram + torch.einsum("lbp,pi,pj->lij", weight, features, features)
                 moment = moment + torch.einsum("lbp,bp,pi->li", weight, loss(x), features)
-            if progress:
-                progress(batch)
+            if advance:
+                advance(batch)
         # a slight ridge: there may be more features than points, and saturated layers have no weight at all
         ridge = 1e-6 * gram.diagonal(dim1=1, dim2=2).mean(1) + torch.finfo(gram.dtype).tiny
         solution = torch.linalg.solve(gram + ridge[:, None, None] * torch.eye(gram.shape[-1]).to(gram), moment)

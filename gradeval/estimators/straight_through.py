@@ -11,8 +11,8 @@ from torch import Tensor
 
 from gradeval.errors import GradevalError
 from gradeval.estimators.surrogate import PointLoss, carry
-from gradeval.network import BinaryLayer, StochasticBinaryNetwork
-from gradeval.randomness import Randomness
+from gradeval.model.network import BinaryLayer, StochasticBinaryNetwork
+from gradeval.model.randomness import Randomness
 
 
 def straight_through(

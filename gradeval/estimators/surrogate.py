@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradeval.network import BinaryLayer, StochasticBinaryNetwork
-from gradeval.problem import HeadLoss
-from gradeval.randomness import Randomness
+from gradeval.model.network import BinaryLayer, StochasticBinaryNetwork
+from gradeval.model.problem import HeadLoss
+from gradeval.model.randomness import Randomness
 
 PointLoss = Callable[[Tensor], Tensor]
 """x_L ↦ f(x_L): [..., points, units] -> [..., points]."""

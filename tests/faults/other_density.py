@@ -1,7 +1,7 @@
 """REINFORCE that differentiates F as if it were logistic: (s − p)/(p(1 − p)) times the logistic density."""
 
 from gradeval.estimators.surrogate import carry, sample_path
-from gradeval.noise import NOISES
+from gradeval.model.noise import NOISES
 
 WORDS = "as with the density of logistic noise in place of F'"
 

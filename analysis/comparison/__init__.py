@@ -1,0 +1,1 @@
+"""Two runs: the baseline file, the tests of change, and their formats."""

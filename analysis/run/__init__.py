@@ -1,0 +1,1 @@
+"""One run: moments, tables, figures and the report."""

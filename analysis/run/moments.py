@@ -1,0 +1,106 @@
+"""The streamed moments of one estimator, and the one place that knows where what lies in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gradeval.analysis.statistics import Array
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where what lies in a vector of [g − g*, squared errors, cosines, value] of one draw.
+
+    With P parameters and K named layers ("1".."L", "head", "all") it has D = P + 2K + 1 entries.
+
+    Args:
+        parameters: P.
+        slices: where each layer's parameters lie among the P.
+    """
+
+    parameters: int
+    slices: Mapping[str, slice]
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the K layers."""
+        return list(self.slices)
+
+    @property
+    def size(self) -> int:
+        """D."""
+        return self.parameters + 2 * len(self.slices) + 1
+
+    @property
+    def scores(self) -> slice:
+        """Where the squared errors and the cosines of all layers lie."""
+        return slice(self.parameters, self.size - 1)
+
+    @property
+    def squares(self) -> slice:
+        """Where the squared errors of all layers lie."""
+        return slice(self.parameters, self.parameters + len(self.slices))
+
+    def square(self, layer: str) -> int:
+        """The place of ‖g − g*‖² of one layer."""
+        return self.parameters + self.number(layer)
+
+    def cosine(self, layer: str) -> int:
+        """The place of cos(g, g*) of one layer."""
+        return self.parameters + len(self.slices) + self.number(layer)
+
+    def number(self, layer: str) -> int:
+        """The place of a layer among the K."""
+        return self.layers.index(layer)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """First two moments of one estimator's draws, jointly for [g − g*, squared errors, cosines, value].
+
+    Attributes:
+        layout: where these lie, [D].
+        draws: number n of draws.
+        mean: [D].
+        covariance: unbiased sample covariance of single draws, [D, D]; zero for a deterministic estimator.
+        descents: number of draws with ⟨g, g*⟩ > 0, [K].
+        thirds: third moments of [squared errors, cosines, ‖g − E g‖², ⟨g, g*⟩] about the means of chunks, [4K].
+        deterministic: whether all draws are the same by construction.
+    """
+
+    layout: Layout
+    draws: int
+    mean: Array
+    covariance: Array
+    descents: Array
+    thirds: Array
+    deterministic: bool
+
+    def bias(self, layer: str) -> Array:
+        """The mean of g − g* in one layer."""
+        return self.mean[self.layout.slices[layer]]
+
+    def spread(self, layer: str) -> Array:
+        """The covariance of g in one layer."""
+        where = self.layout.slices[layer]
+        return self.covariance[where, where]
+
+    def square(self, layer: str) -> tuple[float, float]:
+        """Mean and variance of ‖g − g*‖² in one layer."""
+        return self._of(self.layout.square(layer))
+
+    def cosine(self, layer: str) -> tuple[float, float]:
+        """Mean and variance of cos(g, g*) in one layer."""
+        return self._of(self.layout.cosine(layer))
+
+    def third(self, layer: str) -> Array:
+        """Third moments of ‖g − g*‖², cos(g, g*), ‖g − E g‖² and ⟨g, g*⟩ in one layer, [4]."""
+        return self.thirds[self.layout.number(layer) :: len(self.layout.slices)]
+
+    def descent(self, layer: str) -> int:
+        """The number of draws with ⟨g, g*⟩ > 0 in one layer."""
+        return int(self.descents[self.layout.number(layer)])
+
+    def _of(self, place: int) -> tuple[float, float]:
+        return self.mean[place], self.covariance[place, place]

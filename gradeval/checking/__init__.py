@@ -1,0 +1,1 @@
+"""CHECK: `check`, an estimator's claims on small problems whose exact gradients are known."""

@@ -1,0 +1,158 @@
+"""From a spec string to an estimator and back.
+
+An estimator is any callable ``(network, inputs, loss, randomness) -> [..., points]`` written for one draw: the gradient
+of its mean over points estimates ∇J and its value estimates E[f]. The table only gives names to the built-in ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gradeval.errors import GradevalError, unknown_name
+from gradeval.estimators.protocol import Estimator, claim_of
+from gradeval.estimators.table import TABLE, Facts
+
+
+def split_specs(text: str) -> list[str]:
+    """Split "psa,concrete:temperature=0.1,arm" at the commas that do not separate hyper-parameters."""
+    specs: list[str] = []
+    for piece in filter(None, (piece.strip() for piece in text.split(","))):
+        if re.fullmatch(r"[\w-]+=[^:]*", piece) and specs:
+            specs[-1] += "," + piece
+        else:
+            specs.append(piece)
+    return specs
+
+
+def get_estimator(spec: str) -> Estimator:
+    """The estimator a spec names: a row of the table with hyper-parameters, or a user's ``module:name``.
+
+    ``concrete:temperature=0.1`` is built in; ``package.module:name`` and ``file.py:name`` import (and so execute) the
+    user's own code.
+
+    Raises:
+        GradevalError: an unknown name (with near matches), hyper-parameter or value.
+    """
+    name, _, rest = spec.partition(":")
+    name = next((facts.name for facts in TABLE.values() if name in facts.aliases), name)
+    if name in TABLE:
+        module, _, cls = TABLE[name].target.partition(":")
+        return _build(getattr(importlib.import_module(f"gradeval.estimators.{module}"), cls), name, rest)
+    if rest and rest.isidentifier():
+        return _import_user(name, rest)
+    if name.endswith(".py"):
+        raise GradevalError(f"'{spec}' names a file: add the estimator's name in it, {name}:NAME.")
+    raise unknown_name("estimator", name, _names())
+
+
+def get_facts(estimator: Estimator) -> Facts | None:
+    """The table's row of a built-in estimator; None for a user's own."""
+    cls = type(estimator)
+    for facts in TABLE.values():
+        if f"gradeval.estimators.{facts.target}" == f"{cls.__module__}:{cls.__qualname__}":
+            return facts
+    return None
+
+
+def claims_unbiased(estimator: Estimator) -> bool:
+    """Whether an estimator claims to be unbiased: by its row, or by an attribute ``unbiased`` of a user's own."""
+    facts = get_facts(estimator)
+    return facts.unbiased if facts else claim_of(estimator)
+
+
+def spec_of(estimator: Estimator) -> str:
+    """The spec that `get_estimator` turns into this estimator again (before it was fitted).
+
+    A hyper-parameter whose default is 0 turns something on, and is left out at 0.
+    """
+    facts = get_facts(estimator)
+    if facts is None:
+        name = getattr(estimator, "__qualname__", type(estimator).__qualname__)
+        return f"{getattr(estimator, '__module__', type(estimator).__module__)}:{name}"
+    shown = [(name, getattr(estimator, name)) for name in hyper_parameters(type(estimator))]
+    values = ",".join(f"{name}={value}" for name, value in shown if value or value != getattr(type(estimator), name))
+    return f"{facts.name}:{values}" if values else facts.name
+
+
+def hyper_parameters(cls: type) -> dict[str, Any]:
+    """The defaults of a built-in estimator's hyper-parameters: its fields but those that a fit sets (repr=False)."""
+    return {field.name: field.default for field in dataclasses.fields(cls) if field.repr}
+
+
+def _names() -> list[str]:
+    return [name for facts in TABLE.values() for name in (facts.name, *facts.aliases)]
+
+
+def _build(cls: type, name: str, text: str) -> Estimator:
+    fields = hyper_parameters(cls)
+    values: dict[str, Any] = {}
+    for piece in filter(None, text.split(",")):
+        key, _equals, value = (part.strip() for part in piece.partition("="))
+        if key not in fields:
+            if not fields:
+                raise GradevalError(f"estimator '{name}' takes no hyper-parameters, found '{piece}'.")
+            raise unknown_name(f"hyper-parameter of '{name}'", key, fields)
+        kind = float if fields[key] is None else type(fields[key])  # None: fitted unless given
+        try:
+            values[key] = kind(value)
+        except ValueError:
+            raise GradevalError(f"{name}: {key} must be a {kind.__name__}, found '{value}'.") from None
+    estimator: Estimator = cls(**values)
+    return estimator
+
+
+def _import_user(module: str, name: str) -> Estimator:
+    try:
+        if module.endswith(".py"):
+            found = importlib.util.spec_from_file_location(Path(module).stem, module)
+            assert found is not None
+            assert found.loader is not None
+            loaded = importlib.util.module_from_spec(found)
+            sys.modules[found.name] = loaded  # dataclasses look their module up there
+            found.loader.exec_module(loaded)
+        else:
+            sys.path.insert(0, "")
+            try:
+                loaded = importlib.import_module(module)
+            finally:
+                sys.path.remove("")
+    except (ImportError, FileNotFoundError) as error:
+        near = unknown_name("estimator", module, _names())
+        raise GradevalError(f"cannot import '{module}' ({error}); if a built-in was meant: {near}") from None
+    except Exception as error:
+        raise GradevalError(f"importing '{module}' raised {type(error).__name__}: {error}") from error
+    if not hasattr(loaded, name):
+        names = [n for n, value in vars(loaded).items() if callable(value) and not n.startswith("_")]
+        raise GradevalError(f"in '{module}': {unknown_name('estimator', name, names)}")
+    estimator = getattr(loaded, name)
+    if isinstance(estimator, type):
+        estimator = estimator()
+    if not callable(estimator):
+        raise GradevalError(f"'{module}:{name}' is not callable: an estimator is a function of four arguments.")
+    result: Estimator = estimator
+    return result
+
+
+def resolve(estimators: Sequence[str | Estimator]) -> dict[str, Estimator]:
+    """Specs and callables as a dict from the name shown in tables to the callable.
+
+    Raises:
+        GradevalError: none given, or two of the same name.
+    """
+    resolved: dict[str, Estimator] = {}
+    for given in estimators:
+        estimator = get_estimator(given) if isinstance(given, str) else given
+        name = spec_of(estimator) if get_facts(estimator) or not isinstance(given, str) else given
+        if name in resolved:
+            raise GradevalError(f"estimator '{name}' is given twice.")
+        resolved[name] = estimator
+    if not resolved:
+        raise GradevalError("no estimators given.")
+    return resolved

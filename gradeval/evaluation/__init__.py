@@ -1,0 +1,1 @@
+"""REPORT: `evaluate`, the run behind it and the run's folder."""

@@ -1,0 +1,141 @@
+"""All chance comes from one object that an estimator is handed: random draws, or every joint state in turn.
+
+The same estimator code therefore gives Monte-Carlo draws, or its exact mean and covariance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradeval.model.noise import Noise
+
+
+@runtime_checkable
+class Randomness(Protocol):
+    """What an estimator sees of chance."""
+
+    def bernoulli(self, probability: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Independent 0/1 variables (as floats) with P(1) = ``probability``."""
+
+    def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+        """Independent uniform variables on (0, 1)."""
+
+    def normal(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+        """Independent standard normal variables."""
+
+    def noise(self, distribution: Noise, shape: Sequence[int]) -> Float[Tensor, "..."]:
+        """Independent variables with the cdf of ``distribution``."""
+
+
+class RandomDraws:
+    """Chance from a `torch.Generator`, in the precision and on the device asked for."""
+
+    def __init__(self, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> None:
+        self.generator = generator
+        self.dtype = dtype
+        self.used = False  # stays False for a deterministic estimator
+
+    def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+        self.used = True
+        draws = torch.rand(tuple(shape), generator=self.generator, dtype=self.dtype, device=self.generator.device)
+        return draws.clamp(min=2.0**-54)  # an exact 0 would be an infinite noise
+
+    def bernoulli(self, probability: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        self.used = True
+        draws = torch.rand(probability.shape, generator=self.generator, dtype=self.dtype, device=self.generator.device)
+        return (draws < probability).to(probability.dtype)
+
+    def normal(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+        self.used = True
+        return torch.randn(tuple(shape), generator=self.generator, dtype=self.dtype, device=self.generator.device)
+
+    def noise(self, distribution: Noise, shape: Sequence[int]) -> Float[Tensor, "..."]:
+        return distribution.icdf(self.uniform(shape))
+
+
+class EnumeratedStates(RandomDraws):
+    """One joint state out of all: `bernoulli` hands out its bits in order and multiplies up their probability.
+
+    Attributes:
+        weight: the probability of the bits handed out so far, as a differentiable scalar.
+        taken: the number of bits handed out so far.
+        continuous: whether anything else was asked for; that is drawn at random.
+    """
+
+    def __init__(
+        self, bits: Float[Tensor, " bits"] | None, generator: torch.Generator, dtype: torch.dtype = torch.float64
+    ) -> None:
+        super().__init__(generator, dtype)
+        self.bits = bits  # None only counts how many bits an estimator takes
+        self.taken = 0
+        self.weight: Tensor | float = 1.0
+        self.continuous = False
+
+    def bernoulli(self, probability: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        start, self.taken = self.taken, self.taken + probability.numel()
+        if self.bits is None:
+            return torch.zeros_like(probability)
+        state = self.bits[start : self.taken].reshape(probability.shape)
+        self.weight = self.weight * torch.where(state > 0.5, probability, 1 - probability).prod()
+        return state
+
+    def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+        self.continuous = True
+        return super().uniform(shape)
+
+    def normal(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+        self.continuous = True
+        return super().normal(shape)
+
+
+class GivenUniforms(RandomDraws):
+    """Chance from given uniform variables, taken in order; after the last of them, from the generator.
+
+    Every other variable is a function of uniform ones, so low-discrepancy points can take the place of random ones, and
+    a run's draws are its own, whatever runs beside it.
+
+    Attributes:
+        taken: the number of uniform variables asked for so far.
+    """
+
+    def __init__(
+        self, uniforms: Float[Tensor, " given"], generator: torch.Generator, dtype: torch.dtype = torch.float64
+    ) -> None:
+        super().__init__(generator, dtype)
+        self.uniforms = uniforms
+        self.taken = 0
+
+    def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+        self.used = True
+        start, self.taken = self.taken, self.taken + torch.Size(shape).numel()
+        given = self.uniforms[start : self.taken]
+        missing = self.taken - start - len(given)
+        if missing:
+            given = torch.cat([given, super().uniform([missing])])
+        return given.reshape(tuple(shape))
+
+    def bernoulli(self, probability: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return (self.uniform(probability.shape) < probability).to(probability.dtype)
+
+    def normal(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+        return torch.special.ndtri(self.uniform(shape))
+
+
+def derived_seed(*names: object) -> int:
+    """A 63-bit seed that depends on every one of ``names`` (by its text) and on nothing else.
+
+    Work that is named is reproducible in any order and on any number of workers.
+    """
+    digest = hashlib.sha256("\x1f".join(map(str, names)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def generator(device: torch.device | str, *names: object) -> torch.Generator:
+    """A generator on ``device`` seeded with `derived_seed(*names)`."""
+    return torch.Generator(device=device).manual_seed(derived_seed(*names))

@@ -1,0 +1,1 @@
+"""Problems and tasks: the catalogue of registered ones, and how each is made."""

@@ -1,0 +1,96 @@
+"""A task: problems for training, validation and test that share one network, and its initial parameters by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.problem import Problem
+from gradeval.model.randomness import RandomDraws, generator
+
+Initialise = Callable[[StochasticBinaryNetwork, Tensor, int], None]
+"""Fills a network's parameters in place from the training inputs and a seed."""
+
+INITIAL_POINTS = 1000  # enough for the means and deviations of the first pass
+
+
+def standardise(network: StochasticBinaryNetwork, inputs: Float[Tensor, "points *inputs"], seed: int) -> None:
+    """Random directions, scaled so that every preactivation, and output, has mean 0 and variance 1 on the data.
+
+    Weights of linear maps and convolutions are uniform on [−1, 1]; one pass of the data then sets each unit's, or
+    channel's, scale and bias, layer by layer. Other parameters keep what they have.
+
+    Source: Salimans & Kingma, NeurIPS 2016, arXiv:1602.07868, sec. 3 (data-dependent initialisation).
+    """
+    random = generator("cpu", "weights", seed)
+    chance = RandomDraws(generator(network.device, "states", seed), network.dtype)
+    handles = []
+
+    def scale(module: nn.Module, _: object, output: Tensor) -> Tensor:
+        assert isinstance(module, nn.Linear | nn.Conv2d)
+        channel = output.ndim + (-3 if isinstance(module, nn.Conv2d) else -1)
+        others = [axis for axis in range(output.ndim) if axis != channel]
+        mean, deviation = output.mean(others), output.std(others)
+        deviation = torch.where(deviation > 1e-6, deviation, 1.0)
+        module.weight /= deviation.reshape(-1, *[1] * (module.weight.ndim - 1))
+        if module.bias is None:
+            return output / deviation.reshape(-1, *[1] * (output.ndim - 1 - channel))
+        module.bias.copy_(-mean / deviation)
+        shape = (-1, *[1] * (output.ndim - 1 - channel))
+        return (output - mean.reshape(shape)) / deviation.reshape(shape)
+
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                weight = 2 * torch.rand(module.weight.shape, generator=random, dtype=network.dtype) - 1
+                module.weight.copy_(weight)
+                if module.bias is not None:
+                    module.bias.zero_()
+                handles.append(module.register_forward_hook(scale))
+        x = inputs[:INITIAL_POINTS]
+        for layer in network.layers:
+            x = layer.encode(chance.bernoulli(layer.probability(layer.preactivation(x))))
+        network.head(x)
+    for handle in handles:
+        handle.remove()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained on, and what it is judged by.
+
+    Args:
+        train: the problem that is trained on; its network's parameters do not matter.
+        validation, test: other data with the same network, used for nothing but reports.
+        initialise: fills a network with the initial parameters of a seed.
+    """
+
+    train: Problem
+    validation: Problem | None = None
+    test: Problem | None = None
+    initialise: Initialise = standardise
+
+    def initial_parameters(self, seed: int) -> Float[Tensor, " P"]:
+        """The network's parameters before training, flattened in their order; the same for every estimator."""
+        network = deepcopy(self.train.network)
+        self.initialise(network, self.train.inputs, seed)
+        return nn.utils.parameters_to_vector(network.parameters()).detach()
+
+    @property
+    def splits(self) -> dict[str, Problem]:
+        """The problems there are, by name."""
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: problem for name, problem in named.items() if problem is not None}
+
+
+def with_parameters(problem: Problem, theta: Float[Tensor, " P"]) -> Problem:
+    """The problem with a copy of its network that has these parameters."""
+    network = deepcopy(problem.network)
+    nn.utils.vector_to_parameters(theta, network.parameters())
+    return replace(problem, network=network)

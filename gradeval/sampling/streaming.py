@@ -1,0 +1,207 @@
+"""Statistics of a stream of gradient draws in memory that does not grow with the number of draws.
+
+Draws come in chunks of at most `CHUNK`; each chunk is reduced on its own (anywhere, in any order) and the reductions
+are merged in the chunks' order, so the result does not depend on who computed them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradeval.analysis.run.moments import Layout, Moments
+
+BLOCK = 1000  # draws, one of the M of `tree` that all smaller ones divide
+CHUNK = 5 * BLOCK  # draws: means of up to BLOCK draws never straddle two chunks
+SAMPLE = 4096  # cosines kept per number of draws M, evenly spaced, for quantiles
+
+
+def tree(draws: int) -> list[tuple[int, int]]:
+    """M = 1, 2, 5, 10, 20, 50, … ≤ ``draws``, each with the smaller M its means are made from."""
+    levels, scale = [(1, 1)], 1
+    while levels[-1][0] <= draws:
+        levels += [(2 * scale, scale), (5 * scale, scale), (10 * scale, 5 * scale)]
+        scale *= 10
+    return [level for level in levels if level[0] <= draws]
+
+
+@dataclass
+class Spread:
+    """Count, mean and sum of centred squares (or outer products) of a stream, merged by Chan's formula."""
+
+    count: int = 0
+    mean: np.ndarray | float = 0.0
+    squares: np.ndarray | float = 0.0
+
+    @classmethod
+    def of(cls, rows: Tensor, outer: bool = False) -> Spread:
+        """Of [count, D]: squares is [D], or [D, D] with ``outer``."""
+        mean = rows.mean(0)
+        centred = rows - mean
+        squares = centred.T @ centred if outer else (centred**2).sum(0)
+        if outer:  # symmetric to the last bit: a saved chunk holds one half
+            squares = squares.triu() + squares.triu(1).T
+        return cls(len(rows), mean.cpu().numpy(), squares.cpu().numpy())
+
+    def merge(self, other: Spread) -> None:
+        """Take in the statistics of the draws that follow."""
+        total = self.count + other.count
+        if other.count == 0:
+            return
+        step = np.asarray(other.mean - self.mean)
+        product = np.outer(step, step) if np.ndim(other.squares) == 2 else step**2
+        self.squares = self.squares + other.squares + product * (self.count * other.count / total)
+        self.mean = self.mean + step * (other.count / total)
+        self.count = total
+
+    @property
+    def variance(self) -> np.ndarray:
+        """Unbiased sample variance (or covariance)."""
+        return np.asarray(self.squares) / max(self.count - 1, 1)
+
+
+def kept(start: int, blocks: int) -> slice:
+    """Which of the cosines ``start`` … ``start + blocks`` − 1 are kept: multiples of the stride at their end.
+
+    The stride is the smallest power of two that leaves at most `SAMPLE` of all so far.
+    """
+    stride = _stride(start + blocks)
+    return slice(-start % stride, blocks, stride)
+
+
+def _stride(blocks: int) -> int:
+    return 1 << (max(1, -(-blocks // SAMPLE)) - 1).bit_length()
+
+
+@dataclass
+class Level:
+    """Scores of M-draw means: moments of [squared errors, cosines] and a bounded sample of the cosines."""
+
+    spread: Spread = field(default_factory=Spread)
+    sample: np.ndarray | None = None
+
+    def add(self, spread: Spread, cosines: np.ndarray) -> None:
+        """Take in the next blocks and their `kept` cosines; the earlier ones are thinned to the new stride."""
+        before = _stride(self.spread.count)
+        self.spread.merge(spread)
+        old = cosines[:0] if self.sample is None else self.sample[:: _stride(self.spread.count) // before]
+        self.sample = np.concatenate([old, cosines])
+
+
+class Scorer:
+    """Squared errors, cosines and inner products with the exact gradient, layer by layer."""
+
+    def __init__(self, exact: Float[Tensor, " P"], slices: dict[str, slice]) -> None:
+        self.exact = exact
+        self.layout = Layout(len(exact), slices)
+        self.layers = list(slices)
+        self.membership = exact.new_zeros(len(exact), len(slices))
+        for k, where in enumerate(slices.values()):
+            self.membership[where, k] = 1.0
+        self.weighted = self.membership * exact[:, None]
+        self.norms = (exact**2 @ self.membership).sqrt()
+
+    def __call__(
+        self, gradients: Float[Tensor, "blocks P"]
+    ) -> tuple[Float[Tensor, "blocks K"], Float[Tensor, "blocks K"], Float[Tensor, "blocks K"]]:
+        """‖g − g*‖², cos(g, g*) (0 for g = 0, NaN for g* = 0) and ⟨g, g*⟩."""
+        squares = (gradients - self.exact) ** 2 @ self.membership
+        inner = gradients @ self.weighted
+        norms = (gradients**2 @ self.membership).sqrt()
+        cosines = torch.where(norms > 0, inner / (norms * self.norms).clamp(min=1e-300), 0.0)
+        return squares, torch.where(self.norms > 0, cosines, torch.nan), inner
+
+
+@dataclass
+class ChunkStatistics:
+    """What remains of one chunk of draws.
+
+    Attributes:
+        joint: of [g − g*, squared errors, cosines, value], [D].
+        descents: number of draws with ⟨g, g*⟩ > 0, [K].
+        thirds: sums over the draws of third powers about the chunk's means, as in `Moments.thirds`, [4K].
+        levels: by M, of [squared errors, cosines], [2K], and the `kept` cosines, [·, K].
+        means: of `BLOCK` gradients each, for the levels above, [·, P].
+        seconds: of compute.
+    """
+
+    joint: Spread
+    descents: np.ndarray
+    thirds: np.ndarray
+    levels: dict[int, tuple[Spread, np.ndarray]]
+    means: np.ndarray
+    seconds: float = 0.0
+
+
+def reduce_chunk(
+    scorer: Scorer, gradients: Float[Tensor, "draws P"], values: Float[Tensor, " draws"], index: int = 0
+) -> ChunkStatistics:
+    """Reduce the draws of chunk ``index``, `CHUNK` or, in the last chunk, fewer."""
+    levels: dict[int, tuple[Spread, np.ndarray]] = {}
+    means = {1: gradients}
+    for samples, source in tree(min(len(gradients), BLOCK)):
+        if samples > 1:
+            ratio = samples // source
+            below = means[source]
+            blocks = len(below) // ratio
+            means[samples] = below[: blocks * ratio].reshape(blocks, ratio, -1).mean(1)
+        squares, cosines, inner = scorer(means[samples])
+        which = kept(index * (CHUNK // samples), len(cosines))
+        levels[samples] = (Spread.of(torch.cat((squares, cosines), 1)), cosines[which].cpu().numpy())
+        if samples == 1:
+            joint = torch.cat((gradients - scorer.exact, squares, cosines, values[:, None]), 1)
+            descents = (inner > 0).sum(0).cpu().numpy()
+            deviations = (gradients - gradients.mean(0)) ** 2 @ scorer.membership
+            scores = torch.cat((squares, cosines, deviations, inner), 1)
+            thirds = ((scores - scores.mean(0)) ** 3).sum(0).cpu().numpy()
+    blocks_of_most = means.get(BLOCK, gradients[:0]).cpu().numpy()
+    return ChunkStatistics(Spread.of(joint, outer=True), descents, thirds, levels, blocks_of_most)
+
+
+class Stream:
+    """Chunks' statistics merged in order."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+        self.joint = Spread()
+        self.descents = np.zeros(len(scorer.layers), dtype=np.int64)
+        self.thirds = np.zeros(4 * len(scorer.layers))
+        self.levels: dict[int, Level] = {}
+        self.pending: dict[int, list[Tensor]] = {}  # M > BLOCK: means of the level below, waiting to fill a block
+
+    def add(self, chunk: ChunkStatistics) -> None:
+        """Take in the next chunk."""
+        self.joint.merge(chunk.joint)
+        self.descents += chunk.descents
+        self.thirds += chunk.thirds
+        for samples, (spread, cosines) in chunk.levels.items():
+            self.levels.setdefault(samples, Level()).add(spread, cosines)
+        for mean in torch.as_tensor(chunk.means, device=self.scorer.exact.device):
+            self._climb(BLOCK, mean)
+
+    def _climb(self, source: int, mean: Tensor) -> None:
+        """Hand a mean of ``source`` draws to the levels made from it."""
+        for samples, below in tree(10 * source):
+            if below != source or samples == source:
+                continue
+            waiting = self.pending.setdefault(samples, [])
+            waiting.append(mean)
+            if len(waiting) == samples // source:
+                block = torch.stack(waiting).mean(0)
+                waiting.clear()
+                squares, cosines, _ = self.scorer(block[None])
+                spread = Spread.of(torch.cat((squares, cosines), 1))
+                level = self.levels.setdefault(samples, Level())
+                level.add(spread, cosines[kept(level.spread.count, 1)].cpu().numpy())
+                self._climb(samples, block)
+
+    def moments(self) -> Moments:
+        """Of all draws taken in so far."""
+        covariance = self.joint.variance
+        mean, thirds = np.asarray(self.joint.mean), self.thirds / self.joint.count
+        layout = self.scorer.layout
+        return Moments(layout, self.joint.count, mean, covariance, self.descents, thirds, deterministic=False)

@@ -1,0 +1,50 @@
+"""An estimator as a module: the one way in which gradeval runs a surrogate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from gradeval.errors import GradevalError
+from gradeval.model.problem import Problem
+from gradeval.model.randomness import Randomness
+
+
+class Surrogate(nn.Module):
+    """An estimator's surrogate as a function of a network's parameters, for `torch.func.functional_call`.
+
+    Args:
+        problem: its network is copied; its loss is used, its data are not.
+        estimator: called with that copy. It may be exchanged.
+    """
+
+    def __init__(self, problem: Problem, estimator: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.network = deepcopy(problem.network)
+        self.problem = problem
+        self.estimator = estimator
+
+    def forward(
+        self, inputs: Shaped[Tensor, "points *inputs"], targets: Shaped[Tensor, "points *outputs"], chance: Randomness
+    ) -> Float[Tensor, " points"]:
+        """One draw.
+
+        Args:
+            inputs: x⁰ of some points, [points, inputs].
+            targets: of the same points, [points] or [points, outputs].
+            chance: all chance comes from it.
+
+        Returns:
+            What the estimator returns for each point; its gradient is the estimate.
+
+        Raises:
+            GradevalError: the estimator returned something else than one number per point.
+        """
+        value = self.estimator(self.network, inputs, self.problem.loss_function(self.network, targets), chance)
+        if not isinstance(value, Tensor) or value.shape != (len(inputs),):
+            found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise GradevalError(f"must return one surrogate per point, [{len(inputs)}], returned {found}.")
+        return value

@@ -1,0 +1,1 @@
+"""COST and SWEEP: what one draw costs; evaluations of many networks."""

@@ -1,0 +1,40 @@
+"""What gradeval uses of torch beyond its documented interface, in one place: what to look at when torch changes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+__all__ = ["TorchDispatchMode", "flop_formula", "inside_transform", "quiet_vmap", "storage_key"]
+
+
+def inside_transform() -> bool:
+    """Whether a `torch.func` transform (vmap, grad) is active; these do not take checkpoints."""
+    return bool(torch._C._are_functorch_transforms_active())
+
+
+def storage_key(tensor: Tensor) -> tuple[int, Any]:
+    """The identity of a tensor's memory, and the storage that has it."""
+    storage = tensor.untyped_storage()
+    return storage._cdata, storage
+
+
+def flop_formula(operation: Any) -> Callable[..., int] | None:
+    """Torch's formula for the FLOPs of an operation; None where it has none."""
+    formula: Callable[..., int] | None = flop_registry.get(operation.overloadpacket)
+    return formula
+
+
+@contextmanager
+def quiet_vmap() -> Iterator[None]:
+    """Without vmap's warnings that an operation has no batching rule and is looped over."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        yield

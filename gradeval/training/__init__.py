@@ -1,0 +1,1 @@
+"""TRAIN: `train`, training with every estimator under one protocol."""
