@@ -396,7 +396,7 @@ def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, text=True, capture_output=True, timeout=300)
 
 
-GRADEVAL = ("-c", "from gradeval.program.cli import main; main()")
+GRADEVAL = ("-c", "from gradeval.program.app import main; main()")
 
 
 def test_the_program(tmp_path: Path) -> None:

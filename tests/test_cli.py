@@ -18,7 +18,7 @@ ENVIRONMENT = os.environ | {"PYTHONWARNINGS": "default", "COLUMNS": "120"}
 def gradeval(*arguments: object, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     environment = ENVIRONMENT | {"GRADEVAL_CACHE": str(cwd / "cache")}
     return subprocess.run(
-        [sys.executable, "-c", "from gradeval.program.cli import main; main()", *map(str, arguments)],
+        [sys.executable, "-c", "from gradeval.program.app import main; main()", *map(str, arguments)],
         cwd=cwd,
         env=environment,
         text=True,
@@ -105,7 +105,7 @@ def test_ctrl_c_keeps_what_had_finished(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-c",
-        "from gradeval.program.cli import main; main()",
+        "from gradeval.program.app import main; main()",
         "run",
         "--units",
         "2",
@@ -131,7 +131,7 @@ REPEATED = """
 import contextlib, io, json
 from pathlib import Path
 from gradeval import GradevalError, cli
-from gradeval.program.cli import app
+from gradeval.program.app import app
 
 cli._build = lambda evaluation, folder: folder / "report.html"  # it takes long and is tested above
 
@@ -191,7 +191,7 @@ def test_help_and_list_do_not_load_the_heavy_libraries(tmp_path: Path) -> None:
     for command in ("--help", "list"):
         code = (
             "import sys; sys.argv = ['gradeval', sys.argv[1]]\n"
-            "from gradeval.program.cli import main\n"
+            "from gradeval.program.app import main\n"
             "try: main()\nexcept SystemExit: pass\n"
             "heavy = {'torch', 'numpy', 'pandas', 'scipy', 'statsmodels', 'seaborn', 'matplotlib'} & set(sys.modules)\n"
             "sys.exit(f'loaded {heavy}' if heavy else 0)"

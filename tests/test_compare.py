@@ -287,7 +287,7 @@ def test_every_output_survives_hostile_names(baselines) -> None:
 
 
 def gradeval(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from gradeval.program.cli import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-c", "from gradeval.program.app import main; main()", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, text=True, capture_output=True, timeout=120)
 
 

@@ -136,7 +136,7 @@ def test_the_figure_shows_every_estimator(growth) -> None:
 def test_the_command(tmp_path) -> None:
     path, out = tmp_path / "problem.json", tmp_path / "out"
     linear_problem([2, 2], inputs=2, points=2).save(path)
-    program = [sys.executable, "-c", "from gradeval.program.cli import main; main()", "cost", str(path)]
+    program = [sys.executable, "-c", "from gradeval.program.app import main; main()", "cost", str(path)]
     options = ["--estimators", "psa,st", "--growing", ""]
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:

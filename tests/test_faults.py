@@ -103,7 +103,7 @@ def test_an_estimator_that_kills_its_workers_fails_alone(small: Problem, mine: P
     assert [name for name, failure in failures.items() if failure] == [f"{mine}:always_dies"]
 
 
-COMMAND = [sys.executable, "-c", "from gradeval.program.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from gradeval.program.app import main; main()"]
 
 
 @pytest.mark.parametrize("executor", ["threads", "processes"])

@@ -44,7 +44,7 @@ FLOORS = [
     {"gradeval.problems.catalogue", "gradeval.evaluation.run"},
     {"gradeval.checking.procedure", "gradeval.studies.costs", "gradeval.training.trainer", "gradeval.studies.sweeps"},
     {"gradeval.program.terminal", "gradeval.pytest_plugin"},
-    {"gradeval.program.cli"},
+    {"gradeval.program.app"},
 ]
 
 

@@ -312,7 +312,7 @@ def test_gradient_accuracy_of_known_estimators(task: Task) -> None:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from gradeval.program.cli import main; main()", "train"]
+    command = [sys.executable, "-c", "from gradeval.program.app import main; main()", "train"]
     arguments = ["expclass", "--units", "2-2", "--points", "20", "--estimators", "st,tanh", "--quick", "--workers", "1"]
     done = subprocess.run([*command, *arguments], cwd=tmp_path, text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -117,7 +117,7 @@ def test_an_estimator_in_a_strangers_plan_is_not_run(folder: Path, tmp_path: Pat
     plan["estimators"]["evil.py:e"] = plan["estimators"]["st"]
     plan["arguments"] = {"estimators": "evil.py:e", "problem": "evil.py"}
     (tmp_path / "plan.json").write_text(json.dumps(plan))
-    code = "from gradeval.program.cli import main; main()"
+    code = "from gradeval.program.app import main; main()"
     for arguments in (["run", "--resume", "."], ["status", "."]):
         done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
         assert "Traceback" not in done.stderr

@@ -23,7 +23,7 @@ ROOTS = ("gradeval.sampling.sampler", "gradeval.sampling.streaming", "gradeval.e
 @cache
 def engine_hash() -> str:
     """A hash of the source of every module of gradeval that decides a chunk's numbers, except the estimator's own."""
-    return digest("|".join(f"{name}={path.read_text()}" for name, path in sorted(engine_modules().items())).encode())
+    return digest_of("|".join(f"{name}={path.read_text()}" for name, path in sorted(engine_modules().items())).encode())
 
 
 def engine_modules() -> dict[str, Path]:
@@ -59,12 +59,12 @@ def source_hash(estimator: Callable[..., Any]) -> str:
         GradevalError: it has no source to be found (written in an interactive session, say).
     """
     if isinstance(estimator, functools.partial):
-        return digest_of(f"{source_hash(estimator.func)}|{estimator.args!r}|{estimator.keywords!r}")
+        return text_digest(f"{source_hash(estimator.func)}|{estimator.args!r}|{estimator.keywords!r}")
     code = inspect.unwrap(estimator) if inspect.isroutine(estimator) else type(estimator)
     settings = {k: v for k, v in sorted(getattr(estimator, "__dict__", {}).items()) if _is_setting(v)}
     for written in (sys.modules.get(code.__module__), code):
         try:
-            return digest_of(f"{code.__qualname__}|{settings!r}|{inspect.getsource(written)}")  # type: ignore[arg-type]
+            return text_digest(f"{code.__qualname__}|{settings!r}|{inspect.getsource(written)}")  # type: ignore[arg-type]
         except (OSError, TypeError):
             continue
     raise GradevalError(
@@ -77,11 +77,11 @@ def _is_setting(value: Any) -> bool:
     return isinstance(value, bool | int | float | str | tuple | list) and " at 0x" not in repr(value)
 
 
-def digest_of(text: str) -> str:
+def text_digest(text: str) -> str:
     """The digest of a text."""
-    return digest(text.encode())
+    return digest_of(text.encode())
 
 
-def digest(content: bytes) -> str:
+def digest_of(content: bytes) -> str:
     """The first half of the SHA-256 of some bytes, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()[:32]

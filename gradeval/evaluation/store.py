@@ -35,7 +35,7 @@ from filelock import FileLock, Timeout
 
 from gradeval.analysis.run.tables import EXACT_COLUMNS
 from gradeval.errors import GradevalError
-from gradeval.evaluation.sources import digest
+from gradeval.evaluation.sources import digest_of
 from gradeval.files import CannotWrite, read_json, reason, write_whole
 from gradeval.model.problem import Problem
 from gradeval.sampling.streaming import BLOCK, CHUNK, ChunkStatistics, Spread, kept, tree
@@ -249,7 +249,7 @@ class Store:
         """
         assert self.plan is not None
         content = chunk_bytes(chunk, self.plan, name, index, count)
-        path = self.home(name) / f"{index:07}-{count}-{digest(content)}.parquet"
+        path = self.home(name) / f"{index:07}-{count}-{digest_of(content)}.parquet"
         self._write(path, content)
         self._chunks[name, index, count] = path
 
@@ -273,7 +273,7 @@ class Store:
         """Save the exact moments of an estimator."""
         assert self.plan is not None
         content = json.dumps({"of": _identity(self.plan, name), "rows": rows}).encode()
-        self._write(self.home(name) / f"exact-{digest(content)}.json", content)
+        self._write(self.home(name) / f"exact-{digest_of(content)}.json", content)
 
     def fail(self, name: str, text: str) -> None:
         """Save why an estimator failed."""
@@ -473,7 +473,7 @@ def _verified(path: Path, digest: str, limit: int) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise GradevalError(f"{path} cannot be read ({reason(error)}).") from None
-    if digest(content) != digest:
+    if digest_of(content) != digest:
         raise GradevalError(f"{path.parent.name}/{path.name} is damaged (its checksum is wrong).")
     return content
 
@@ -485,7 +485,7 @@ def _identity(plan: Plan, name: str) -> list[Any]:
 
 def _home(name: str) -> str:
     """A folder name from an estimator's: readable, and different for different names."""
-    return re.sub(r"[^A-Za-z0-9=.+-]+", "_", name).strip("._")[:60] + "-" + digest(name.encode())[:8]
+    return re.sub(r"[^A-Za-z0-9=.+-]+", "_", name).strip("._")[:60] + "-" + digest_of(name.encode())[:8]
 
 
 def _now() -> str:

@@ -1,0 +1,75 @@
+"""The program: its commands, and how an error becomes one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from gradeval.errors import GradevalError
+from gradeval.program.baseline import baseline_command
+from gradeval.program.cache import cache_command
+from gradeval.program.check import check_command
+from gradeval.program.compare import compare_command
+from gradeval.program.cost import cost_command
+from gradeval.program.listing import list_command
+from gradeval.program.report import report_command
+from gradeval.program.run import run_command
+from gradeval.program.status import status_command
+from gradeval.program.sweep import sweep_command
+from gradeval.program.train import train_command
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> bool:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("gradeval"))
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """How accurate are gradient estimators for stochastic binary networks, against the exact gradient?"""
+
+
+for _name, _command in (
+    ("run", run_command),
+    ("report", report_command),
+    ("status", status_command),
+    ("check", check_command),
+    ("train", train_command),
+    ("sweep", sweep_command),
+    ("cost", cost_command),
+    ("baseline", baseline_command),
+    ("compare", compare_command),
+    ("list", list_command),
+    ("cache", cache_command),
+):
+    app.command(_name)(_command)
+
+
+def main() -> None:
+    """Run the program: exit 0 done, 1 incomplete results or a regression, 2 unusable input, 130 interrupted."""
+    began = time.perf_counter()
+    try:
+        app(standalone_mode=True)
+    except GradevalError as error:
+        print(f"gradeval: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print(f"gradeval: interrupted after {time.perf_counter() - began:.0f} s; nothing was written.", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,21 @@
+"""`gradeval baseline`: the few kilobytes of a run that `gradeval compare` needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def baseline_command(
+    folder: Annotated[Path, typer.Argument(help="The folder of a saved run.")],
+    out: Annotated[Path, typer.Option(help="The file; an older baseline there is replaced.")] = Path(
+        "gradeval-baseline.json"
+    ),
+) -> None:
+    """Write the few kilobytes of a run that `gradeval compare` needs, to be committed."""
+    from gradeval.analysis.comparison.compare import Baseline
+
+    path = Baseline.read(folder).save(out)
+    print(f"{path}: {path.stat().st_size / 1000:.1f} kB")

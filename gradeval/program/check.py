@@ -1,0 +1,102 @@
+"""`gradeval check`: a verdict on an estimator."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from gradeval.checking.procedure import Verdict
+
+
+def check_command(
+    estimator: Annotated[
+        str, typer.Argument(help="module:name or file.py:name (which runs that code), or the spec of a built-in one.")
+    ],
+    unbiased: Annotated[
+        bool | None, typer.Option(help="Check that it is unbiased; by default where it claims to be.")
+    ] = None,
+    max_relative_bias: Annotated[float | None, typer.Option(help="Bound for the relative bias of a layer.")] = None,
+    min_cosine: Annotated[float | None, typer.Option(help="Bound for the cosine of a layer's mean gradient.")] = None,
+    max_relative_variance: Annotated[
+        float | None, typer.Option(help="Bound for the relative variance of a layer's gradient, one draw.")
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="False-alarm rate of all tests and looks together.")] = 1e-6,
+    detect: Annotated[float, typer.Option(help="Relative bias of a layer that is found with probability 0.99.")] = 0.01,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    max_draws: Annotated[int | None, typer.Option(help="Most draws on one problem; 8,388,608 if not given.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Threads; results do not depend on it. One per core if not given.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON on standard output.")] = False,
+) -> None:
+    """Check an estimator against exact gradients: exit 0 holds, 1 fails, 2 unusable input, 3 undecided."""
+
+    with check_progress() as progress:
+        from gradeval.checking.procedure import MAX_DRAWS
+        from gradeval.checking.procedure import check as run_check
+
+        verdict = run_check(
+            estimator,
+            unbiased=unbiased,
+            max_relative_bias=max_relative_bias,
+            min_cosine=min_cosine,
+            max_relative_variance=max_relative_variance,
+            alpha=alpha,
+            detect=detect,
+            seed=seed,
+            max_draws=MAX_DRAWS if max_draws is None else max_draws,
+            workers=workers,
+            progress=progress,
+        )
+    if as_json:
+        print(json.dumps(verdict.as_dict()))
+    else:
+        show_verdict(verdict)
+    raise typer.Exit(verdict.exit_code)
+
+
+def show_verdict(verdict: Verdict) -> None:
+    """The diagnosis, the table (all of it, or the rows that fail), the guarantee, and last the verdict."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.padding import Padding
+    from rich.table import Table
+
+    console = Console()
+
+    def line(text: str, style: str | None = None) -> None:
+        console.print(text, markup=False, highlight=False, style=style)
+
+    line(verdict.headline, "bold")
+    for text in verdict.diagnosis:
+        console.print(Padding(escape(text), (0, 0, 0, 2)), highlight=False)
+    if len(verdict.table):
+        failing = verdict.table[verdict.table["verdict"].str.startswith("fails")]
+        rows = failing if len(failing) else verdict.table
+        line(
+            "\nBias, variance: relative to the layer's exact gradient's norm, or its square; value: (E[value] − J)/|J|"
+        )
+        for problem, group in rows.groupby("problem", sort=False):
+            first = group.iloc[0]
+            how = f"{first.draws:,} draws" if first.draws else "exact"
+            line(f"{problem}: {how}, value {first.value_error:+.1e}", "italic")
+            table = Table(box=None, padding=(0, 2, 0, 0), show_header=first.name == rows.index[0])
+            widths = {"layer": 5, "scale": 8, "cosine": 7, "bias": 24, "variance": 8}
+            for name, width in widths.items():
+                table.add_column(name, justify="right", min_width=width, no_wrap=True)
+            table.add_column("verdict", no_wrap=True)
+            for row in group.itertuples():
+                bias = f"{row.relative_bias:.3g}"
+                if row.draws:
+                    bias += f" [{row.relative_bias_low:.2g}, {row.relative_bias_high:.2g}]"
+                figures = (f"{row.scale:.4g}", f"{row.cosine:.4f}", bias, f"{row.relative_variance:.3g}")
+                table.add_row(*map(escape, (row.layer, *figures, row.verdict)))
+            console.print(table)
+        print()
+    for note in verdict.notes:
+        line(f"note: {note}")
+    line(verdict.guarantee)
+    line(verdict.headline, "bold")

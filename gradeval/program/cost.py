@@ -1,0 +1,102 @@
+"""`gradeval cost`: what one draw costs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gradeval.program.options import check_output, specs_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def cost_command(
+    problem: Annotated[
+        str, typer.Argument(help="A registered problem (see `gradeval list`) or a problem file.")
+    ] = "expclass",
+    estimators: Annotated[str, typer.Option(help="Comma-separated specs, 'paper' or 'all'.")] = "all",
+    growing: Annotated[
+        str, typer.Option(help="Specs whose growth with depth and width is measured; empty for none.")
+    ] = "st,psa,leg,arm,ram",
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for tables and figure; none if not given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON on standard output.")] = False,
+) -> None:
+    """What one draw costs: evaluations, FLOPs, time and memory beside back-propagation, and how they grow."""
+    if out:
+        check_output(out)
+    specs, growing_specs = specs_of(estimators), specs_of(growing)
+
+    from gradeval.analysis.cost import fit_exponents, save_scaling
+    from gradeval.problems.catalogue import load_problem
+    from gradeval.studies.costs import cost_table, scaling_table
+
+    def progress(what: str) -> None:
+        print(what, file=sys.stderr)
+
+    tables = {"cost": cost_table(load_problem(problem), specs, seed=seed, progress=progress)}
+    if growing_specs:
+        tables["scaling"] = scaling_table(growing_specs, seed=seed, progress=progress)
+        tables["exponents"] = fit_exponents(tables["scaling"])
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, table in tables.items():
+            table.to_csv(out / f"{name}.csv", index=False)
+        if growing_specs:
+            save_scaling(tables["scaling"], tables["exponents"], out)
+    if as_json:
+        print(json.dumps({name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}))
+        return
+
+    show_cost(tables["cost"], tables.get("exponents"))
+    if out:
+        print(f"tables and figure: {out.resolve()}")
+
+
+def show_cost(costs: pd.DataFrame, exponents: pd.DataFrame | None) -> None:
+    """What one draw costs, and the exponents of its growth where they were fitted."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    table = Table(title="One draw of the gradient; × is times back-propagation, in this run", title_justify="left")
+    table.add_column("estimator", overflow="fold")
+    for column in ("layers", "losses", "FLOPs", "× FLOPs", "ms", "× time", "KiB", "× memory"):
+        table.add_column(column, justify="right")
+    for row in costs.itertuples():
+        numbers = (
+            *(
+                f"{row.layer_evaluations:g}",
+                f"{row.loss_evaluations:g}",
+                f"{row.flops:.3g}",
+                f"{row.relative_flops:.2f}",
+            ),
+            *(f"{1e3 * row.seconds:.3g}", f"{row.relative_seconds:.2f}"),
+            *(f"{row.bytes / 1024:.0f}", f"{row.relative_bytes:.2f}"),
+        )
+        table.add_row(escape(row.estimator), *numbers)
+    console.print(table)
+    console.print("Layers, losses: evaluations per point. FLOPs: of products and elementwise. Memory: of new tensors.")
+    if exponents is None:
+        return
+    table = Table(title=escape("Growth: cost ~ sizeᵖ, p [interval]"), title_justify="left")
+    names = {"evaluations": "evaluations", "flops": "FLOPs", "seconds": "time"}
+    table.add_column("estimator", overflow="fold")
+    for axis in ("depth", "width"):
+        for shown in names.values():
+            table.add_column(f"{shown}, {axis}", justify="right")
+    found = exponents.set_index(["estimator", "axis", "quantity"])
+    for name in exponents["estimator"].unique():
+        cells = []
+        for axis in ("depth", "width"):
+            for quantity in names:
+                p, low, high = found.loc[(name, axis, quantity)].round(3) + 0.0
+                cells.append(escape(f"{p:.2f} [{low:.2f}, {high:.2f}]"))
+        table.add_row(escape(name), *cells)
+    console.print(table)

@@ -1,0 +1,59 @@
+"""`gradeval list`: problems and estimators with their facts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gradeval.estimators import Facts
+    from gradeval.problems.catalogue import ProblemFacts
+
+
+def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+    """Problems and estimators, with their facts and sources."""
+    from gradeval.estimators import TABLE
+    from gradeval.problems.catalogue import PROBLEMS
+
+    if as_json:
+        facts = {
+            "problems": [asdict(row) for row in PROBLEMS.values()],
+            "estimators": [asdict(row) for row in TABLE.values()],
+        }
+        print(json.dumps(facts, indent=1))
+        return
+
+    show_lists(PROBLEMS.values(), TABLE.values())
+
+
+def show_lists(problems: Iterable[ProblemFacts], estimators: Iterable[Facts]) -> None:
+    """The tables of problems and estimators."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.padding import Padding
+    from rich.table import Table
+
+    console = Console()
+    table = Table(title="Problems", title_justify="left")
+    for column in ("name", "what", "source"):
+        table.add_column(column, overflow="fold")
+    for problem in problems:
+        table.add_row(problem.name, problem.description, problem.source)
+    console.print(table)
+    for row in estimators:
+        name = f"{row.name} (= {', '.join(row.aliases)})" if row.aliases else row.name
+        claims = ("unbiased" if row.unbiased else "biased", f"∇f {'needed' if row.differentiable else 'not needed'}")
+        costs = f"layers {row.layer_evaluations}, losses {row.loss_evaluations}"
+        console.print(escape(name), style="bold", highlight=False)
+        facts = "; ".join((*claims, row.randomness, costs, *filter(None, [row.defaults])))
+        for text in (facts, row.source):
+            console.print(Padding(escape(text), (0, 0, 0, 2)), highlight=False)
+    console.print(
+        "layers, losses: evaluations of a layer and of the loss per draw and point; L layers, n widths, K samples."
+    )
+    console.print("Your own: module:name or file.py:name. Problem files: see README.")

@@ -1,0 +1,65 @@
+"""What the commands share: specs, folders, numbers, signals."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from gradeval.errors import GradevalError
+
+
+def specs_of(text: str) -> list[str]:
+    from gradeval.estimators import PAPER, TABLE
+
+    named = {"paper": list(PAPER), "all": list(TABLE)}
+    specs = [spec for piece in split_specs(text) for spec in named.get(piece, [piece])]
+    return list(dict.fromkeys(specs))
+
+
+def check_output(folder: Path) -> None:
+    """Refuse a folder that results could not be written to, before they are computed."""
+    from gradeval.evaluation.store import check_folder
+
+    try:
+        check_folder(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        within = folder if folder.exists() else folder.parent
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=within):
+            pass
+    except OSError as error:
+        raise GradevalError(f"cannot write {folder}: {error.strerror}.") from None
+
+
+def free_folder(name: str = "gradeval-run") -> Path:
+    number = 1
+    while (folder := Path(f"{name}-{number}")).exists():
+        number += 1
+    return folder
+
+
+def numbers_of(name: str, text: str, kind: Any) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(piece) for piece in text.split(",") if piece.strip())
+    except ValueError:
+        raise GradevalError(f"--{name} must be numbers joined by commas, found '{text}'.") from None
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """What has finished is kept after either."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

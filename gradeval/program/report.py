@@ -1,0 +1,73 @@
+"""`gradeval report`: what is shown of a run, and made anew from what it saved."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from gradeval.analysis.run.tables import Evaluation
+
+
+def report_command(
+    folder: Annotated[Path, typer.Argument(help="The folder of a saved run.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")] = False,
+) -> None:
+    """Make tables, figures and report.html of a saved run anew, without sampling."""
+    from gradeval.analysis.run.tables import Evaluation
+
+    evaluation = Evaluation.load(folder)
+    evaluation.rewrite(folder)
+    show_run(evaluation, build_report(evaluation, folder), as_json)
+
+
+def build_report(evaluation: Evaluation, folder: Path) -> Path:
+    from gradeval.analysis.run.report import build
+
+    return build(evaluation, folder)
+
+
+def show_run(evaluation: Evaluation, report_path: Path, as_json: bool) -> None:
+    if as_json:
+        rows = json.loads(evaluation.summary.to_json(orient="records"))
+        failures = evaluation.manifest["failures"]
+        print(json.dumps({"report": str(report_path.resolve()), "failures": failures, "summary": rows}))
+        return
+
+    show_summary(evaluation)
+    print(f"report: {report_path.resolve()}")
+
+
+def show_summary(evaluation: Evaluation) -> None:
+    """The ranked table of all layers together."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    best = evaluation.best
+    rows = best[best["layer"] == "all"].sort_values("relative_rmse")
+    title = "Relative to ‖∇J‖, all layers, one draw; and whether a claim of no bias holds"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("estimator", overflow="fold", min_width=min(24, max(map(len, rows["estimator"]), default=0)))
+    for column in ("RMSE", "bias", "95 % interval", "cosine", "µs/draw"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("claim", min_width=len("biased"))
+    for row in rows.itertuples():
+        exact = row.relative_bias_low == row.relative_bias == row.relative_bias_high
+        table.add_row(
+            escape(row.estimator),
+            f"{row.relative_rmse:.3g}",
+            f"{row.relative_bias:.4f}",
+            "exact" if exact else f"{row.relative_bias_low:.3f}–{row.relative_bias_high:.3f}",
+            f"{row.cosine:.3f}",
+            f"{1e6 * row.seconds_per_draw:.0f}",
+            row.verdict.removeprefix("claim of no bias ").removesuffix(" exactly"),
+        )
+    Console().print(table)
+    for name, message in evaluation.manifest["failures"].items():
+        print(f"{name}: FAILED, {message}", file=sys.stderr)

@@ -1,0 +1,182 @@
+"""`gradeval run`: evaluate estimators on a problem and show the ranked table."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gradeval.errors import GradevalError, Incomplete
+from gradeval.program.options import check_output, free_folder, is_given, sigterm_as_ctrl_c, specs_of
+from gradeval.program.report import build_report, show_run
+
+
+def run_command(
+    context: typer.Context,
+    problem: Annotated[
+        str, typer.Argument(help="A registered problem (see `gradeval list`) or a problem file.")
+    ] = "expclass",
+    units: Annotated[str | None, typer.Option(help="Widths of the binary layers; 5-5-5 if not given.")] = None,
+    stage: Annotated[
+        int | None, typer.Option(help="Epochs of training before the evaluation; 100 if not given.")
+    ] = None,
+    noise: Annotated[str | None, typer.Option(help="Injected noise; logistic if not given.")] = None,
+    points: Annotated[int | None, typer.Option(help="Number of data points; 200 if not given.")] = None,
+    problem_seed: Annotated[
+        int | None, typer.Option(help="Seed of data, weights and training; 0 if not given.")
+    ] = None,
+    estimators: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated specs: names with hyper-parameters (concrete:temperature=0.1), your own as "
+            "module:name or file.py:name (which runs that code), 'paper' or 'all'."
+        ),
+    ] = "paper",
+    draws: Annotated[int, typer.Option(help="Draws of each estimator.")] = 20_000,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the results; a new ./gradeval-run-N if not given. The same command again does only what "
+            "is missing there; more draws extend it."
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the run in this folder; of the rest, only --draws may be given.")
+    ] = None,
+    executor: Annotated[str, typer.Option(help="Where draws are made: threads or processes.")] = "threads",
+    workers: Annotated[
+        int | None,
+        typer.Option(help="How many work at once; results do not depend on it. One per core if not given."),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Address of a Dask scheduler whose workers make the draws (see docs/clusters.md)."),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(help="With processes: seconds without a finished chunk until they are replaced as hung."),
+    ] = None,
+    exact: Annotated[
+        str, typer.Option(help="Exact bias and variance on all joint states: auto (where affordable), always, never.")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="Where to draw: cpu, cuda, …")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")] = False,
+) -> None:
+    """Evaluate estimators on a problem against its exact gradient and write a report."""
+
+    arguments = {k: str(v) if isinstance(v, Path) else v for k, v in locals().items() if k in _RUN_ARGUMENTS}
+    given = {"units": units, "stage": stage, "noise": noise, "points": points, "seed": problem_seed}
+    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    folder = resume or out or free_folder()
+    check_output(folder)
+
+    from gradeval.evaluation.run import evaluate
+    from gradeval.evaluation.store import Plan
+    from gradeval.problems.catalogue import load_problem
+    from gradeval.workers.executors import dask_executor
+
+    specs = specs_of(estimators)
+    if resume:
+        subject, again = _begun(context, resume)
+        specs = specs if is_given(context, "estimators") else again["estimators"]
+        draws = draws if is_given(context, "draws") else again["draws"]
+        seed, exact, device = again["seed"], again["exact"], again["device"]
+        arguments = again["arguments"] | {"draws": draws}
+    else:
+        with training_progress() as on_epoch:
+            if problem == "expclass":
+                options["progress"] = on_epoch
+            try:
+                subject = load_problem(problem, **options)
+            except KeyboardInterrupt:
+                raise Incomplete("interrupted while making the problem; nothing was written.", exit_code=130) from None
+    if (folder / "plan.json").exists() and (there := Plan.read(folder).draws) > draws:
+        print(f"{folder} holds a run of {there:,} draws: this shows the first {draws:,}", file=sys.stderr)
+    failure: Incomplete | None = None
+    with ExitStack() as stack:
+        stack.enter_context(sigterm_as_ctrl_c())
+        where: Any = executor
+        if scheduler is not None:
+            where, workers = stack.enter_context(dask_executor(scheduler))
+        progress = stack.enter_context(TerminalProgress())
+        try:
+            evaluation = evaluate(
+                on_device(subject, device),
+                specs,
+                draws=draws,
+                seed=seed,
+                workers=workers,
+                exact=exact,
+                progress=progress,
+                arguments=arguments,
+                folder=folder,
+                executor=where,
+                timeout=timeout,
+            )
+        except Incomplete as error:
+            failure = error
+            if (folder / "plan.json").exists():
+                print(f"to go on: the same command with --out {folder}", file=sys.stderr)
+            if error.evaluation is None:
+                raise
+            evaluation = error.evaluation
+    report_path = build_report(evaluation, folder)
+    show_run(evaluation, report_path, as_json)
+    if failure:
+        raise failure
+
+
+_RUN_ARGUMENTS = (
+    *("problem", "units", "stage", "noise", "points", "problem_seed", "estimators", "draws", "seed", "workers"),
+    *("device", "exact", "out"),
+)
+_WITH_RESUME = {"resume", "draws", "estimators", "workers", "executor", "scheduler", "timeout", "as_json"}
+
+
+def _begun(context: typer.Context, folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The problem and the settings of a run that was begun in a folder; nothing in it is executed."""
+    import torch
+
+    from gradeval.estimators import TABLE
+    from gradeval.evaluation.store import Plan
+    from gradeval.model.problem import Problem
+
+    for name in context.params:
+        if name not in _WITH_RESUME and is_given(context, name):
+            raise GradevalError(f"--resume goes on with what is in {folder}: leave out --{name.replace('_', '-')}.")
+    if not (folder / "plan.json").exists():
+        raise GradevalError(f"{folder} is not a run that was begun: it has no plan.json.")
+    plan = Plan.read(folder)
+    if not (folder / "problem.json").exists():
+        raise GradevalError(f"{folder} does not hold its problem: repeat the command that began it, with --out.")
+    own = [name for name in plan.estimators if name.partition(":")[0] not in TABLE]
+    if own and not is_given(context, "estimators"):
+        raise GradevalError(
+            f"{folder} has estimators of somebody's own ({', '.join(own)}), which are code: if you trust them, add "
+            f"--estimators '{','.join(plan.estimators)}'."
+        )
+    exact = plan.arguments.get("exact", "auto")
+    return Problem.load(folder / "problem.json", getattr(torch, plan.dtype)), {
+        "estimators": list(plan.estimators),
+        "draws": plan.draws,
+        "seed": plan.seed,
+        "exact": exact if isinstance(exact, str) else "auto",
+        "device": plan.device,
+        "arguments": dict(plan.arguments),
+    }
+
+
+def on_device(problem: Any, device: str) -> Any:
+    import torch
+
+    if device == "cpu":
+        return problem
+    try:
+        torch.ones(2, device=device).sum().item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise GradevalError(f"device '{device}' cannot be used: {str(error).splitlines()[0]}") from None
+    return problem.to(device=device)

@@ -1,0 +1,128 @@
+"""`gradeval train`: train with each estimator under one protocol."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gradeval.program.options import free_folder, numbers_of, specs_of
+
+if TYPE_CHECKING:
+    from gradeval.analysis.training import Training
+
+
+def train_command(
+    problem: Annotated[
+        str, typer.Argument(help="A registered problem (see `gradeval list`) or a problem file.")
+    ] = "expclass",
+    estimators: Annotated[
+        str, typer.Option(help="Comma-separated specs, as of `gradeval run`; 'paper' or 'all'.")
+    ] = "paper",
+    units: Annotated[str | None, typer.Option(help="Binary layers: widths 5-5-5, convolutions 16c-32c-64.")] = None,
+    noise: Annotated[str | None, typer.Option(help="Injected noise; logistic if not given.")] = None,
+    points: Annotated[int | None, typer.Option(help="Number of training points.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Images: digits, mnist, cifar10, … or a folder with one folder a class.")
+    ] = None,
+    root: Annotated[str | None, typer.Option(help="Where torchvision's data sets lie; nothing is downloaded.")] = None,
+    problem_seed: Annotated[int | None, typer.Option(help="Seed of the data and their split; 0 if not given.")] = None,
+    optimiser: Annotated[
+        str | None, typer.Option(help="sgd (momentum 0.9) or adam; the problem's own if not given.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of every run; the problem's own if not given.")] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each estimator.")] = 5,
+    batch: Annotated[int | None, typer.Option(help="Points of a step; the problem's own if not given.")] = None,
+    rates: Annotated[
+        str | None, typer.Option(help="Learning rates tried first, 0.01,0.03; one is taken without a search.")
+    ] = None,
+    tuning_epochs: Annotated[
+        int | None, typer.Option(help="Epochs of a trial of a rate; a fifth of the epochs if not given.")
+    ] = None,
+    gradient_epochs: Annotated[
+        str | None, typer.Option(help="When gradients are compared with the exact one: 1,100,2000; '' for never.")
+    ] = None,
+    ensemble: Annotated[int, typer.Option(help="Draws of the network averaged for a prediction.")] = 10,
+    quick: Annotated[bool, typer.Option("--quick", help="A short look: 3 seeds, few epochs, three rates.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder; a training that was stopped there goes on. A new ./gradeval-train-N if not given."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; results do not depend on it. One per core if not given.")
+    ] = None,
+) -> None:
+    """Train with each estimator under one protocol and write a report; a stopped training goes on where it was."""
+    arguments = {k: str(v) if isinstance(v, Path) else v for k, v in locals().items()}
+    folder = out or free_folder("gradeval-train")
+    specs = specs_of(estimators)
+
+    from gradeval.problems.catalogue import PROBLEMS, load_task
+    from gradeval.training.trainer import Protocol, train
+
+    given = {"units": units, "noise": noise, "points": points, "data": data, "root": root, "seed": problem_seed}
+    task = load_task(problem, **{key: value for key, value in given.items() if value is not None})
+    facts = PROBLEMS.get(problem)
+    settings: dict[str, Any] = {
+        "optimiser": optimiser or (facts.optimiser if facts else "sgd"),
+        "epochs": epochs or (facts.epochs if facts else 2000),
+        "batch": batch or (facts.batch if facts else 10),
+        "seeds": seeds,
+        "ensemble": ensemble,
+        "tuning_epochs": tuning_epochs,
+        "rates": numbers_of("rates", rates, float) if rates else (),
+    }
+    if gradient_epochs is not None:
+        settings["gradient_epochs"] = numbers_of("gradient-epochs", gradient_epochs, int)
+    if quick:
+        few = {"epochs": 20, "seeds": 3, "tuning_epochs": 5, "checks": 10, "tuning_seeds": 1, "gradient_draws": 200}
+        settings |= few | {"rates": settings["rates"] or (0.01, 0.03, 0.1), "gradient_epochs": (0, 20)}
+    with training_table_progress() as progress:
+        training = train(
+            task,
+            specs,
+            Protocol(**settings),
+            folder=folder,
+            workers=workers or max(1, min(len(specs), os.cpu_count() or 1)),
+            progress=progress,
+            arguments=arguments,
+        )
+    from gradeval.analysis.training import build
+
+    report_path = build(training, folder)
+    show_training(training)
+    print(f"report: {report_path.resolve()}")
+
+
+def show_training(training: Training) -> None:
+    """Objective and test scores (of ensembles) of the trained networks, means over seeds with 95 % intervals."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    summary = training.summary
+    table = Table(title="Means over seeds [95 % intervals]", title_justify="left")
+    table.add_column("estimator", overflow="fold")
+    for column in ("rate", "training objective", "test loss", "test accuracy"):
+        table.add_column(column, justify="right", overflow="fold")
+
+    def cell(name: str, split: str, predictor: str, key: str, digits: int) -> str:
+        mine = (summary["estimator"] == name) & (summary["split"] == split) & (summary["predictor"] == predictor)
+        rows = summary[mine].dropna(subset=key)
+        if rows.empty:
+            return "–"
+        value, low, high = (float(rows[f"{key}{end}"].iloc[0]) for end in ("", "_low", "_high"))
+        return escape(f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")
+
+    final = summary[(summary["split"] == "train") & (summary["predictor"] == "expected")].sort_values("loss")
+    for row in final.itertuples():
+        table.add_row(
+            escape(row.estimator),
+            f"{row.rate:.2g}",
+            cell(row.estimator, "train", "expected", "loss", 4),
+            cell(row.estimator, "test", "ensemble", "loss", 4),
+            cell(row.estimator, "test", "ensemble", "accuracy", 3),
+        )
+    Console().print(table)
