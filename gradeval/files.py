@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+import msgspec
 
 from gradeval.errors import GradevalError
+
+Kind = TypeVar("Kind")
 
 
 def reason(error: BaseException) -> str:
@@ -46,7 +50,7 @@ def read_json(path: Path, limit: int) -> dict[str, Any]:
     """The JSON object in a file of at most ``limit`` bytes.
 
     Raises:
-        GradevalError: it is missing, larger, or no JSON object.
+        GradevalError: it is missing, larger, or no JSON object; it names a key twice, or holds NaN or Infinity.
     """
     try:
         with path.open("rb") as file:
@@ -55,10 +59,59 @@ def read_json(path: Path, limit: int) -> dict[str, Any]:
         raise GradevalError(f"cannot read {path}: {error.strerror}.") from None
     if len(content) > limit:
         raise GradevalError(f"{path}: larger than the limit of {limit} bytes.")
+    return parse_json(content, str(path))
+
+
+def parse_json(content: bytes, place: str) -> dict[str, Any]:
+    """The JSON object that some bytes hold; ``place`` is named in errors.
+
+    Raises:
+        GradevalError: no JSON object, a key twice, NaN or Infinity.
+    """
     try:
-        document = json.loads(content.decode("utf-8"))
+        document = json.loads(
+            content.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant
+        )
     except (RecursionError, ValueError) as error:
-        raise GradevalError(f"{path}: not a JSON file ({reason(error)}).") from None
+        raise GradevalError(f"{place}: not a JSON file ({reason(error)}).") from None
     if not isinstance(document, dict):
-        raise GradevalError(f"{path}: must hold a JSON object, found {type(document).__name__}.")
+        raise GradevalError(f"{place}: must hold a JSON object, found {type(document).__name__}.")
     return document
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [key for key, _ in pairs]
+        twice = next(key for key in names if names.count(key) > 1)
+        raise ValueError(f"the key {twice!r} stands twice")
+    return found
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+Finite = Annotated[float, msgspec.Meta(gt=-1e300, lt=1e300)]
+"""A number that is neither infinite nor near it."""
+
+
+def convert(value: Any, kind: type[Kind], place: str) -> Kind:
+    """Parsed JSON as a value of a type, by msgspec: nothing is coerced, and every error names its place.
+
+    Args:
+        value: of `read_json`, or a part of it.
+        kind: a `msgspec.Struct`, a dataclass, or any type that msgspec knows.
+        place: of ``value`` in its file, "" for the whole.
+
+    Raises:
+        GradevalError: "PLACE.KEY: what was expected and found".
+    """
+    try:
+        return msgspec.convert(value, kind, strict=True)
+    except msgspec.ValidationError as error:
+        what, _, path = str(error).partition(" - at `")
+        inner = path.rstrip("`").removeprefix("key in ").removeprefix("$").removeprefix(".")
+        separator = "." if place and inner and not inner.startswith("[") else ""
+        where = f"{place}{separator}{inner}"
+        raise GradevalError(f"{where}: {what[0].lower()}{what[1:]}." if where else f"{what}.") from None
