@@ -81,6 +81,8 @@ def parse_json(content: bytes, place: str) -> dict[str, Any]:
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
+    for text in (*found, *(value for value in found.values() if isinstance(value, str))):
+        text.encode()  # half a surrogate pair cannot be printed, nor written
     if len(found) < len(pairs):
         names = [key for key, _ in pairs]
         twice = next(key for key in names if names.count(key) > 1)
@@ -112,6 +114,6 @@ def convert(value: Any, kind: type[Kind], place: str) -> Kind:
     except msgspec.ValidationError as error:
         what, _, path = str(error).partition(" - at `")
         inner = path.rstrip("`").removeprefix("key in ").removeprefix("$").removeprefix(".")
-        separator = "." if place and inner and not inner.startswith("[") else ""
+        separator = "." if place and not place.endswith(" ") and inner and not inner.startswith("[") else ""
         where = f"{place}{separator}{inner}"
-        raise GradevalError(f"{where}: {what[0].lower()}{what[1:]}." if where else f"{what}.") from None
+        raise GradevalError(f"{where.rstrip(': ')}: {what[0].lower()}{what[1:]}." if where else f"{what}.") from None

@@ -45,12 +45,13 @@ def run_command(
         ),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with the run in this folder; of the rest, only --draws may be given.")
+        Path | None,
+        typer.Option(help="Continue the run in this folder; of the other options, only --draws may be given."),
     ] = None,
     executor: Annotated[str, typer.Option(help="Where draws are made: threads or processes.")] = "threads",
     workers: Annotated[
         int | None,
-        typer.Option(help="How many work at once; results do not depend on it. One per core if not given."),
+        typer.Option(help="How many work at once; results do not depend on it. One per core by default."),
     ] = None,
     scheduler: Annotated[
         str | None,
@@ -67,16 +68,16 @@ def run_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")] = False,
 ) -> None:
     """Evaluate estimators on a problem against its exact gradient and write a report."""
-
     arguments = {k: str(v) if isinstance(v, Path) else v for k, v in locals().items() if k in _RUN_ARGUMENTS}
     given = {"units": units, "stage": stage, "noise": noise, "points": points, "seed": problem_seed}
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     folder = resume or out or free_folder()
     check_output(folder)
 
+    from gradeval.evaluation.plan import Plan
     from gradeval.evaluation.run import evaluate
-    from gradeval.evaluation.store import Plan
     from gradeval.problems.catalogue import load_problem
+    from gradeval.program.progress import TerminalProgress, training_progress
     from gradeval.workers.executors import dask_executor
 
     specs = specs_of(estimators)
@@ -120,7 +121,7 @@ def run_command(
         except Incomplete as error:
             failure = error
             if (folder / "plan.json").exists():
-                print(f"to go on: the same command with --out {folder}", file=sys.stderr)
+                print(f"to resume, repeat the command with --out {folder}", file=sys.stderr)
             if error.evaluation is None:
                 raise
             evaluation = error.evaluation
@@ -142,21 +143,21 @@ def _begun(context: typer.Context, folder: Path) -> tuple[Any, dict[str, Any]]:
     import torch
 
     from gradeval.estimators import TABLE
-    from gradeval.evaluation.store import Plan
+    from gradeval.evaluation.plan import Plan
     from gradeval.model.problem import Problem
 
     for name in context.params:
         if name not in _WITH_RESUME and is_given(context, name):
-            raise GradevalError(f"--resume goes on with what is in {folder}: leave out --{name.replace('_', '-')}.")
+            raise GradevalError(f"--resume continues what is in {folder}: leave out --{name.replace('_', '-')}.")
     if not (folder / "plan.json").exists():
-        raise GradevalError(f"{folder} is not a run that was begun: it has no plan.json.")
+        raise GradevalError(f"{folder} holds no run: it has no plan.json.")
     plan = Plan.read(folder)
     if not (folder / "problem.json").exists():
         raise GradevalError(f"{folder} does not hold its problem: repeat the command that began it, with --out.")
     own = [name for name in plan.estimators if name.partition(":")[0] not in TABLE]
     if own and not is_given(context, "estimators"):
         raise GradevalError(
-            f"{folder} has estimators of somebody's own ({', '.join(own)}), which are code: if you trust them, add "
+            f"{folder} has estimators that are code ({', '.join(own)}): if you trust it, add "
             f"--estimators '{','.join(plan.estimators)}'."
         )
     exact = plan.arguments.get("exact", "auto")
@@ -171,6 +172,7 @@ def _begun(context: typer.Context, folder: Path) -> tuple[Any, dict[str, Any]]:
 
 
 def on_device(problem: Any, device: str) -> Any:
+    """The problem on a device. Raises GradevalError where that cannot be used."""
     import torch
 
     if device == "cpu":

@@ -14,9 +14,9 @@ def status_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """What a run's folder holds: finished and damaged chunks, failures, and who is at work on it."""
-    from gradeval.evaluation.store import status as status_of
+    from gradeval.evaluation.status import run_status
 
-    found = status_of(folder)
+    found = run_status(folder)
     if as_json:
         print(json.dumps(found, indent=1))
         return

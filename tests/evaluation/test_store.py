@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import io
+import importlib.util
 import json
+import linecache
 import os
 import shutil
 import subprocess
@@ -13,14 +14,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.numpy import load, save
 
 from gradeval import Evaluation, GradevalError, Problem, evaluate
 from gradeval.errors import Incomplete
-from gradeval.evaluation.store import Plan, Planned, Store, chunk_bytes, parse_chunk, status
+from gradeval.evaluation.chunk_file import chunk_bytes, parse_chunk
+from gradeval.evaluation.plan import Plan, Planned
+from gradeval.evaluation.status import run_status
+from gradeval.evaluation.store import Store
 from gradeval.sampling.streaming import Scorer, reduce_chunk
 
 SPECS = ["st", "relax", "tanh"]
@@ -46,7 +49,7 @@ def begun(finished: Path, tmp_path: Path) -> Path:
 
 
 def chunks(folder: Path) -> list[Path]:
-    return sorted(folder.glob("chunks/*/*.parquet"))
+    return sorted(folder.glob("chunks/*/*.safetensors"))
 
 
 class Counting:
@@ -68,7 +71,7 @@ class Counting:
 def test_a_folder_changes_no_table_and_holds_the_run(small: Problem, finished: Path, tmp_path: Path) -> None:
     evaluate(small, SPECS, draws=12_500, seed=5).save(tmp_path / "without")
     assert tables(finished) == tables(tmp_path / "without")
-    found = status(finished)
+    found = run_status(finished)
     assert found["complete"]
     assert found["holder"] is None
     assert {row["estimator"]: row["chunks"] for row in found["estimators"]} == {
@@ -124,26 +127,26 @@ def flip(content: bytearray, place: int) -> bytes:
 def test_a_damaged_chunk_is_noticed_and_made_again(
     small: Problem, begun: Path, finished: Path, spoil: Callable[[bytes], bytes]
 ) -> None:
-    path = next(iter(begun.glob("chunks/st-*/0000001-*.parquet")))
+    path = next(iter(begun.glob("chunks/st-*/0000001-*.safetensors")))
     path.write_bytes(spoil(path.read_bytes()))
-    assert status(begun)["estimators"][0]["damaged"] == [path.name]
+    assert run_status(begun)["estimators"][0]["damaged"] == [path.name]
     progress = Counting()
     evaluation = evaluate(small, SPECS, draws=12_500, seed=5, folder=begun, progress=progress)
     assert "damaged (its checksum is wrong)" in progress.notes
     assert "computed again" in evaluation.manifest["estimators"]["st"]["notes"][0]
     assert tables(begun) == tables(finished)
-    assert status(begun)["estimators"][0]["damaged"] == []
+    assert run_status(begun)["estimators"][0]["damaged"] == []
 
 
 def test_a_chunk_in_anothers_place_is_noticed(small: Problem, begun: Path, finished: Path) -> None:
     """A whole file with a good checksum, under the name of another chunk or of another estimator."""
-    first, second, _ = sorted(begun.glob("chunks/st-*/*.parquet"))
+    first, second, _ = sorted(begun.glob("chunks/st-*/*.safetensors"))
     shutil.copy(first, second.with_name(first.name.replace("0000000-", "0000001-")))
     second.unlink()
-    other = next(iter(begun.glob("chunks/relax-*/0000000-*.parquet")))
+    other = next(iter(begun.glob("chunks/relax-*/0000000-*.safetensors")))
     other.unlink()
     shutil.copy(first, other.with_name(first.name))
-    assert [len(row["damaged"]) for row in status(begun)["estimators"]] == [1, 1, 0]
+    assert [len(row["damaged"]) for row in run_status(begun)["estimators"]] == [1, 1, 0]
     evaluate(small, SPECS, draws=12_500, seed=5, folder=begun)
     assert tables(begun) == tables(finished)
 
@@ -175,7 +178,7 @@ def test_other_runs_are_refused(small: Problem, begun: Path, make_problem) -> No
     change(begun, engine="0" * 32)
     refused("another version of gradeval's sources")
     change(begun, engine=plan["engine"], format="gradeval-plan/9")
-    refused("continues runs of format 'gradeval-plan/1', found 'gradeval-plan/9'")
+    refused("its format is 'gradeval-plan/9', this version continues 'gradeval-plan/2'")
     change(begun, format=plan["format"], chunk=1000)
     refused("its chunks are not of 5000 draws")
     change(begun, chunk=5000)
@@ -186,6 +189,89 @@ def test_other_runs_are_refused(small: Problem, begun: Path, make_problem) -> No
     shutil.rmtree(next(iter(begun.glob("chunks/st-*"))))
     evaluate(small, SPECS, draws=12_500, seed=5, folder=begun)
     assert Plan.read(begun).estimators["st"].source != plan.estimators["st"].source
+
+
+def test_a_run_of_an_older_version_is_refused_with_what_to_do(small: Problem, begun: Path) -> None:
+    change(begun, format="gradeval-plan/1")
+    with pytest.raises(GradevalError, match=r"`gradeval report .*` shows what is finished; .* a new --out"):
+        evaluate(small, SPECS, draws=12_500, seed=5, folder=begun)
+    assert Evaluation.load(begun).moments.keys() == set(SPECS)
+
+
+ENGINE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from gradeval import GradevalError, Problem, evaluate
+
+assert Path(sources.__file__).is_relative_to(sys.argv[1]), sources.__file__
+problem = Problem.load(sys.argv[2])
+evaluate(problem, ["tanh"], draws=20, folder="run")
+for name, path in sources.engine_modules().items():
+    before = path.read_text()
+    path.write_text(before + "# another line")
+    sources._gradeval_hash.cache_clear()
+    try:
+        evaluate(problem, ["tanh"], draws=20, folder="run")
+        print(name, "was edited, and nobody noticed")
+    except GradevalError as error:
+        if "holds a run of another version of gradeval's sources" not in str(error):
+            print(name, error)
+    path.write_text(before)
+sources._gradeval_hash.cache_clear()
+evaluate(problem, ["tanh"], draws=20, folder="run")
+print("tried", *sources.engine_modules())
+"""
+
+
+def test_an_edit_of_any_source_that_decides_the_numbers_is_refused(small: Problem, tmp_path: Path) -> None:
+    """In a copy of the package every such module is edited in turn. Planted: a constant hash (nothing is noticed)."""
+    copy = tmp_path / "copy"
+    for package in ("gradeval", "gradeval.analysis", "gradeval.reference"):
+        (home,) = importlib.import_module(package).__path__
+        shutil.copytree(home, copy.joinpath(*package.split(".")), dirs_exist_ok=True)
+    small.save(tmp_path / "p.json")
+    command = [sys.executable, "-P", "-c", ENGINE, str(copy), str(tmp_path / "p.json")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (tried,) = done.stdout.splitlines()
+    for module in ("model.flips", "model.maps", "model.losses", "model.problem", "model.noise", "model.network"):
+        assert f"gradeval.{module}" in tried.split()
+    for module in ("model.randomness", "sampling.surrogates", "sampling.sampler", "sampling.streaming"):
+        assert f"gradeval.{module}" in tried.split()
+    assert not {"gradeval.program", "gradeval.analysis.run.figures"} & set(tried.split())
+
+
+def test_an_edit_of_an_own_loss_or_map_is_refused(small: Problem, tmp_path: Path) -> None:
+    """The fingerprint knows an own loss by its name only; the source decides the numbers."""
+    file = tmp_path / "own_loss.py"
+
+    def written(power: int) -> Problem:
+        file.write_text(f"def loss(output, target):\n    return (output.squeeze(-1) ** 2) ** {power} + 0 * target\n")
+        linecache.checkcache()
+        spec = importlib.util.spec_from_file_location("own_loss", file)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules["own_loss"] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return Problem(small.network, small.inputs, small.targets, module.loss)
+
+    try:
+        evaluate(written(1), ["tanh"], draws=20, folder=tmp_path / "run")
+        evaluate(written(1), ["tanh"], draws=20, folder=tmp_path / "run")
+        with pytest.raises(GradevalError, match="another version of gradeval's sources"):
+            evaluate(written(2), ["tanh"], draws=20, folder=tmp_path / "run")
+    finally:
+        sys.modules.pop("own_loss", None)
+
+
+def test_an_own_loss_without_a_source_is_refused_in_a_folder(small: Problem, tmp_path: Path) -> None:
+    names = {"__name__": "nowhere"}
+    exec("def loss(output, target):\n    return output.squeeze(-1) ** 2 + 0 * target", names)
+    problem = Problem(small.network, small.inputs, small.targets, names["loss"])  # type: ignore[arg-type]
+    assert evaluate(problem, ["tanh"], draws=20).moments
+    with pytest.raises(GradevalError, match="the source of the loss loss cannot be found"):
+        evaluate(problem, ["tanh"], draws=20, folder=tmp_path / "run")
 
 
 def test_an_estimator_that_draws_otherwise_is_refused(small: Problem, tmp_path: Path) -> None:
@@ -219,8 +305,8 @@ def test_a_folder_with_something_else_is_refused(small: Problem, tmp_path: Path)
     with pytest.raises(GradevalError, match="is a file, not a folder"):
         evaluate(small, ["st"], draws=40, folder=tmp_path / "thesis.txt")
     assert os.listdir(tmp_path) == ["thesis.txt"]
-    with pytest.raises(GradevalError, match="not a run that was begun"):
-        status(tmp_path)
+    with pytest.raises(GradevalError, match=r"holds no run: it has no plan\.json"):
+        run_status(tmp_path)
 
 
 def test_the_second_process_is_told_who_holds_the_folder(small: Problem, begun: Path) -> None:
@@ -234,13 +320,13 @@ def test_the_second_process_is_told_who_holds_the_folder(small: Problem, begun: 
     with subprocess.Popen([sys.executable, "-c", code, str(begun)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        assert f"process {holder.pid} on " in status(begun)["holder"]
+        assert f"process {holder.pid} on " in run_status(begun)["holder"]
         with pytest.raises(GradevalError, match=rf"in use by process {holder.pid} on \S+ since \d{{4}}-.*: wait"):
             evaluate(small, SPECS, draws=12_500, seed=5, folder=begun)
         holder.kill()
         holder.wait()
     assert (begun / "holder.json").exists()  # it had no time to tidy up
-    assert status(begun)["holder"] is None
+    assert run_status(begun)["holder"] is None
     evaluate(small, SPECS, draws=12_500, seed=5, folder=begun)
 
 
@@ -252,16 +338,11 @@ def test_two_runs_in_one_process_do_not_share_a_folder(begun: Path) -> None:
 def test_a_number_that_is_none_is_read_in_silence(begun: Path) -> None:
     """A signalling NaN, which a flipped bit can make: any arithmetic with it warns, and a warning is an error here."""
     plan = Plan.read(begun)
-    path = next(begun.glob("chunks/st-*/*.parquet"))
-    table = pq.read_table(path)
-    rows = [np.array(row) for row in table["values"].to_pylist()]
-    arrays = dict(zip(table["array"].to_pylist(), rows, strict=True))
+    path = next(begun.glob("chunks/st-*/*.safetensors"))
+    arrays = load(path.read_bytes())
     arrays["squares"].view(np.uint64)[1] = 0x7FF4000000000000
-    values = pa.array(list(arrays.values()), pa.list_(pa.float64()))
-    sink = io.BytesIO()
-    pq.write_table(table.set_column(1, "values", values), sink)
-    index, count = json.loads(table.schema.metadata[b"chunk"])[-2:]
-    assert np.isnan(parse_chunk(sink.getvalue(), plan, "st", index, count).joint.squares).any()
+    index, count = map(int, path.name.split("-")[:2])
+    assert np.isnan(parse_chunk(save(arrays), plan, "st", index, count).joint.squares).any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -275,7 +356,8 @@ def test_chunks_keep_every_bit(dtype: torch.dtype, index: int, count: int) -> No
     chunk = reduce_chunk(Scorer(exact, layers), gradients, gradients[:, 0], index)
     chunk.seconds = 0.1
     name = str(dtype).removeprefix("torch.")
-    plan = Plan("f" * 64, 0, "cpu", name, "e" * 32, list(layers), exact.tolist(), {"st": Planned("s", 10**6, [])})
+    places = {layer: (where.start, where.stop) for layer, where in layers.items()}
+    plan = Plan("f" * 64, 0, "cpu", name, "e" * 32, places, exact.tolist(), {"st": Planned("s", 10**6, [])})
     content = chunk_bytes(chunk, plan, "st", index, count)
     again = parse_chunk(content, plan, "st", index, count)
     assert chunk_bytes(again, plan, "st", index, count) == content
@@ -346,7 +428,7 @@ def test_an_estimator_that_fails_in_one_chunk_is_marked_and_the_others_finish(sm
         evaluate(small, specs, draws=200_000, exact="never", folder=folder, workers=2)
     assert len(caught.value.evaluation.manifest["failures"]) == 2  # type: ignore[union-attr]
     assert set(Evaluation.load(folder).moments) == {"tanh", "st"}
-    rows = {row["estimator"].rpartition(":")[2]: row for row in status(folder)["estimators"]}
+    rows = {row["estimator"].rpartition(":")[2]: row for row in run_status(folder)["estimators"]}
     assert rows["st"]["failure"] is None
     assert rows["st"]["chunks"] == 40
     assert "ArithmeticError: lost the thread" in rows["RaisesInOneChunk"]["failure"]

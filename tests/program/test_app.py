@@ -63,7 +63,7 @@ def test_problem_files_and_own_estimators(tmp_path: Path, make_problem) -> None:
     assert "o also holds 'mine.py:zero': name it too, or choose another folder" in refused.stderr
     refused = gradeval("run", "--resume", "o", cwd=tmp_path)
     assert refused.returncode == 2
-    assert "estimators of somebody's own (mine.py:zero), which are code: if you trust them, add" in refused.stderr
+    assert "estimators that are code (mine.py:zero): if you trust it, add" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -130,10 +130,11 @@ def test_ctrl_c_keeps_what_had_finished(tmp_path: Path) -> None:
 REPEATED = """
 import contextlib, io, json
 from pathlib import Path
-from gradeval import GradevalError, cli
+from gradeval import GradevalError
+from gradeval.program import run as command_module
 from gradeval.program.app import app
 
-cli._build = lambda evaluation, folder: folder / "report.html"  # it takes long and is tested above
+command_module.build_report = lambda evaluation, folder: folder / "report.html"  # it takes long and is tested above
 
 def command(*arguments):
     app(list(map(str, arguments)), standalone_mode=False)
@@ -164,9 +165,9 @@ with contextlib.redirect_stdout(io.StringIO()) as out:
     command("status", "o", "--json")
 assert [len(row["damaged"]) for row in json.loads(out.getvalue())["estimators"]] == [1, 0]
 assert refusal("run", "--resume", "o", "--problem-seed", 1) == (
-    "--resume goes on with what is in o: leave out --problem-seed."
+    "--resume continues what is in o: leave out --problem-seed."
 )
-assert "nowhere is not a run that was begun" in refusal("run", "--resume", "nowhere")
+assert "nowhere holds no run" in refusal("run", "--resume", "nowhere")
 with contextlib.redirect_stderr(io.StringIO()) as errors:
     command("run", "--resume", "o", "--draws", 50)
 assert "o holds a run of 60 draws: this shows the first 50" in errors.getvalue()

@@ -18,11 +18,11 @@ import pytest
 
 from gradeval import GradevalError, Problem, evaluate
 from gradeval.errors import Incomplete
-from gradeval.evaluation.store import status
+from gradeval.evaluation.status import run_status
 from gradeval.files import CannotWrite
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TABLES = ("summary", "curves", "exact_moments", "fits")
 ENVIRONMENT = os.environ | {"PYTHONWARNINGS": "default"}
 
@@ -99,7 +99,7 @@ def test_an_estimator_that_kills_its_workers_fails_alone(small: Problem, mine: P
     message = r"always_dies': its chunk 0 was lost 3 times \(its worker process died\).*kept: st, reinforce"
     with pytest.raises(Incomplete, match=message):
         evaluate(small, specs, draws=20_000, exact="never", folder=tmp_path / "run", executor="processes", workers=2)
-    failures = {row["estimator"]: row["failure"] for row in status(tmp_path / "run")["estimators"]}
+    failures = {row["estimator"]: row["failure"] for row in run_status(tmp_path / "run")["estimators"]}
     assert [name for name, failure in failures.items() if failure] == [f"{mine}:always_dies"]
 
 
@@ -114,27 +114,27 @@ def test_sigterm_keeps_what_is_finished_and_leaves_no_worker(
     options = ["run", "p.json", "--estimators", "mine.py:slow", "--draws", "40000", "--out", "run", "--exact", "never"]
     options += ["--executor", executor, "--workers", "2"]
     with subprocess.Popen([*COMMAND, *options], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE) as process:
-        while process.poll() is None and not list(tmp_path.glob("run/chunks/*/*.parquet")):
+        while process.poll() is None and not list(tmp_path.glob("run/chunks/*/*.safetensors")):
             time.sleep(0.01)
         children = _children(process.pid)
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
         message = process.stderr.read().decode()
         assert process.wait(timeout=60) == 130, message
-    assert "interrupted; kept: nothing" in message
+    assert "interrupted; no estimator had finished." in message
     assert "to go on: the same command with --out run" in message
     assert "Traceback" not in message
     assert len(children) >= 2 or executor == "threads"
     _wait_until_gone(children)
-    found = status(tmp_path / "run")
+    found = run_status(tmp_path / "run")
     assert 1 <= found["estimators"][0]["chunks"] <= 8
     assert found["holder"] is None
     if executor == "processes":
         return
-    kept = {path.name for path in tmp_path.glob("run/chunks/*/*.parquet")}
+    kept = {path.name for path in tmp_path.glob("run/chunks/*/*.safetensors")}
     done = subprocess.run([*COMMAND, *options, "--json"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert kept <= {path.name for path in tmp_path.glob("run/chunks/*/*.parquet")}
+    assert kept <= {path.name for path in tmp_path.glob("run/chunks/*/*.safetensors")}
     assert json.loads(done.stdout)["summary"][0]["draws"] == 40_000
 
 
@@ -143,7 +143,7 @@ def test_workers_end_when_their_parent_is_killed(small: Problem, mine: Path, tmp
     options = ["run", "p.json", "--estimators", "mine.py:slow", "--draws", "400000", "--out", "run", "--exact", "never"]
     options += ["--executor", "processes", "--workers", "2"]
     with subprocess.Popen([*COMMAND, *options], cwd=tmp_path, env=ENVIRONMENT) as process:
-        while process.poll() is None and not list(tmp_path.glob("run/chunks/*/*.parquet")):
+        while process.poll() is None and not list(tmp_path.glob("run/chunks/*/*.safetensors")):
             time.sleep(0.01)
         children = _children(process.pid)
         process.kill()
@@ -189,10 +189,10 @@ def test_a_full_disk(small: Problem, tmp_path: Path) -> None:
     """A file system of 400 KiB: the run stops with one line; with more room it goes on."""
     disk = tmp_path / "disk"
     with mounted(disk, "-t", "tmpfs", "-o", "size=400k", "tmpfs"):
-        with pytest.raises(CannotWrite, match=r"cannot write .*parquet: No space left on device\. What was finished"):
+        with pytest.raises(CannotWrite, match=r"cannot write .*tensors: No space left on device\. What was finished"):
             evaluate(small, ["st", "reinforce"], draws=40_000, exact="never", folder=disk / "run")
         assert not list(disk.rglob("*.part"))
-        rows = status(disk / "run")["estimators"]
+        rows = run_status(disk / "run")["estimators"]
         assert 1 <= sum(row["chunks"] for row in rows) < 16
         assert not any(row["damaged"] for row in rows)
         subprocess.run(["mount", "-o", "remount,size=40m", str(disk)], check=True)
@@ -219,7 +219,7 @@ def test_a_read_only_folder(small: Problem, tmp_path: Path) -> None:
     with mounted(disk, "-t", "tmpfs", "-o", "size=40m", "tmpfs"):
         evaluate(small, ["st"], draws=20_000, exact="never", folder=disk / "run")
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        assert status(disk / "run")["complete"]
+        assert run_status(disk / "run")["complete"]
         with pytest.raises(GradevalError, match=r"cannot write .*: Read-only file system"):
             evaluate(small, ["st"], draws=40_000, exact="never", folder=disk / "run")
         options = ["run", "p.json", "--estimators", "st", "--out", str(disk / "run")]

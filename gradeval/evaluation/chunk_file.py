@@ -1,0 +1,215 @@
+"""The files that one estimator of a run has: finished chunks and exact moments, each with its checksum in its name.
+
+All of it is data: nothing in it is executed or unpickled, and bytes that do not have their digest are not parsed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load, save
+
+from gradeval.analysis.run.tables import EXACT_COLUMNS
+from gradeval.errors import GradevalError
+from gradeval.evaluation.plan import MAX_PLAN_BYTES, Plan
+from gradeval.evaluation.sources import digest_of
+from gradeval.files import parse_json, reason
+from gradeval.sampling.streaming import BLOCK, CHUNK, ChunkStatistics, Spread, kept, tree
+
+_CHUNK_NAME = re.compile(r"(\d{7,12})-(\d{1,12})-([0-9a-f]{32})\.safetensors")
+_EXACT_NAME = re.compile(r"exact-([0-9a-f]{32})\.json")
+
+
+def chunk_name(content: bytes, index: int, count: int) -> str:
+    """The name of a chunk's file, INDEX-COUNT-DIGEST.safetensors.
+
+    Args:
+        content: of the file.
+        index: the chunk's place in the run.
+        count: its number of draws.
+
+    Returns:
+        The name, without a folder.
+    """
+    return f"{index:07}-{count}-{digest_of(content)}.safetensors"
+
+
+def chunk_of_name(name: str) -> tuple[int, int] | None:
+    """The index and the number of draws of the chunk in a file of this name; None where it is no chunk's name."""
+    match = _CHUNK_NAME.fullmatch(name)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def chunk_bytes(chunk: ChunkStatistics, plan: Plan, name: str, index: int, count: int) -> bytes:
+    """A chunk as the content of a safetensors file.
+
+    Args:
+        chunk: what remains of the draws.
+        plan: of its run.
+        name: of its estimator.
+        index: its place in the run.
+        count: its number of draws.
+
+    Returns:
+        The bytes, to be written under `chunk_name`.
+    """
+    squares = np.asarray(chunk.joint.squares)
+    arrays = {
+        "mean": chunk.joint.mean,
+        "squares": squares[np.triu_indices(len(squares))],
+        "descents": np.asarray(chunk.descents, dtype=np.int64),
+        "thirds": chunk.thirds,
+        "seconds": np.array([chunk.seconds]),
+        "means": chunk.means,
+        "identity": _identity(plan, name, index, count),
+    }
+    for samples, (spread, cosines) in chunk.levels.items():
+        arrays |= {f"{samples}.mean": spread.mean, f"{samples}.squares": spread.squares, f"{samples}.cosines": cosines}
+    return save({key: np.ascontiguousarray(array) for key, array in arrays.items()})
+
+
+def _identity(plan: Plan, name: str, index: int, count: int) -> np.ndarray:
+    return np.frombuffer(json.dumps([*plan.identity(name), index, count]).encode(), dtype=np.uint8)
+
+
+def read_chunk(path: Path, plan: Plan, name: str) -> ChunkStatistics:
+    """A chunk of an estimator from its file.
+
+    Args:
+        path: of the file, with the name that `chunk_name` gave it.
+        plan: of its run.
+        name: of its estimator.
+
+    Returns:
+        The chunk's statistics.
+
+    Raises:
+        GradevalError: it is damaged, of another run, or no chunk.
+    """
+    match = _CHUNK_NAME.fullmatch(path.name)
+    if match is None:
+        raise GradevalError(f"{path} is not a chunk.")
+    size = plan.layout.size
+    limit = 8 * (size**2 + CHUNK * 4 * size) + 2**20
+    return parse_chunk(_verified(path, match[3], limit), plan, name, int(match[1]), int(match[2]))
+
+
+def parse_chunk(content: bytes, plan: Plan, name: str, index: int, count: int) -> ChunkStatistics:
+    """The chunk that `chunk_bytes` turned into bytes.
+
+    Args:
+        content: the bytes.
+        plan, name, index, count: as given to `chunk_bytes`.
+
+    Returns:
+        The chunk's statistics.
+
+    Raises:
+        GradevalError: it is another chunk, or none.
+    """
+    try:
+        if not 1 <= count <= CHUNK:
+            raise ValueError(f"of {count} draws")
+        arrays = load(content)
+        if bytes(arrays.pop("identity", np.zeros(0, np.uint8))) != bytes(_identity(plan, name, index, count)):
+            raise ValueError("it belongs to another run")
+        _check_arrays(arrays, plan, index, count)
+    except Exception as error:  # whatever a strange file makes a parser say
+        raise GradevalError(f"chunk {index} of '{name}' is damaged ({reason(error)}).") from None
+    size = len(arrays["mean"])
+    squares = np.zeros((size, size), dtype=plan.dtype)
+    upper = np.triu_indices(size)
+    squares[upper] = squares.T[upper] = arrays["squares"]
+    levels = {
+        samples: (
+            Spread(count // samples, arrays[f"{samples}.mean"], arrays[f"{samples}.squares"]),
+            arrays[f"{samples}.cosines"],
+        )
+        for samples, _ in tree(min(count, BLOCK))
+    }
+    joint = Spread(count, arrays["mean"], squares)
+    seconds = float(arrays["seconds"][0])
+    return ChunkStatistics(joint, arrays["descents"], arrays["thirds"], levels, arrays["means"], seconds)
+
+
+def _check_arrays(arrays: dict[str, np.ndarray], plan: Plan, index: int, count: int) -> None:
+    """Raise ValueError unless the arrays are those of a chunk, with the right shapes and types."""
+    layers, parameters, size = len(plan.layers), len(plan.exact), plan.layout.size
+    shapes: dict[str, tuple[int, ...]] = {"mean": (size,), "squares": (size * (size + 1) // 2,), "seconds": (1,)}
+    shapes |= {"descents": (layers,), "thirds": (4 * layers,), "means": (count // BLOCK, parameters)}
+    for samples, _ in tree(min(count, BLOCK)):
+        blocks = len(range(count // samples)[kept(index * (CHUNK // samples), count // samples)])
+        shapes |= {f"{samples}.mean": (2 * layers,), f"{samples}.squares": (2 * layers,)}
+        shapes[f"{samples}.cosines"] = (blocks, layers)
+    if {key: array.shape for key, array in arrays.items()} != shapes:
+        raise ValueError("its arrays have other names or shapes")
+    types = {"descents": "int64", "seconds": "float64"}
+    if any(array.dtype != types.get(key, plan.dtype) for key, array in arrays.items()):
+        raise ValueError("its arrays have other types")
+    descents, seconds = arrays["descents"], float(arrays["seconds"][0])
+    if not (np.isin(descents, range(count + 1)).all() and 0 <= seconds < math.inf):
+        raise ValueError("a count or a time that cannot be")
+    if any(np.isinf(array).any() for array in arrays.values()):  # NaN can be: cosines of a layer without gradient
+        raise ValueError("an infinite number")
+
+
+def exact_bytes(rows: list[dict[str, Any]], plan: Plan, name: str) -> tuple[str, bytes]:
+    """An estimator's exact moments as a file.
+
+    Args:
+        rows: one for each layer, with the columns `EXACT_COLUMNS`.
+        plan: of its run.
+        name: of the estimator.
+
+    Returns:
+        The file's name and its content.
+    """
+    content = json.dumps({"of": plan.identity(name), "rows": rows}).encode()
+    return f"exact-{digest_of(content)}.json", content
+
+
+def read_exact(path: Path, plan: Plan, name: str) -> list[dict[str, Any]]:
+    """The rows that `exact_bytes` was given.
+
+    Args:
+        path: of the file.
+        plan: of its run.
+        name: of the estimator.
+
+    Returns:
+        One row for each layer, with the columns `EXACT_COLUMNS`.
+
+    Raises:
+        GradevalError: the file is damaged, or of another run.
+    """
+    match = _EXACT_NAME.fullmatch(path.name)
+    document = parse_json(_verified(path, match[1] if match else "", MAX_PLAN_BYTES), f"{path.name} of '{name}'")
+    try:
+        rows: list[dict[str, Any]] = document["rows"]
+        good = document["of"] == plan.identity(name)
+        for row in rows:
+            good &= list(row) == EXACT_COLUMNS and row["estimator"] == name and row["layer"] in plan.layers
+            good &= all(type(row[key]) is float for key in EXACT_COLUMNS[2:])
+    except (ValueError, KeyError, TypeError) as error:
+        raise GradevalError(f"{path.name} of '{name}' is damaged ({reason(error)}).") from None
+    if not good:
+        raise GradevalError(f"{path.name} of '{name}' belongs to another run.")
+    return rows
+
+
+def _verified(path: Path, digest: str, limit: int) -> bytes:
+    """The bytes of a file if they have their digest."""
+    try:
+        if path.stat().st_size > limit:
+            raise GradevalError(f"{path} is damaged (larger than {limit} bytes).")
+        content = path.read_bytes()
+    except OSError as error:
+        raise GradevalError(f"{path} cannot be read ({reason(error)}).") from None
+    if digest_of(content) != digest:
+        raise GradevalError(f"{path.parent.name}/{path.name} is damaged (its checksum is wrong).")
+    return content

@@ -1,0 +1,147 @@
+"""Making chunks of draws, in this process or in another."""
+
+from __future__ import annotations
+
+import pickle
+import time
+import traceback
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from gradeval.errors import GradevalError
+from gradeval.estimators import get_estimator
+from gradeval.model.problem import Problem
+from gradeval.sampling.sampler import Sampler, one_thread
+from gradeval.sampling.streaming import ChunkStatistics, Scorer, reduce_chunk
+
+
+@dataclass(frozen=True)
+class Failure:
+    """In place of a chunk: what an estimator did wrong."""
+
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True)
+class ChunkMaker:
+    """Makes and reduces chunks of one estimator's draws, on one thread.
+
+    Args:
+        sampler: of the estimator.
+        scorer: compares draws with g*.
+        names: what the draws are seeded by, beside the chunk's index.
+    """
+
+    sampler: Sampler
+    scorer: Scorer
+    names: tuple[object, ...]
+
+    def __call__(self, index: int, count: int) -> ChunkStatistics | Failure:
+        """The statistics of the ``count`` draws of chunk ``index``; an estimator's error is returned, not raised."""
+        try:
+            with one_thread():
+                began = compute_seconds(self.sampler.problem)
+                gradients, values = self.sampler.chunk(count, *self.names, index)
+                seconds = compute_seconds(self.sampler.problem) - began
+                statistics = reduce_chunk(self.scorer, gradients, values, index)
+        except GradevalError as error:
+            return Failure(str(error), traceback.format_exc())
+        statistics.seconds = seconds
+        return statistics
+
+
+class SentChunkMaker:
+    """A `ChunkMaker` for workers in other processes: it is sent as bytes, which a worker unpickles once.
+
+    Args:
+        maker: what is sent.
+        spec: of a user's own estimator, which the worker imports itself; None sends the estimator.
+
+    Raises:
+        GradevalError: the problem or the estimator cannot be pickled.
+    """
+
+    def __init__(self, maker: ChunkMaker, spec: str | None) -> None:
+        self.name = maker.sampler.name
+        self.spec = spec
+        sampler = copy(maker.sampler)
+        if spec is not None:
+            module, _, name = spec.rpartition(":")
+            self.spec = f"{Path(module).resolve()}:{name}" if module.endswith(".py") else spec
+            sampler.estimator = None
+        try:
+            self.content = _pickle(replace(maker, sampler=sampler))
+        except Exception as error:
+            raise GradevalError(
+                f"estimator '{self.name}' cannot be sent to another process ({error}): define it, and a loss of your "
+                "own, at the top level of a module, or use threads."
+            ) from None
+
+    def __call__(self, index: int, count: int) -> ChunkStatistics | Failure:
+        """As of `ChunkMaker`."""
+        try:
+            maker = _received(self.content, self.spec)
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            return Failure(f"estimator '{self.name}' cannot be loaded by a worker ({what}).", traceback.format_exc())
+        return maker(index, count)
+
+
+def _pickle(maker: ChunkMaker) -> bytes:
+    try:
+        from cloudpickle import dumps  # comes with Dask; also takes what is defined in the main program
+    except ImportError:
+        from pickle import dumps
+    content: bytes = dumps(maker)
+    return content
+
+
+@lru_cache(maxsize=32)
+def _received(content: bytes, spec: str | None) -> ChunkMaker:
+    maker: ChunkMaker = pickle.loads(content)  # from our own client, not from a file
+    if spec is not None:
+        maker.sampler.estimator = get_estimator(spec)
+    return maker
+
+
+def probe_numbers(sampler: Sampler, fingerprint: str) -> list[float]:
+    """A few numbers of one draw, by which a change of an estimator or of what it builds on is noticed.
+
+    Args:
+        sampler: of the estimator.
+        fingerprint: of the problem.
+
+    Returns:
+        Some of the gradient's entries and the value; none where the draw fails, or does not follow from the seed.
+    """
+    if sampler.own_chance:
+        return []
+    try:
+        with one_thread():
+            gradients, values = sampler.chunk(1, "probe", fingerprint, sampler.name)
+    except GradevalError:  # it may do better in the chunks
+        return []
+    numbers = torch.cat([gradients[0, :32], values])
+    return numbers.tolist() if bool(torch.isfinite(numbers).all()) else []
+
+
+def compute_seconds(problem: Problem) -> float:
+    """Seconds of compute so far: of this thread on the CPU; of the wall clock on a device, when it is done.
+
+    Args:
+        problem: its network's device is asked.
+
+    Returns:
+        Seconds since some fixed instant.
+    """
+    device = problem.network.device
+    if device.type == "cpu":
+        return time.thread_time()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,136 @@
+"""What becomes of an estimator's draws: its moments, its curves, and the rows of its exact moments."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from gradeval.analysis.run.moments import Moments
+from gradeval.analysis.run.tables import EXACT_COLUMNS, MIN_BLOCKS, curve_rows
+from gradeval.errors import GradevalError, unknown_name
+from gradeval.progress import Progress
+from gradeval.reference import MAX_BITS, ExactGradient, exact_moments
+from gradeval.sampling.probes import check_pointwise, count_chance
+from gradeval.sampling.sampler import Sampler
+from gradeval.sampling.streaming import Scorer, Stream, tree
+
+CHOICES = ("auto", "always", "never")
+AUTO_ENTRIES = 2**30  # joint states × points × parameters that exact="auto" takes, about ten seconds
+
+
+def check_choice(exact: str) -> None:
+    """Raise GradevalError unless ``exact`` is "auto", "always" or "never"."""
+    if exact not in CHOICES:
+        raise unknown_name("choice of exact", exact, CHOICES)
+
+
+def target_of(truth: ExactGradient) -> Tensor:
+    """g* with layers whose gradient is nothing but rounding (states that do not matter) set to zero.
+
+    Args:
+        truth: the exact gradient.
+
+    Returns:
+        g*, flattened, [P].
+    """
+    vector = truth.vector.clone()
+    rounding = 10 * np.finfo(str(vector.dtype).removeprefix("torch.")).eps
+    for where in truth.slices.values():
+        if vector[where].norm() < rounding * max(abs(truth.value), float(vector.norm())):
+            vector[where] = 0
+    return vector
+
+
+def moments_of(stream: Stream, draws: int, deterministic: bool) -> Moments:
+    """The moments of all draws; of a deterministic estimator those of ``draws`` that are all the same.
+
+    Args:
+        stream: of the estimator's chunks.
+        draws: their planned number.
+        deterministic: whether all draws are the same by construction.
+
+    Returns:
+        The moments of single draws.
+    """
+    moments = stream.moments()
+    if not deterministic:
+        return moments
+    descents = (moments.descents > 0) * draws
+    zeros = np.zeros_like(moments.covariance), np.zeros_like(moments.thirds)
+    return Moments(moments.layout, draws, moments.mean, zeros[0], descents, zeros[1], True)
+
+
+def curves_of(name: str, stream: Stream, scorer: Scorer, draws: int, deterministic: bool) -> list[dict[str, Any]]:
+    """The rows of `Evaluation.curves` of one estimator: errors and cosines of the means of M draws.
+
+    Args:
+        name: of the estimator.
+        stream: of its chunks.
+        scorer: that its draws were scored by.
+        draws: their number.
+        deterministic: whether all draws are the same by construction.
+
+    Returns:
+        A row for each layer and each M with at least `MIN_BLOCKS` means.
+    """
+    rows: list[dict[str, Any]] = []
+    norms = scorer.norms.cpu().numpy()
+    for samples, _ in tree(draws // MIN_BLOCKS):
+        level = stream.levels[1 if deterministic else samples]
+        blocks = draws // samples if deterministic else level.spread.count
+        if blocks < MIN_BLOCKS:
+            continue
+        variance = level.spread.variance * (not deterministic)
+        assert level.sample is not None
+        quantiles = np.quantile(level.sample, [0.15, 0.85], axis=0)
+        rows += curve_rows(
+            name, scorer.layers, samples, blocks, np.asarray(level.spread.mean), variance, quantiles, norms
+        )
+    return rows
+
+
+def exact_rows(sampler: Sampler, exact: str, target: Tensor, workers: int, progress: Progress) -> list[dict[str, Any]]:
+    """Exact bias, variance and scale of each layer, where they are wanted and can be had without sampling.
+
+    Args:
+        sampler: of the estimator; notes why there are none are added to its notes.
+        exact: "auto" (where affordable), "always" or "never".
+        target: g*, [P].
+        workers: threads.
+        progress: told of the states that are done.
+
+    Returns:
+        One row for each layer that has a gradient; none where they are not wanted, or not to be had.
+
+    Raises:
+        GradevalError: they cannot be had, and ``exact`` is "always".
+    """
+    problem, estimator = sampler.problem, sampler.estimator
+    if exact == "never" or not sampler.vectorised or sampler.own_chance:
+        return []
+    try:
+        check_pointwise(problem, estimator)
+        bits, continuous = count_chance(problem, estimator)
+        affordable = bits <= MAX_BITS and 2**bits * problem.points * len(target) <= AUTO_ENTRIES
+        if continuous or (exact == "auto" and not affordable):
+            return []
+        task = f"{sampler.name} on all states"
+        progress.start(task, 2**bits)
+        moments = exact_moments(problem, estimator, workers=workers, advance=partial(progress.advance, task))
+        progress.finish(task)
+    except GradevalError as error:
+        if exact == "always":
+            raise GradevalError(f"no exact moments of '{sampler.name}': {error}") from None
+        sampler.notes.append(f"no exact moments: {error}")
+        return []
+    scale, variance, bias = moments.scale(), moments.relative_variance(), moments.relative_bias()
+    return [
+        dict(
+            zip(EXACT_COLUMNS, (sampler.name, layer, bias[layer], max(0.0, variance[layer]), scale[layer]), strict=True)
+        )
+        for layer, where in moments.slices.items()
+        if target[where].any()
+    ]

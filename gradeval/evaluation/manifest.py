@@ -1,0 +1,103 @@
+"""The facts that are saved with a run: arguments, versions, the problem and the estimators."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from gradeval.analysis.run.tables import FORMAT
+from gradeval.estimators import claims_unbiased, get_facts
+from gradeval.model.problem import Problem
+from gradeval.reference import ExactGradient
+from gradeval.sampling.probes import count_evaluations
+from gradeval.sampling.sampler import Sampler
+
+PACKAGES = ("gradeval", "torch", "numpy", "scipy", "pandas", "statsmodels", "seaborn", "matplotlib")
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the libraries that numbers and figures depend on."""
+    return {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
+
+
+def problem_facts(problem: Problem, exact: ExactGradient, fingerprint: str) -> dict[str, Any]:
+    """The facts of a problem and of its exact gradient.
+
+    Args:
+        problem: that was evaluated.
+        exact: its exact gradient.
+        fingerprint: of the problem.
+
+    Returns:
+        What stands under "problem" in the manifest.
+    """
+    network = problem.network
+    return {
+        "name": problem.name,
+        "description": problem.description,
+        "fingerprint": fingerprint,
+        "points": problem.points,
+        "widths": problem.widths,
+        "noise": network.noise.name,
+        "states": list(network.states),
+        "loss": problem.loss if isinstance(problem.loss, str) else getattr(problem.loss, "__name__", "callable"),
+        "parameters": len(exact.vector),
+        "exact_value": exact.value,
+        "gradient_norms": {layer: float(g.norm()) for layer, g in exact.by_layer().items()},
+        "slices": {layer: [where.start, where.stop] for layer, where in exact.slices.items()},
+    }
+
+
+def estimator_facts(sampler: Sampler, draws: int) -> dict[str, Any]:
+    """The facts of an estimator that was evaluated.
+
+    Args:
+        sampler: of the estimator.
+        draws: their number.
+
+    Returns:
+        What stands under its name in the manifest.
+    """
+    estimator = sampler.estimator
+    layers, losses = count_evaluations(sampler.problem, estimator)
+    facts = get_facts(estimator)
+    return {
+        "source": facts.source if facts else f"the user's own, {sampler.name}",
+        "unbiased_claim": claims_unbiased(estimator),
+        "deterministic": sampler.deterministic,
+        "vectorised": sampler.vectorised,
+        "draws": draws,
+        "layer_evaluations": layers,
+        "loss_evaluations": losses,
+        "notes": sampler.notes,
+    }
+
+
+def manifest_of(
+    problem: Problem, facts: dict[str, Any], estimators: dict[str, Any], run: dict[str, Any]
+) -> dict[str, Any]:
+    """The manifest of a run.
+
+    Args:
+        problem: that was evaluated.
+        facts: of it, by `problem_facts`.
+        estimators: the facts of each by its name.
+        run: its arguments, seed, draws, failures and timings.
+
+    Returns:
+        What is written to manifest.json.
+    """
+    network = problem.network
+    timings = {key: run[key] for key in ("failures", "timings")}
+    return {
+        "format": FORMAT,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **{key: run[key] for key in ("arguments", "seed", "draws")},
+        "versions": versions(),
+        "device": str(network.device),
+        "dtype": str(network.dtype).removeprefix("torch."),
+        "problem": facts,
+        "estimators": estimators,
+    } | timings

@@ -1,0 +1,130 @@
+"""A run's plan: what it draws, and what must be the same for a later run to continue it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from msgspec import Meta
+
+from gradeval.analysis.run.moments import Layout
+from gradeval.errors import GradevalError
+from gradeval.files import Finite, convert, read_json, write_whole
+from gradeval.sampling.streaming import CHUNK
+
+FORMAT = "gradeval-plan/2"
+MAX_PLAN_BYTES = 2**22
+MAX_PARAMETERS = 10_000  # the joint covariance of all parameters is kept
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One estimator of a plan: the hash of its source, its number of draws and a few numbers of one draw."""
+
+    source: str
+    draws: Annotated[int, Meta(gt=0)]
+    probe: list[Finite]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run draws.
+
+    Attributes:
+        fingerprint: of the problem.
+        seed: of the draws.
+        device, dtype: where and in which precision the draws are made.
+        engine: hash of the source of all that decides a chunk except the estimators.
+        layers: where the parameters of each of the K layers begin and end.
+        exact: g*, [P].
+        estimators: by name.
+        arguments: of the command that began it.
+        versions: of the libraries when it was begun.
+    """
+
+    fingerprint: str
+    seed: int
+    device: str
+    dtype: Literal["float32", "float64"]
+    engine: str
+    layers: Annotated[Mapping[str, tuple[int, int]], Meta(min_length=1)]
+    exact: Annotated[list[Finite], Meta(min_length=1, max_length=MAX_PARAMETERS)]
+    estimators: Mapping[str, Planned]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> Plan:
+        """The plan of a folder.
+
+        Raises:
+            GradevalError: it is missing, of another format or damaged.
+        """
+        path = folder / "plan.json"
+        document = read_json(path, MAX_PLAN_BYTES)
+        found = document.pop("format", None)
+        if found != FORMAT:
+            raise GradevalError(
+                f"{folder} was begun by another version of gradeval (its format is {found!r:.40}, this version "
+                f"continues '{FORMAT}'). `gradeval report {folder}` shows what is finished; to draw more, repeat the "
+                "command that began it with a new --out."
+            )
+        if document.pop("chunk", None) != CHUNK:
+            raise GradevalError(f"{folder}: its chunks are not of {CHUNK} draws, so it cannot be continued.")
+        plan = convert(document, cls, f"{path}: ")
+        for name, (start, stop) in plan.layers.items():
+            if not 0 <= start < stop <= len(plan.exact):
+                raise GradevalError(f"{path}: layers: {name!r} has the parameters {start} to {stop}: there are none.")
+        return plan
+
+    @property
+    def layout(self) -> Layout:
+        """Where what lies in the moments of its chunks."""
+        return Layout(len(self.exact), {name: slice(*ends) for name, ends in self.layers.items()})
+
+    @property
+    def draws(self) -> int:
+        """The number of draws of each estimator that is not deterministic."""
+        return max((planned.draws for planned in self.estimators.values()), default=0)
+
+    def write(self, folder: Path) -> None:
+        """Write the plan as ``folder``/plan.json."""
+        document = {"format": FORMAT, "chunk": CHUNK, **asdict(self)}
+        write_whole(folder / "plan.json", json.dumps(document, indent=1).encode())
+
+    def identity(self, name: str) -> list[Any]:
+        """What the numbers of an estimator's chunks depend on; it is stored in each of their files."""
+        return [FORMAT, self.fingerprint, self.seed, self.engine, name, self.estimators[name].source]
+
+    def refuse_others(self, wanted: Plan, folder: Path) -> None:
+        """Raise GradevalError where ``wanted`` draws something else than this plan, which lies in ``folder``.
+
+        More draws and more estimators are no difference. What an estimator draws is compared by its callers.
+        """
+        advice = "choose another folder, or remove this one."
+        for what, old, new in (
+            ("problem", self.fingerprint[:12], wanted.fingerprint[:12]),
+            ("seed", self.seed, wanted.seed),
+            ("device", self.device, wanted.device),
+            ("precision", self.dtype, wanted.dtype),
+            ("list of layers", list(self.layers), list(wanted.layers)),
+            ("version of gradeval's sources", self.engine[:12], wanted.engine[:12]),
+        ):
+            if old != new:
+                raise GradevalError(f"{folder} holds a run of another {what} ({old}; asked for: {new}): {advice}")
+        if missing := set(self.estimators) - set(wanted.estimators):
+            raise GradevalError(f"{folder} also holds '{min(missing)}': name it too, or {advice}")
+        if not np.allclose(self.exact, wanted.exact, rtol=1e-6, atol=1e-12):
+            raise GradevalError(f"{folder} holds another exact gradient of this problem: {advice}")
+
+    def changed(self, name: str, wanted: Plan) -> str:
+        """What has changed of an estimator since this plan was written, in words; empty if nothing has."""
+        old, new = self.estimators[name], wanted.estimators[name]
+        if old.source != new.source:
+            return "the source of"
+        same = len(old.probe) == len(new.probe) and np.allclose(old.probe, new.probe, 1e-3, 1e-6)
+        return "" if same else "what is drawn by"

@@ -1,0 +1,74 @@
+"""What a run's folder holds: what is finished, damaged or failed, and who is at work on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gradeval.errors import GradevalError
+from gradeval.evaluation.chunk_file import chunk_of_name, read_chunk
+from gradeval.evaluation.plan import Plan
+from gradeval.evaluation.store import holder_of, home_of
+from gradeval.sampling.streaming import CHUNK
+
+
+def run_status(folder: str | Path) -> dict[str, Any]:
+    """What a run's folder holds.
+
+    Args:
+        folder: of a run, finished or not.
+
+    Returns:
+        A dict for JSON: "folder", "problem" (its fingerprint), "seed", "complete", "holder" (who is at work, in words,
+        or None), "bytes" of all chunks, and "estimators", a list of dicts with the numbers of chunks and draws that are
+        finished and planned, the names of damaged files, whether there are exact moments, and why it failed, or None.
+
+    Raises:
+        GradevalError: the folder is not a run that can be continued.
+    """
+    folder = Path(folder)
+    if not (folder / "plan.json").exists():
+        raise GradevalError(f"{folder} holds no run: it has no plan.json.")
+    plan = Plan.read(folder)
+    rows = [_estimator(folder, plan, name) for name in plan.estimators]
+    finished = all(row["chunks"] == row["chunks_planned"] for row in rows)
+    return {
+        "folder": str(folder),
+        "problem": plan.fingerprint,
+        "seed": plan.seed,
+        "complete": finished and (folder / "manifest.json").exists(),
+        "holder": holder_of(folder),
+        "bytes": sum(path.stat().st_size for path in folder.glob("chunks/*/*")),
+        "estimators": rows,
+    }
+
+
+def _estimator(folder: Path, plan: Plan, name: str) -> dict[str, Any]:
+    planned, home = plan.estimators[name].draws, home_of(folder, name)
+    done: dict[int, int] = {}
+    damaged = []
+    for path in sorted(home.glob("*")):
+        chunk = chunk_of_name(path.name)
+        if chunk is None or chunk[1] != min(CHUNK, planned - chunk[0] * CHUNK):
+            continue
+        try:
+            read_chunk(path, plan, name)
+            done[chunk[0]] = chunk[1]
+        except GradevalError:
+            damaged.append(path.name)
+    failure = home / "failure.txt"
+    return {
+        "estimator": name,
+        "chunks": len(done),
+        "chunks_planned": -(-planned // CHUNK),
+        "draws": sum(done.values()),
+        "draws_planned": planned,
+        "exact_moments": any(home.glob("exact-*.json")),
+        "damaged": damaged,
+        "failure": _first_line(failure) if failure.exists() else None,
+    }
+
+
+def _first_line(path: Path) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.readline(1000).strip()
