@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from gradeval.checking.procedure import Verdict
+    from gradeval.checking.verdict import Verdict
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,7 +25,7 @@ def gradeval_check(request: pytest.FixtureRequest) -> Callable[..., Verdict]:
 
     def check(estimator: Any, **arguments: Any) -> Verdict:
         __tracebackhide__ = True
-        from gradeval.checking.procedure import MAX_DRAWS
+        from gradeval.checking.limits import MAX_DRAWS
         from gradeval.checking.procedure import check as run
         from gradeval.errors import GradevalError
 

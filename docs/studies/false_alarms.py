@@ -52,7 +52,7 @@ def one(task: tuple[str, str, int]) -> dict[str, object]:
     """One verdict."""
     import torch
 
-    from gradeval.checking.battery import ROWS, make
+    from gradeval.checking.battery import ROWS, make_problem
     from gradeval.checking.procedure import check
 
     torch.set_num_threads(1)
@@ -62,7 +62,7 @@ def one(task: tuple[str, str, int]) -> dict[str, object]:
         verdict = check(what, unbiased=True, alpha=ALPHA, detect=DETECT, seed=seed, workers=1)
     else:
         row, layer = what.split(":")
-        problems = [make(ROWS[int(row)])]
+        problems = [make_problem(ROWS[int(row)])]
         verdict = check(
             scaled(layer),
             unbiased=True,

@@ -26,7 +26,19 @@ SATURATED = 40.0
 
 @dataclass(frozen=True)
 class Row:
-    """How a problem of the battery is made."""
+    """How a problem of the battery is made.
+
+    Args:
+        inputs: numbers of one data point.
+        widths: units of each layer.
+        noise: its name.
+        states: lo and hi.
+        loss: its name.
+        points: number of data points.
+        scale: standard deviation of the weights.
+        seed: of weights, inputs and targets.
+        saturated: whether the first unit of each layer gets a bias of ±40.
+    """
 
     inputs: int
     widths: tuple[int, ...]
@@ -40,7 +52,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """As shown in tables."""
+        """The name shown in tables."""
         lo, hi = self.states
         points = f"{self.points} point{'s' * (self.points > 1)}"
         widths = "-".join(map(str, self.widths))
@@ -64,8 +76,15 @@ ROWS = (
 )
 
 
-def make(row: Row) -> Problem:
-    """The problem of a row: normal weights, inputs and targets from its seed."""
+def make_problem(row: Row) -> Problem:
+    """The problem of a row, with normal weights, inputs and targets from its seed.
+
+    Args:
+        row: how it is made.
+
+    Returns:
+        The problem, with the row's name.
+    """
     chance = RandomDraws(generator("cpu", "battery", row.widths, row.noise, row.loss, row.seed))
     outputs = {"logistic": 1, "squared": 2, "cross-entropy": 3}[row.loss]
     network = StochasticBinaryNetwork.linear(row.inputs, row.widths, outputs, row.noise, row.states)
@@ -86,6 +105,6 @@ def make(row: Row) -> Problem:
     return Problem(network, inputs, targets, row.loss, row.name)
 
 
-def battery() -> list[Problem]:
-    """All of them."""
-    return [make(row) for row in ROWS]
+def battery_problems() -> list[Problem]:
+    """The battery's problems, in the order of `ROWS`."""
+    return [make_problem(row) for row in ROWS]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from gradeval.checking.procedure import Verdict
+    from gradeval.checking.verdict import Verdict
 
 
 def check_command(
@@ -35,7 +35,7 @@ def check_command(
     """Check an estimator against exact gradients: exit 0 holds, 1 fails, 2 unusable input, 3 undecided."""
 
     with check_progress() as progress:
-        from gradeval.checking.procedure import MAX_DRAWS
+        from gradeval.checking.limits import MAX_DRAWS
         from gradeval.checking.procedure import check as run_check
 
         verdict = run_check(
@@ -74,8 +74,7 @@ def show_verdict(verdict: Verdict) -> None:
     for text in verdict.diagnosis:
         console.print(Padding(escape(text), (0, 0, 0, 2)), highlight=False)
     if len(verdict.table):
-        failing = verdict.table[verdict.table["verdict"].str.startswith("fails")]
-        rows = failing if len(failing) else verdict.table
+        rows = verdict.failing if len(verdict.failing) else verdict.table
         line(
             "\nBias, variance: relative to the layer's exact gradient's norm, or its square; value: (E[value] − J)/|J|"
         )

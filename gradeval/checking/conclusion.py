@@ -1,0 +1,119 @@
+"""From what is known on all problems to one verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from gradeval.checking.claims import Claims, State, worst
+from gradeval.checking.diagnosis import diagnose
+from gradeval.checking.findings import Finding
+from gradeval.checking.limits import REPLICATES, Limits
+from gradeval.checking.places import add_densities
+from gradeval.checking.rows import table_rows
+from gradeval.checking.sequential import FREEDOM
+from gradeval.checking.subject import Subject
+from gradeval.checking.verdict import Verdict
+
+NOTHING_CLAIMED = (
+    "nothing is claimed, so nothing was judged: give --unbiased or a bound, or set an attribute `unbiased`"
+)
+
+
+def conclude(name: str, claims: Claims, limits: Limits, subjects: Sequence[Subject]) -> Verdict:
+    """The verdict on an estimator.
+
+    Args:
+        name: of the estimator.
+        claims: what was judged.
+        limits: what was spent.
+        subjects: the estimator on every problem.
+
+    Returns:
+        The verdict, with its diagnosis.
+    """
+    total = len(subjects)
+    notes = _on_problems([(note, s.problem.name) for s in subjects for note in s.notes], total)
+    known = (limits.alpha, limits.detect, limits.seed)
+    if trouble := [(s.trouble, s.problem.name) for s in subjects if s.trouble]:
+        lines = _on_problems(trouble, total)
+        return Verdict(name, State.FAILS, claims.words(), pd.DataFrame(), lines, notes, *known)
+    table = pd.DataFrame([row for s in subjects for row in table_rows(s)])
+    state = worst(s.state for s in subjects)
+    lines = _explained(claims, limits, subjects, state)
+    notes += [
+        f"{s.problem.name}: no layer has a gradient, there is nothing to compare with"
+        for s in subjects
+        if s.vanishing and not s.findings
+    ]
+    if not claims.words():
+        state = State.UNDECIDED
+        notes.append(NOTHING_CLAIMED)
+    elif state is State.UNDECIDED and len(table):
+        notes += _why_undecided(table, limits.detect)
+    rarest = max(s.rarest for s in subjects)
+    return Verdict(name, state, claims.words(), table, lines, notes, *known, rarest)
+
+
+def _explained(claims: Claims, limits: Limits, subjects: Sequence[Subject], state: State) -> list[str]:
+    """What is wrong, in words."""
+    lines = []
+    if claims.unbiased and state is State.FAILS:
+        for s in subjects:
+            add_densities(s.problem, s.truth, s.findings)
+        lines = diagnose([f for s in subjects for f in s.findings], [s.value for s in subjects if s.value])
+    lines += _beyond_bounds(claims, subjects, limits.detect)
+    if claims.unbiased:
+        lines += [
+            f"{s.problem.name}, layer {layer}: the exact gradient is zero, the mean one is not"
+            for s in subjects
+            for layer, found in s.vanishing.items()
+            if found is State.FAILS
+        ]
+    return lines
+
+
+def _why_undecided(table: pd.DataFrame, detect: float) -> list[str]:
+    open_ = table[table["verdict"] == State.UNDECIDED]
+    if open_.empty:
+        return []
+    where = open_.iloc[open_["detectable"].argmax()]
+    bias = f"{where['detectable']:.2g}"
+    why = f"a relative bias of {bias} could be found, not of {detect:g}; raise max-draws or detect"
+    if math.isinf(where["detectable"]):
+        most = REPLICATES - FREEDOM
+        why = f"the gradient varies in more than {most} directions, too many to test; take fewer parameters"
+    return [
+        f"undecided on {len(open_)} of {len(table)} rows within {int(open_['draws'].max()):,} draws: on "
+        f"{where['problem']}, layer {where['layer']}, {why}"
+    ]
+
+
+def _beyond_bounds(claims: Claims, subjects: Sequence[Subject], detect: float) -> list[str]:
+    """One line for each bound that fails, with its worst row."""
+    figures: dict[str, tuple[str, Callable[[Finding], float], int, float | None]] = {
+        "max_relative_bias": ("relative bias", lambda f: f.relative_bias[0], 1, claims.max_relative_bias),
+        "min_cosine": ("cosine of the mean", lambda f: f.cosine[0], -1, claims.min_cosine),
+        "max_relative_variance": ("relative variance", lambda f: f.variance, 1, claims.max_relative_variance),
+    }
+    lines = []
+    for claim, (words, figure, sign, bound) in figures.items():
+        bad = [f for s in subjects for f in s.findings if claims.judge(f, detect).get(claim) is State.FAILS]
+        if bad:
+            extreme = max(bad, key=lambda f: sign * figure(f))
+            where = f"{extreme.place.name}, layer {extreme.layer}"
+            lines.append(f"{words} {figure(extreme):.3g}, the bound is {bound:g}: {where} (worst of {len(bad)})")
+    return lines
+
+
+def _on_problems(pairs: list[tuple[str, str]], total: int) -> list[str]:
+    """Equal texts once, with where they apply."""
+    where: dict[str, list[str]] = {}
+    for text, problem in pairs:
+        where.setdefault(text, []).append(problem)
+    return [
+        text if len(names) == total else f"{text} (on {len(names)} of {total} problems, e.g. {names[0]})"
+        for text, names in where.items()
+    ]

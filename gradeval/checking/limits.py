@@ -1,0 +1,69 @@
+"""How far a check goes: its budgets, and what counts as equal."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from gradeval.errors import GradevalError
+
+EQUAL = 1e-6  # an exact relative bias below this is rounding (of single precision, too)
+ENUMERATED_ENTRIES = 2**26  # joint states × points × parameters that are enumerated, a second or two
+REPLICATES, LEAST_POINTS = 64, 32
+FIRST_POINTS, FIRST_IN_A_LOOP = 512, 128  # of the first look, unless max_draws is below; a loop takes its time
+MAX_DRAWS = 2**23
+COARSE = 0.05  # first every problem is known so well (or half of detect); where none fails, as the claims need
+ROWS_AT_ONCE = 2**14
+MAX_SOBOL = torch.quasirandom.SobolEngine.MAXDIM
+
+
+def check_range(name: str, value: float | None, low: float, high: float, strict: bool = False) -> None:
+    """Raise GradevalError unless a number is None or lies within its range.
+
+    Args:
+        name: of the number.
+        value: the number.
+        low, high: the ends of the range.
+        strict: whether ``low`` itself is outside.
+    """
+    if value is not None and not (low < value <= high if strict else low <= value <= high):
+        least = "above" if strict else "at least"
+        raise GradevalError(f"{name} must be {least} {low:g} and at most {high:g}, found {value}.")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a check may spend and how sure it must be.
+
+    Args:
+        alpha: the false-alarm rate of all tests and looks together.
+        detect: the relative bias of a layer that is to be found with probability 0.99.
+        seed: every random number follows from it.
+        max_draws: the most draws on one problem.
+
+    Raises:
+        GradevalError: a number out of its range.
+    """
+
+    alpha: float = 1e-6
+    detect: float = 0.01
+    seed: int = 0
+    max_draws: int = MAX_DRAWS
+
+    def __post_init__(self) -> None:
+        check_range("alpha", self.alpha, 0.0, 0.5, strict=True)
+        check_range("detect", self.detect, 0.0, 1.0, strict=True)
+        if self.max_draws < REPLICATES * LEAST_POINTS:
+            raise GradevalError(f"max_draws must be at least {REPLICATES * LEAST_POINTS}, found {self.max_draws}.")
+
+    @property
+    def coarse(self) -> float:
+        """How well, relative to ‖g*‖, every mean gradient is known before any is studied further."""
+        return max(COARSE, self.detect / 2)
+
+    def first_points(self, vectorised: bool) -> int:
+        """Points of every replicate at the first look."""
+        first = FIRST_POINTS if vectorised else FIRST_IN_A_LOOP
+        return int(min(first, 2 ** int(math.log2(self.max_draws // REPLICATES))))

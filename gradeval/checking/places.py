@@ -1,0 +1,117 @@
+"""The facts of a problem that may explain what is wrong with an estimator."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gradeval.checking.findings import Finding, Place
+from gradeval.estimators import Estimator
+from gradeval.estimators.protocol import samples_of
+from gradeval.model.noise import NOISES, Noise
+from gradeval.model.problem import Problem
+from gradeval.model.randomness import RandomDraws, generator
+from gradeval.reference import ExactGradient, exact_gradient, predicted_cost
+
+SATURATION = 1e-6  # a unit whose rarer state is less likely than this, for all points, is saturated
+DENSITY_SECONDS = 1.0  # what a gradient with another density is worth for the diagnosis
+
+
+def place_of(problem: Problem, estimator: Estimator) -> Place:
+    """The facts of a problem and of an estimator.
+
+    Args:
+        problem: any.
+        estimator: asked for its number of samples.
+
+    Returns:
+        The facts.
+    """
+    with torch.no_grad():
+        outputs = problem.network.head(torch.zeros(1, problem.widths[-1], dtype=problem.network.dtype)).shape[-1]
+    return Place(
+        problem.name,
+        problem.inputs[0].numel(),
+        tuple(problem.widths),
+        outputs,
+        problem.network.noise.name,
+        problem.network.states,
+        problem.loss if isinstance(problem.loss, str) else "own",
+        problem.points,
+        samples_of(estimator),
+        is_saturated(problem),
+    )
+
+
+def is_saturated(problem: Problem) -> bool:
+    """Whether some unit is on, or off, with a probability above 1 − 10⁻⁶ for every point of one sampled path.
+
+    Args:
+        problem: network and inputs.
+
+    Returns:
+        Whether there is such a unit.
+    """
+    chance = RandomDraws(generator(problem.network.device, "saturation"), problem.network.dtype)
+    x = problem.inputs
+    with torch.no_grad():
+        for layer in problem.network.layers:
+            p = layer.probability(layer.preactivation(x))
+            if bool((torch.minimum(p, 1 - p).amax(0) < SATURATION).any()):
+                return True
+            x = layer.encode(chance.bernoulli(p))
+    return False
+
+
+def shape_of(problem: Problem, layer: str) -> tuple[int, int] | None:
+    """The shape of a layer's weight, where the layer is a weight and a bias.
+
+    Args:
+        problem: with the layer.
+        layer: "1".."L" or "head".
+
+    Returns:
+        Units and inputs of the layer; None where its map is anything else.
+    """
+    network = problem.network
+    map = network.head if layer == "head" else network.layers[int(layer) - 1].map
+    if not isinstance(map, nn.Linear) or map.bias is None:
+        return None
+    return map.out_features, map.in_features
+
+
+class _OtherDensity(Noise):
+    """F of one noise, whose derivative is the density of another: the gradient by F' on all states uses that."""
+
+    def __init__(self, truth: Noise, other: Noise) -> None:
+        self.name, self.truth, self.other = truth.name, truth, other
+
+    def cdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        other = self.other.cdf(a)
+        return self.truth.cdf(a).detach() + (other - other.detach())
+
+
+def add_densities(problem: Problem, truth: ExactGradient, findings: list[Finding]) -> None:
+    """Add to findings the mean gradients with another noise's density in place of F', for the diagnosis.
+
+    Args:
+        problem: the findings are of it.
+        truth: its exact gradient.
+        findings: whose ``others`` are filled in, where one of them is wrong and the gradients are cheap.
+    """
+    affordable = predicted_cost(problem, "joint").seconds <= DENSITY_SECONDS
+    if not affordable or not any(f.unequal for f in findings):
+        return
+    for name, noise in NOISES.items():
+        if name == problem.network.noise.name:
+            continue
+        network = deepcopy(problem.network)
+        for layer in network.layers:
+            layer.noise = _OtherDensity(problem.network.noise, noise)
+        vector = exact_gradient(Problem(network, problem.inputs, problem.targets, problem.loss), "joint").vector
+        for finding in findings:
+            where = truth.slices[finding.layer]
+            finding.others[name] = (vector[where] / truth.vector[where].norm()).cpu().numpy()

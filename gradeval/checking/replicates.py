@@ -1,0 +1,79 @@
+"""Independent replicates of an estimator's mean gradient, each from a low-discrepancy sequence."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradeval.checking.limits import MAX_SOBOL, REPLICATES, ROWS_AT_ONCE
+from gradeval.errors import GradevalError
+from gradeval.model.randomness import derived_seed, generator
+from gradeval.reference import ExactGradient
+from gradeval.sampling.sampler import Sampler
+
+
+class Replicates:
+    """Means over the points of independently scrambled Sobol sequences that stand for an estimator's uniform variables.
+
+    The digits beyond a point's 30 are random, so that every variable is uniform as exactly as a random one.
+
+    Args:
+        sampler: of the estimator.
+        truth: g* and J, which draws are compared with.
+        uniforms: the number of uniform variables that one draw takes.
+        seed: what the scrambles and further chance follow from.
+
+    Attributes:
+        points: of every replicate so far.
+        looks: how often points were added.
+        largest: the largest ‖g − g*‖² of a draw by layer, and the largest squared error of the value.
+    """
+
+    def __init__(self, sampler: Sampler, truth: ExactGradient, uniforms: int, seed: tuple[object, ...]) -> None:
+        self.sampler, self.truth = sampler, truth
+        self.uniforms = uniforms if uniforms <= MAX_SOBOL else 0
+        self.random = generator(sampler.problem.network.device, *seed, "replicates")
+        self.engines = [
+            torch.quasirandom.SobolEngine(self.uniforms, scramble=True, seed=derived_seed(*seed, "scramble", r))
+            for r in range(REPLICATES if self.uniforms else 0)
+        ]
+        self.points = self.looks = 0
+        self.sums: list[Tensor] = []
+        self.largest = np.zeros(0)
+
+    def add(self, points: int) -> None:
+        """Add so many points to every replicate; counts as a look. Raises GradevalError where a draw is not finite."""
+        at_once = max(1, ROWS_AT_ONCE // REPLICATES)
+        for start in range(0, points, at_once):
+            self._add(min(at_once, points - start))
+        self.points += points
+        self.looks += 1
+
+    def _add(self, count: int) -> None:
+        dtype = self.sampler.problem.network.dtype
+        if self.engines:
+            rows = torch.cat([engine.draw(count, dtype=dtype) for engine in self.engines])
+            rows = (rows + 2.0**-30 * torch.rand(rows.shape, generator=self.random, dtype=dtype)).clamp(
+                2.0**-54, 1 - 2.0**-53
+            )
+        else:
+            rows = torch.empty(REPLICATES * count, 0, dtype=dtype)
+        gradients, values = self.sampler.given(rows, self.random)
+        if not bool(torch.isfinite(values).all()):
+            raise GradevalError(
+                f"gave NaN or infinite values in {int((~torch.isfinite(values)).sum())} of {len(values)} draws"
+            )
+        errors = (gradients - self.truth.vector) ** 2
+        layers = [errors[:, w].sum(1) for w in self.truth.slices.values()]
+        squares = torch.stack([*layers, (values - self.truth.value).reshape(-1) ** 2], 1)
+        parts = [part.reshape(REPLICATES, count, -1).sum(1) for part in (gradients, values, squares)]
+        largest = squares.amax(0).cpu().numpy()
+        self.largest = np.maximum(self.largest, largest) if self.sums else largest
+        self.sums = [a + b for a, b in zip(self.sums, parts, strict=True)] if self.sums else parts
+
+    def means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The mean gradient [replicates, P], value [replicates], and ‖g − g*‖² by layer with the value's squared error
+        [replicates, layers + 1], of every replicate."""
+        gradients, values, squares = ((total / self.points).cpu().numpy() for total in self.sums)
+        return gradients, values[:, 0], squares

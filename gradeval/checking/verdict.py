@@ -1,0 +1,100 @@
+"""The verdict on an estimator, and its text."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from gradeval.checking.claims import RowState, State
+from gradeval.checking.sequential import POWER
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `check` found.
+
+    Attributes:
+        name: of the estimator.
+        verdict: holds, fails or undecided; a `State`, which is a text.
+        claims: in words.
+        table: one row per problem and layer. scale ⟨E g, g*⟩/‖g*‖², cosine between E[g] and g*, relative_bias
+            ‖E g − g*‖/‖g*‖ and relative_variance tr Cov(g)/‖g*‖² of one draw, with bounds that hold for all rows and at
+            all times together with probability 1 − α; value_error (E[value] − J)/|J|; detectable, the relative
+            bias that would have been found with probability 0.99 (zero: exact).
+        diagnosis: what is wrong, in words.
+        notes: what the user should know besides.
+        alpha, detect, seed: as given.
+        rarest: the probability below which an event of chance may have been missed by all tests; zero: none.
+    """
+
+    name: str
+    verdict: State
+    claims: list[str]
+    table: pd.DataFrame
+    diagnosis: list[str]
+    notes: list[str]
+    alpha: float
+    detect: float
+    seed: int
+    rarest: float = 0.0
+
+    @property
+    def exit_code(self) -> int:
+        """The program's exit code: 0 holds, 1 fails, 3 undecided."""
+        return {State.HOLDS: 0, State.FAILS: 1, State.UNDECIDED: 3}[self.verdict]
+
+    @property
+    def failing(self) -> pd.DataFrame:
+        """The rows of the table that speak against the estimator."""
+        return self.table[[RowState(verdict).fails for verdict in self.table["verdict"]]]
+
+    @property
+    def headline(self) -> str:
+        """The verdict in a sentence."""
+        return f"{self.name}: {', '.join(self.claims) or 'nothing claimed'}: {self.verdict.upper()}"
+
+    @property
+    def guarantee(self) -> str:
+        """What stands behind the verdict: the error rates, and what may have been missed."""
+        if self.table.empty:
+            return "No problem could be evaluated."
+        sampled = self.table["method"] == "sampled"
+        decided = self.table["problem"][~sampled].nunique()
+        exact = f"{decided} problem{'s' * (decided != 1)} decided exactly, on all joint states"
+        if not sampled.any():
+            return f"{exact}: no false alarm is possible."
+        worst = float(self.table["detectable"][sampled].max())
+        return (
+            f"{exact}; {self.table['problem'][sampled].nunique()} by at most {self.table['draws'].max():,} draws: "
+            f"all tests and bounds together err with probability ≤ {self.alpha:g}; a relative bias of {worst:.2g} in "
+            f"any layer would have been found with probability {POWER:g} (seed {self.seed}). Events rarer than one in "
+            f"{1 / self.rarest:,.0f} draws excepted: what is not seen is not tested."
+        )
+
+    def __str__(self) -> str:
+        columns = ["problem", "layer", "scale", "cosine", "relative_bias", "relative_bias_low", "relative_bias_high"]
+        columns += ["relative_variance", "value_error", "verdict"]
+        lines = [self.headline, *(f"  {line}" for line in self.diagnosis)]
+        if len(self.table):
+            shown = self.table if self.verdict is State.HOLDS else self.table[self.table["verdict"] != State.HOLDS]
+            lines.append(shown[columns].to_string(index=False, float_format=lambda x: f"{x:.3g}"))
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes), self.guarantee])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The verdict for JSON, with null for infinities and NaN."""
+        rows = self.table.replace([math.inf, -math.inf], math.nan).astype(object)
+        return {
+            "estimator": self.name,
+            "verdict": self.verdict,
+            "claims": self.claims,
+            "diagnosis": self.diagnosis,
+            "notes": self.notes,
+            "guarantee": self.guarantee,
+            "alpha": self.alpha,
+            "detect": self.detect,
+            "seed": self.seed,
+            "rows": rows.where(rows.notna(), None).to_dict("records"),
+        }
