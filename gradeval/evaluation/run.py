@@ -37,7 +37,7 @@ from gradeval.reference import MAX_BITS, ExactGradient, exact_gradient, exact_mo
 from gradeval.sampling.probes import check_pointwise, count_chance, count_evaluations
 from gradeval.sampling.sampler import Sampler, one_thread
 from gradeval.sampling.streaming import CHUNK, ChunkStatistics, Scorer, Stream, reduce_chunk, tree
-from gradeval.workers.executors import Lost, Task, Workers
+from gradeval.workers.executors import Assignment, Lost, Workers
 
 EXACT = ("auto", "always", "never")
 EXACT_ENTRIES = 2**30  # joint states × points × parameters that exact="auto" takes, about ten seconds
@@ -209,7 +209,7 @@ class _Run:
             if stream.joint.count == self._total(name):
                 self._finish(name, stream, seconds / self._total(name))
 
-    def _tasks(self, pool: Workers) -> Iterator[Task[ChunkStatistics | Failure]]:
+    def _tasks(self, pool: Workers) -> Iterator[Assignment[ChunkStatistics | Failure]]:
         for name, sampler in self.samplers.items():
             work = _Work(sampler, self.scorer, (self.seed, self.fingerprint, name))
             call = work if pool.shares_memory else _Sent(work, name if name in self.specs else None)
@@ -219,9 +219,9 @@ class _Run:
                     break
                 count = min(CHUNK, total - index * CHUNK)
                 known = self.store.read(name, index, count) if self.store else None
-                yield Task((name, index, count), call, (index, count), known)
+                yield Assignment((name, index, count), call, (index, count), known)
 
-    def _save(self, task: Task[ChunkStatistics | Failure]) -> None:
+    def _save(self, task: Assignment[ChunkStatistics | Failure]) -> None:
         if self.store and isinstance(task.result, ChunkStatistics):
             name, index, count = task.key
             self.store.write(name, index, count, task.result)

@@ -33,6 +33,7 @@ def check_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON on standard output.")] = False,
 ) -> None:
     """Check an estimator against exact gradients: exit 0 holds, 1 fails, 2 unusable input, 3 undecided."""
+    from gradeval.program.progress import check_progress
 
     with check_progress() as progress:
         from gradeval.checking.procedure import MAX_DRAWS

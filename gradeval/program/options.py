@@ -15,7 +15,8 @@ from gradeval.errors import GradevalError
 
 
 def specs_of(text: str) -> list[str]:
-    from gradeval.estimators import PAPER, TABLE
+    """The specs that a comma-separated text names; 'paper' and 'all' stand for several."""
+    from gradeval.estimators import PAPER, TABLE, split_specs
 
     named = {"paper": list(PAPER), "all": list(TABLE)}
     specs = [spec for piece in split_specs(text) for spec in named.get(piece, [piece])]
@@ -37,6 +38,7 @@ def check_output(folder: Path) -> None:
 
 
 def free_folder(name: str = "gradeval-run") -> Path:
+    """The first of ./NAME-1, ./NAME-2, … that does not exist."""
     number = 1
     while (folder := Path(f"{name}-{number}")).exists():
         number += 1
@@ -44,6 +46,7 @@ def free_folder(name: str = "gradeval-run") -> Path:
 
 
 def numbers_of(name: str, text: str, kind: Any) -> tuple[Any, ...]:
+    """The numbers that the text of an option holds, joined by commas."""
     try:
         return tuple(kind(piece) for piece in text.split(",") if piece.strip())
     except ValueError:
@@ -51,13 +54,14 @@ def numbers_of(name: str, text: str, kind: Any) -> tuple[Any, ...]:
 
 
 def is_given(context: typer.Context, name: str) -> bool:
+    """Whether a parameter was given on the command line, not left at its default."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
 
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
-    """What has finished is kept after either."""
+    """Within, SIGTERM raises KeyboardInterrupt as Ctrl-C does: what has finished is kept after either."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

@@ -22,7 +22,7 @@ from gradeval.evaluation.store import status
 from gradeval.files import CannotWrite
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TABLES = ("summary", "curves", "exact_moments", "fits")
 ENVIRONMENT = os.environ | {"PYTHONWARNINGS": "default"}
 

@@ -25,8 +25,10 @@ from gradeval.problems.catalogue import load_task
 from gradeval.problems.tasks import Task, with_parameters
 from gradeval.reference import exact_gradient
 from gradeval.training.prediction import expected_loss, predict, score
-from gradeval.training.stacked import Stack
-from gradeval.training.trainer import Protocol, enumerable, gradient_accuracy, train
+from gradeval.training.measures import enumerable, gradient_accuracy
+from gradeval.training.protocol import Protocol
+from gradeval.training.stacked import Recipe, Stack
+from gradeval.training.trainer import train
 
 SHORT = Protocol(epochs=3, seeds=2, rates=(0.03, 0.1), tuning_epochs=1, tuning_seeds=1, checks=3, gradient_draws=20)
 KILLS = int(os.environ.get("GRADEVAL_KILLS", "2"))  # tox -e kills: ten, and with workers, too
@@ -38,14 +40,14 @@ def task() -> Task:
 
 
 def stack(task: Task, name: str = "psa", seeds=(0, 1), rates=(0.1, 0.1), optimiser: str = "sgd") -> Stack:
-    return Stack(task, name, get_estimator(name), optimiser, 10, seeds, rates)
+    return Stack(Recipe(task, name, get_estimator(name), optimiser, 10), seeds, rates)
 
 
 @pytest.mark.parametrize("name", ["reinforce", "arm", "concrete", "tanh", "st", "psa", "adf", "muprop", "rloo"])
 def test_a_run_is_the_same_alone_beside_others_and_in_a_loop(task: Task, name: str) -> None:
     together, alone, loop = stack(task, name), stack(task, name, (1,), (0.1,)), stack(task, name)
-    assert together.vectorised
-    loop.vectorised = False
+    assert together.gradients.vectorised
+    loop.gradients.vectorised = False
     for runs in (together, alone, loop):
         for _ in range(2):
             runs.train_epoch()
@@ -77,8 +79,8 @@ def test_updates_are_those_of_torch_optim(task: Task, optimiser: str) -> None:
 def test_fitted_estimators_are_fitted_to_every_run(task: Task) -> None:
     fitted = stack(task, "nvil")
     fitted.train_epoch()
-    assert not fitted.vectorised
-    assert len(fitted.fitted) == 2
+    assert not fitted.gradients.vectorised
+    assert len(fitted.gradients.fitted) == 2
     start = torch.stack([task.initial_parameters(seed) for seed in (0, 1)])
     assert not torch.allclose(fitted.theta, start)
 
@@ -155,7 +157,8 @@ def test_held_out_data_tune_nothing(task: Task, undisturbed, tmp_path: Path) -> 
 
 SCRIPT = """
 from gradeval.problems.catalogue import load_task
-from gradeval.training.trainer import Protocol, train
+from gradeval.training.protocol import Protocol
+from gradeval.training.trainer import train
 if __name__ == "__main__":
     short = Protocol({protocol})
     train(load_task("expclass", units="3-2", points=30), ["st", "psa"], short, folder={folder!r}, workers={workers},
@@ -222,7 +225,7 @@ def test_a_damaged_checkpoint_is_named(task: Task, tmp_path: Path) -> None:
     train(task, ["st"], short, folder=tmp_path / "run")
     (path,) = (tmp_path / "run" / "checkpoints").glob("*.pt")
     path.write_bytes(b"half a file")
-    with pytest.raises(Incomplete, match=r"not a readable checkpoint .* remove it to train anew"):
+    with pytest.raises(Incomplete, match=r"not a readable checkpoint .* remove it to train that estimator again"):
         train(task, ["st"], short, folder=tmp_path / "run")
 
 

@@ -16,7 +16,8 @@ from gradeval import GradevalError, load_problem
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.problem import Problem
 from gradeval.problems.catalogue import load_task
-from gradeval.problems.images import binary_maps, load_images, split
+from gradeval.problems.image_files import load_images
+from gradeval.problems.image_tasks import binary_maps, split_images
 from gradeval.problems.tasks import standardise
 from gradeval.reference import exact_gradient
 
@@ -34,11 +35,11 @@ def test_digits_are_the_real_ones(digits) -> None:
 
 
 def test_the_split_is_a_partition_fixed_by_the_seed(digits) -> None:
-    parts = split(digits, 3)
+    parts = split_images(digits, 3)
     assert sorted(torch.cat(list(parts.values())).tolist()) == list(range(1797))
     assert [len(part) for part in parts.values()] == [1257, 270, 270]
-    assert all(torch.equal(part, again) for part, again in zip(parts.values(), split(digits, 3).values(), strict=True))
-    assert not torch.equal(parts["test"], split(digits, 4)["test"])
+    assert all(torch.equal(part, again) for part, again in zip(parts.values(), split_images(digits, 3).values(), strict=True))
+    assert not torch.equal(parts["test"], split_images(digits, 4)["test"])
 
 
 def test_a_folder_of_images(digits, tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_mnist_on_disk(digits, tmp_path: Path) -> None:
     found = load_images("mnist", str(tmp_path))
     torch.testing.assert_close(found.pixels * 255, torch.as_tensor(images[:130, None], dtype=torch.float64))
     assert torch.equal(found.labels, digits.labels[:130])
-    parts = split(found, 0)
+    parts = split_images(found, 0)
     assert sorted(parts["test"].tolist()) == list(range(100, 130))
     assert (len(parts["train"]), len(parts["validation"])) == (85, 15)
     assert load_task("digits", units="4", data="mnist", root=str(tmp_path)).train.points == 85
