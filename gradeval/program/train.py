@@ -106,7 +106,7 @@ def train_command(
             if error.exit_code == 130 or not _has_tables(folder):
                 raise failure from None
     with sigterm_as_ctrl_c():
-        rebuild_training(folder)
+        report_training(folder)
     if failure:
         raise failure
 
@@ -117,7 +117,7 @@ def _has_tables(folder: Path) -> bool:
     return bool(read_training_manifest(folder).get("estimators"))
 
 
-def rebuild_training(folder: Path, as_json: bool = False) -> None:
+def report_training(folder: Path, as_json: bool = False) -> None:
     """Make figures and report of a saved training, without training, and show them."""
     from gradeval.analysis.training import Training, build
 

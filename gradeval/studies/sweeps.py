@@ -233,9 +233,9 @@ def run_sweep(path: str | Path, folder: str | Path, *, workers: int = 1, progres
         sweep.save(folder)
     except KeyboardInterrupt:
         kept = sum(cell.path.exists() for cell in cells)
-        raise Incomplete(f"interrupted; {kept} of {len(cells)} cells are kept in {folder}.", exit_code=130) from None
+        raise Incomplete(f"interrupted; kept in {folder}: {kept} of {len(cells)} cells.", exit_code=130) from None
     if failures:
-        raise Incomplete(f"{why}; {len(done)} of {len(cells)} cells are in the tables in {folder}.", exit_code=1)
+        raise Incomplete(f"{why}; the tables in {folder} have {len(done)} of {len(cells)} cells.", exit_code=1)
     return sweep
 
 
@@ -334,20 +334,27 @@ def sweep_status(folder: str | Path) -> dict[str, Any]:
     Returns:
         "folder"; "bytes" in it; the "settings" of the evaluations; "cells": how many there are, and "done": how many of
         them are done; "missing": the names of the others; "complete": whether all are done and the tables are there. It
-        can be written as JSON.
+        can be written as JSON. A folder of an older version does not say what was to be done: all its cells are done.
 
     Raises:
-        GradevalError: the folder has no sweep.json, or a damaged one.
+        GradevalError: the folder is not a sweep, or its sweep.json is damaged.
     """
     folder = Path(folder)
-    saved = _read_plan(folder)
-    missing = [cell.name for cell in saved.cells if not (folder / "cells" / cell.file).is_file()]
+    if not is_sweep(folder):
+        raise GradevalError(f"{folder} is not a sweep: it has neither {SWEEP_FILE} nor sweep.parquet.")
+    settings: dict[str, Any] = {}
+    missing: list[str] = []
+    cells = len(list(folder.glob("cells/*.parquet")))
+    if (folder / SWEEP_FILE).exists():
+        saved = _read_plan(folder)
+        settings, cells = saved.settings, len(saved.cells)
+        missing = [cell.name for cell in saved.cells if not (folder / "cells" / cell.file).is_file()]
     return {
         "folder": str(folder),
         "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
-        "settings": saved.settings,
-        "cells": len(saved.cells),
-        "done": len(saved.cells) - len(missing),
+        "settings": settings,
+        "cells": cells,
+        "done": cells - len(missing),
         "missing": missing,
         "complete": not missing and (folder / "sweep.parquet").is_file(),
     }
@@ -383,8 +390,6 @@ def rebuild_sweep(folder: str | Path) -> Sweep:
 
 def _read_plan(folder: Path) -> SavedSweep:
     path = folder / SWEEP_FILE
-    if not path.exists():
-        raise GradevalError(f"{folder} is not a sweep whose state is known: it has no {SWEEP_FILE}.")
     document = read_json(path, MAX_SWEEP_BYTES)
     if document.get("format") != FORMAT:
         raise GradevalError(f"{path}: this version reads '{FORMAT}', found {document.get('format')!r}.")

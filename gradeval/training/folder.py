@@ -98,7 +98,7 @@ def checkpoint_path(folder: Path, name: str) -> Path:
 
     Examples:
         >>> checkpoint_path(Path("run"), "concrete:temperature=0.1").as_posix()
-        'run/checkpoints/concrete-temperature=0.1-0cc9cde4.pt'
+        'run/checkpoints/concrete-temperature=0.1-d3eb4561.pt'
     """
     slug = re.sub(r"[^\w.=-]+", "-", name)[:60]
     return folder / "checkpoints" / f"{slug}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.pt"

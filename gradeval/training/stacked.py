@@ -97,7 +97,7 @@ class RunGradients:
                     self(theta, batch, chance)
             except GradevalError as error:
                 raise estimator_error(self.name, error) from None
-            except (RuntimeError, ValueError, TypeError, NotImplementedError):
+            except Exception:
                 self.vectorised = False  # the loop raises what is not due to vmap
                 chance = [generator(self.device, "trial", seed) for seed in self.seeds]
         if not self.vectorised:
