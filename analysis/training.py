@@ -22,9 +22,10 @@ from matplotlib.ticker import StrMethodFormatter
 from gradeval.analysis.run.figures import log_axis, paper_style, printable, save_figure, styles, write_atomically
 from gradeval.analysis.run.report import significant
 from gradeval.analysis.statistics import Interval, mean_interval
+from gradeval.analysis.training_manifest import TRAINING_FILE, read_training_manifest
 from gradeval.errors import GradevalError
+from gradeval.files import reason
 
-FORMAT = "gradeval-training/1"
 TABLES: dict[str, list[str]] = {
     "trials": ["estimator", "rate", "seed", "epochs", "objective", "chosen"],
     "curves": ["estimator", "seed", "epoch", "objective", "exact", "validation_objective", "rate"],
@@ -46,7 +47,7 @@ def over_seeds(values: pd.Series) -> Interval:
 
 @dataclass(frozen=True)
 class Training:
-    """What `gradeval.training.trainer.train` found.
+    """What `gradeval.train` found.
 
     Attributes:
         manifest: protocol, versions, the problem's facts.
@@ -113,23 +114,36 @@ class Training:
         for name, table in (self.tables | {"summary": self.summary, "speed": self.speed}).items():
             write_atomically(folder / f"{name}.csv", table.to_csv(index=False).encode())
             write_atomically(folder / f"{name}.parquet", table.to_parquet(index=False))
-        write_atomically(folder / "training.json", json.dumps(self.manifest, indent=1).encode())
+        write_atomically(folder / TRAINING_FILE, json.dumps(self.manifest, indent=1).encode())
 
     @classmethod
     def load(cls, folder: str | Path) -> Training:
-        """Read a saved training. Raises GradevalError, in one line, when it is missing, unfinished or damaged."""
+        """Read a saved training.
+
+        Args:
+            folder: of the training.
+
+        Returns:
+            Its manifest and tables.
+
+        Raises:
+            GradevalError: in one line, that it is missing, not finished or damaged.
+        """
         folder = Path(folder)
-        try:
-            manifest = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-            if manifest["format"] != FORMAT:
-                raise GradevalError(f"{folder}: this version reads '{FORMAT}', found {manifest['format']!r}.")
-            if "estimators" not in manifest:
-                raise GradevalError(f"{folder} is not finished: the command that began it goes on with it.")
-            return cls(manifest, {name: pd.read_parquet(folder / f"{name}.parquet") for name in TABLES})
-        except OSError as error:
-            raise GradevalError(f"{folder} is not a training: {error.filename or error} cannot be read.") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise GradevalError(f"{folder}: a damaged training ({type(error).__name__}: {error}).") from None
+        manifest = read_training_manifest(folder)
+        if not manifest.get("estimators"):
+            raise GradevalError(
+                f"{folder} has no tables yet: no estimator is trained. Repeat the command that began it with "
+                f"--out {folder} to resume."
+            )
+        tables = {}
+        for name in TABLES:
+            path = folder / f"{name}.parquet"
+            try:
+                tables[name] = pd.read_parquet(path)
+            except (OSError, ValueError, KeyError) as error:
+                raise GradevalError(f"{path}: cannot be read ({reason(error)}).") from None
+        return cls(manifest, tables)
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

@@ -40,7 +40,8 @@ from gradeval.model.randomness import generator
 from gradeval.problems.catalogue import load_problem, load_task
 from gradeval.reference import exact_moments
 from gradeval.studies.sweeps import run_sweep
-from gradeval.training.trainer import Protocol, train
+from gradeval.training.protocol import Protocol
+from gradeval.training.trainer import train
 
 HERE = Path(__file__).parent
 FIGURES = HERE / "claims"

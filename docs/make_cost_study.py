@@ -29,6 +29,7 @@ from gradeval.model.maps import ImageMap
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import RandomDraws, generator
+from gradeval.program.progress import TerminalProgress
 from gradeval.studies.costs import FUNCTION, count_operations, one_gradient, scaling_table
 
 CONVOLUTIONS = [  # channels, channels, size, stride
@@ -149,7 +150,8 @@ def main() -> None:
     folder = Path(__file__).parent
     parts = [study(name) for name in NETS]
     print("\n".join(parts), file=sys.stderr)
-    table = scaling_table(progress=lambda what: print(what, file=sys.stderr))
+    with TerminalProgress() as progress:
+        table = scaling_table(progress=progress)
     (folder / "cost-scaling.svg").write_bytes(render(scaling_figure(table, fit_exponents(table)), "svg"))
     machine = f"{platform.machine()}, {os.cpu_count()} cores, two threads, torch {torch.__version__}"
     (folder / "cost.md").write_text(

@@ -13,6 +13,7 @@ import torch
 from matplotlib.ticker import ScalarFormatter
 
 from gradeval.estimators import TABLE, get_estimator
+from gradeval.estimators.protocol import fit, samples_of
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.problem import Problem
 from gradeval.sampling.probes import count_evaluations
@@ -28,10 +29,9 @@ def counts(name: str, depth: int) -> tuple[int, int]:
     network = StochasticBinaryNetwork.linear(2, [WIDTH] * depth, 1)
     problem = Problem(network, torch.ones(1, 2, dtype=torch.float64), torch.ones(1, dtype=torch.float64))
     estimator = get_estimator(name)
-    if hasattr(estimator, "fit"):
-        estimator = estimator.fit(problem, 0)
+    estimator = fit(estimator, name, problem, 0).estimator
     found = count_evaluations(problem, estimator)
-    assert found == TABLE[name].evaluations([WIDTH] * depth, getattr(estimator, "samples", 0)), name
+    assert found == TABLE[name].evaluations([WIDTH] * depth, samples_of(estimator)), name
     return found
 
 

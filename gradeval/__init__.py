@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gradeval.model.network import StochasticBinaryNetwork
     from gradeval.model.problem import Problem
     from gradeval.problems.catalogue import load_problem
+    from gradeval.training.trainer import train
 
 _HOMES = {
     "Evaluation": "gradeval.analysis.run.tables",
@@ -23,9 +24,10 @@ _HOMES = {
     "StochasticBinaryNetwork": "gradeval.model.network",
     "evaluate": "gradeval.evaluation.run",
     "load_problem": "gradeval.problems.catalogue",
+    "train": "gradeval.training.trainer",
 }
 
-__all__ = ["Evaluation", "GradevalError", "Problem", "StochasticBinaryNetwork", "evaluate", "load_problem"]
+__all__ = ["Evaluation", "GradevalError", "Problem", "StochasticBinaryNetwork", "evaluate", "load_problem", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,11 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Where cached files lie; it need not exist."""
+    """Find the folder of cached files.
+
+    Returns:
+        Its path; it need not exist.
+    """
     if chosen := os.environ.get("GRADEVAL_CACHE"):
         return Path(chosen)
     from platformdirs import user_cache_path
@@ -16,7 +20,11 @@ def cache_folder() -> Path:
 
 
 def clear_cache() -> int:
-    """Remove the cached files; their number."""
+    """Remove the cached files.
+
+    Returns:
+        How many there were.
+    """
     files = [path for path in cache_folder().glob("*.json*") if path.is_file()]
     for path in files:
         path.unlink()

@@ -43,3 +43,20 @@ def estimator_error(name: str, error: BaseException) -> GradevalError:
     """
     what = str(error) if isinstance(error, GradevalError) else f"raised {type(error).__name__}: {error}"
     return GradevalError(f"estimator '{name}' {what}")
+
+
+def enumeration(names: Iterable[str]) -> str:
+    """Names as they stand in a sentence.
+
+    Args:
+        names: at least one.
+
+    Returns:
+        Them with commas and an "and".
+
+    Examples:
+        >>> enumeration(["psa", "st", "arm"])
+        'psa, st and arm'
+    """
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -22,10 +21,12 @@ from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import RandomDraws, derived_seed, generator
 from gradeval.problems.tasks import Task
+from gradeval.progress import Progress, Silent
 
 PROTOCOL = "SGD momentum=0.9 rate=0.03 batch=10 estimator=reinforce version=1"
+"""How networks are trained; it is a part of the name of a cached one."""
 RATE, MOMENTUM, BATCH = 0.03, 0.9, 10
-HELD_OUT = 1000
+HELD_OUT_POINTS = 1000
 
 
 def expclass_problem(
@@ -36,27 +37,37 @@ def expclass_problem(
     seed: int = 0,
     noise: str = "logistic",
     states: tuple[float, float] = (0.0, 1.0),
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Problem:
-    """The task with a network of the given widths after ``stage`` epochs of training, cached by content.
+    """The task with a network of the given widths after ``stage`` epochs of training.
+
+    Trained networks are cached, so that the same call trains once.
 
     Args:
         units: widths of the binary layers, "5-5-5".
         stage: epochs of training with REINFORCE (the paper: 1, 100 and 2000).
         points: number of data points, half of each class.
-        seed: for data, initial weights and training.
+        seed: data, initial weights and training follow from it.
         noise, states: of the network.
-        progress: told (epochs done, epochs in all).
+        progress: told of the training, if there is one: its steps are epochs.
+
+    Returns:
+        The problem.
 
     Raises:
         GradevalError: widths that are not positive numbers, fewer than 2 points, a negative stage.
+
+    Examples:
+        >>> problem = expclass_problem("3-3", stage=0)
+        >>> problem.widths, problem.points
+        ([3, 3], 200)
     """
     widths = _widths(units)
     if stage < 0:
         raise GradevalError(f"stage must be a number of epochs, at least 0; found {stage}.")
-    inputs, targets = data(points, seed)
+    inputs, targets = expclass_data(points, seed)
     network = StochasticBinaryNetwork.linear(2, widths, 1, noise, states)
-    initialise(network, inputs, seed)
+    initialise_by_moments(network, inputs, seed)
     start = Problem(network, inputs, targets, "logistic", f"expclass {units}")
     key = hashlib.sha256(f"{PROTOCOL}|{start.fingerprint()}|{seed}|{stage}".encode()).hexdigest()[:24]
     cached = cache_folder() / f"expclass-{units[:40]}-{stage}-{key}.json"
@@ -67,9 +78,9 @@ def expclass_problem(
         try:
             return Problem.load(cached)
         except GradevalError as error:
-            warnings.warn(f"cached network is damaged, training anew: {error}", stacklevel=2)
+            warnings.warn(f"the cached network is damaged and is trained again: {error}", stacklevel=2)
     problem = replace(start, description=description)
-    train(problem, stage, seed, progress)
+    fit_network(problem, stage, seed, progress)
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
         problem.save(cached)
@@ -86,20 +97,35 @@ def expclass_task(
     noise: str = "logistic",
     states: tuple[float, float] = (0.0, 1.0),
 ) -> Task:
-    """The task to train on: ``points`` points, and 1000 others each for validation and for test.
+    """The task to train on, with 1000 points each for validation and for test.
 
-    Args: as of `expclass_problem`; ``seed`` is that of the data.
+    Args:
+        units: widths of the binary layers, "5-5-5".
+        points: number of training points, half of each class.
+        seed: of the data.
+        noise, states: of the network.
+
+    Returns:
+        The task.
+
+    Raises:
+        GradevalError: widths that are not positive numbers, or fewer than 2 points.
+
+    Examples:
+        >>> task = expclass_task("3-3", points=20)
+        >>> {name: problem.points for name, problem in task.splits.items()}
+        {'train': 20, 'validation': 1000, 'test': 1000}
     """
     network = StochasticBinaryNetwork.linear(2, _widths(units), 1, noise, states)
     train = Problem(
-        network, *data(points, seed), "logistic", f"expclass {units}", f"2-D classification, layers {units}"
+        network, *expclass_data(points, seed), "logistic", f"expclass {units}", f"2-D classification, layers {units}"
     )
 
     def other(what: str) -> Problem:
-        inputs, targets = data(HELD_OUT, derived_seed(what, seed))
+        inputs, targets = expclass_data(HELD_OUT_POINTS, derived_seed(what, seed))
         return replace(train, inputs=inputs, targets=targets)
 
-    return Task(train, other("validation"), other("test"), initialise)
+    return Task(train, other("validation"), other("test"), initialise_by_moments)
 
 
 def _widths(units: str) -> list[int]:
@@ -109,8 +135,26 @@ def _widths(units: str) -> list[int]:
         raise GradevalError(f"units must be widths joined by '-', such as 5-5-5; found '{units}'.") from None
 
 
-def data(points: int = 200, seed: int = 0) -> tuple[Float[Tensor, "points 2"], Float[Tensor, " points"]]:
-    """Class +1 uniform on [−π/2, π/2] × [0, 1], then class −1 uniform on the region −1 ≤ y < cos x below the curve."""
+def expclass_data(points: int = 200, seed: int = 0) -> tuple[Float[Tensor, "points 2"], Float[Tensor, " points"]]:
+    """Draw the data of the task.
+
+    Class +1 is uniform on [−π/2, π/2] × [0, 1], class −1 on the region −1 ≤ y < cos x below the curve.
+
+    Args:
+        points: their number, half of each class.
+        seed: they follow from it.
+
+    Returns:
+        The inputs, [points, 2], and the targets ±1, [points]; class +1 comes first.
+
+    Raises:
+        GradevalError: fewer than 2 points.
+
+    Examples:
+        >>> inputs, targets = expclass_data(4, seed=0)
+        >>> targets.tolist()
+        [1.0, 1.0, -1.0, -1.0]
+    """
     if points < 2:
         raise GradevalError(f"the task needs at least 2 points, one of each class; found {points}.")
     random = generator("cpu", "expclass data", seed)
@@ -124,11 +168,16 @@ def data(points: int = 200, seed: int = 0) -> tuple[Float[Tensor, "points 2"], F
     return torch.cat([above, below]), targets
 
 
-def initialise(network: StochasticBinaryNetwork, inputs: Float[Tensor, "points inputs"], seed: int) -> None:
-    """Random directions, scaled so that mean and variance, propagated from the data, give a mean 0 and variance 1.
+def initialise_by_moments(network: StochasticBinaryNetwork, inputs: Float[Tensor, "points inputs"], seed: int) -> None:
+    """Set random directions, scaled so that propagated means and variances make every preactivation's 0 and 1.
 
     Independent inputs with means m and variances v give a = Wx + b the mean Wm + b and the variance Σᵢ Wⱼᵢ² vᵢ. Units
     are on with probability ½ then, whatever the symmetric noise: mean (lo + hi)/2 and variance (hi − lo)²/4 follow.
+
+    Args:
+        network: of linear maps; its parameters are set in place.
+        inputs: the data, [points, inputs], whose means and variances are propagated.
+        seed: the directions follow from it.
     """
     random = generator("cpu", "expclass weights", seed)
     lo, hi = network.states
@@ -144,17 +193,28 @@ def initialise(network: StochasticBinaryNetwork, inputs: Float[Tensor, "points i
             variance = torch.full_like(map.bias, (hi - lo) ** 2 / 4)
 
 
-def train(problem: Problem, epochs: int, seed: int, progress: Callable[[int, int], None] | None = None) -> None:
-    """Train the problem's network in place with REINFORCE: SGD with momentum, one draw per point."""
+def fit_network(problem: Problem, epochs: int, seed: int, progress: Progress | None = None) -> None:
+    """Train the problem's network in place with REINFORCE: SGD with momentum, one draw per point.
+
+    Args:
+        problem: whose network is trained.
+        epochs: passes over its points.
+        seed: the order of the points and the draws follow from it.
+        progress: told of the epochs.
+    """
+    task, progress = "training the network", progress or Silent()
+    if epochs:
+        progress.start(task, epochs)
     order = generator("cpu", "expclass order", seed)
     randomness = RandomDraws(generator("cpu", derived_seed("expclass draws", seed)), problem.network.dtype)
     reinforce = get_estimator("reinforce")
     optimiser = torch.optim.SGD(problem.network.parameters(), lr=RATE, momentum=MOMENTUM, foreach=True)
-    for epoch in range(epochs):
+    for _ in range(epochs):
         for batch in torch.randperm(problem.points, generator=order).split(BATCH):
             optimiser.zero_grad()
             loss = problem.loss_function(targets=problem.targets[batch])
             reinforce(problem.network, problem.inputs[batch], loss, randomness).mean().backward()
             optimiser.step()
-        if progress:
-            progress(epoch + 1, epochs)
+        progress.advance(task, 1)
+    if epochs:
+        progress.finish(task)

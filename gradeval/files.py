@@ -34,7 +34,7 @@ class CannotWrite(GradevalError):
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write beside the target, flush to the disk, then put it in place: a crash never leaves half a file."""
-    beside = path.with_name(f"{path.name}.part")
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")  # several processes may write the same file
     try:
         with beside.open("wb") as file:
             file.write(content)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradeval import evaluate, load_problem
-from gradeval.workers.executors import dask_executor
+from gradeval.workers.pools import dask_executor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -33,7 +33,7 @@ from gradeval.progress import Progress, Silent
 from gradeval.reference import exact_gradient
 from gradeval.sampling.sampler import Sampler, one_thread
 from gradeval.sampling.streaming import CHUNK, ChunkStatistics, Scorer, Stream
-from gradeval.workers.executors import Lost, Task, Workers
+from gradeval.workers.executors import Assignment, Lost, Workers
 
 
 class Execution(TypedDict, total=False):
@@ -199,7 +199,7 @@ class _Run:
             if stream.joint.count == self._draws(name):
                 self._finish(name, stream, seconds / self._draws(name))
 
-    def _tasks(self, pool: Workers) -> Iterator[Task[ChunkStatistics | Failure]]:
+    def _tasks(self, pool: Workers) -> Iterator[Assignment[ChunkStatistics | Failure]]:
         for name, sampler in self.samplers.items():
             maker = ChunkMaker(sampler, self.scorer, (self.request.seed, self.fingerprint, name))
             spec = name if name in self.request.own else None
@@ -210,9 +210,9 @@ class _Run:
                     break
                 count = min(CHUNK, total - index * CHUNK)
                 known = self.store.read(name, index, count) if self.store else None
-                yield Task((name, index, count), call, (index, count), known)
+                yield Assignment((name, index, count), call, (index, count), known)
 
-    def _save(self, task: Task[ChunkStatistics | Failure]) -> None:
+    def _save(self, task: Assignment[ChunkStatistics | Failure]) -> None:
         if self.store and isinstance(task.result, ChunkStatistics):
             name, index, count = task.key
             self.store.write(name, index, count, task.result)

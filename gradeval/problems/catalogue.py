@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradeval.errors import GradevalError, unknown_name
+from gradeval.progress import Progress
 
 if TYPE_CHECKING:
     from gradeval.model.problem import Problem
@@ -17,10 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ProblemFacts:
-    """A registered problem: the function that makes it, what it is and where it comes from.
+    """A registered problem: the functions that make it, what it is and where it comes from.
 
-    ``task`` makes what is trained on; where ``target`` is empty, the problem is the task's training data with the
-    network at its initial parameters.
+    Args:
+        name: by which it is looked up.
+        target: "module:function" that makes the problem; where it is empty, the problem is the task's training data
+            with the network at its initial parameters.
+        task: "module:function" that makes what is trained on.
+        description: one line for `gradeval list`.
+        source: of the problem or its data.
+        epochs, batch, optimiser: of `gradeval train`, unless told otherwise.
     """
 
     name: str
@@ -28,7 +36,7 @@ class ProblemFacts:
     task: str
     description: str
     source: str
-    epochs: int = 2000  # of `gradeval train`, unless told otherwise
+    epochs: int = 2000
     batch: int = 10
     optimiser: str = "sgd"
 
@@ -46,7 +54,7 @@ PROBLEMS: dict[str, ProblemFacts] = {
         ProblemFacts(
             "digits",
             "",
-            "gradeval.problems.images:digits_task",
+            "gradeval.problems.image_tasks:digits_task",
             "classification of images by a convolutional network (--units 24c-48c-96; 1c-2c can be enumerated)",
             "scikit-learn's 8×8 digits; MNIST, CIFAR-10 or a folder of images where they are on disk (--data, --root)",
             epochs=40,
@@ -56,7 +64,7 @@ PROBLEMS: dict[str, ProblemFacts] = {
         ProblemFacts(
             "autoencoder",
             "",
-            "gradeval.problems.images:autoencoder_task",
+            "gradeval.problems.image_tasks:autoencoder_task",
             "reconstruction of images through one to three layers of binary codes (--units 8-8)",
             "the same images",
             epochs=100,
@@ -65,26 +73,54 @@ PROBLEMS: dict[str, ProblemFacts] = {
         ),
     )
 }
+"""The registered problems, by name."""
 
 
-def load_problem(name: str, **options: Any) -> Problem:
-    """A registered problem by its name, with its options, or a problem file by its path.
+def load_problem(name: str, *, progress: Progress | None = None, **options: Any) -> Problem:
+    """Make a registered problem by its name, or read a problem file by its path.
+
+    Args:
+        name: of a registered problem (see `gradeval list`), or the path of a problem file.
+        progress: told of the training of the problem's network, where it is trained.
+        options: of the registered problem, such as ``units="5-5-5"``.
+
+    Returns:
+        The problem.
 
     Raises:
         GradevalError: an unknown name (with near matches) or option, or an unusable file.
+
+    Examples:
+        >>> problem = load_problem("expclass", units="3-2", stage=0, points=20)
+        >>> problem.widths, problem.points
+        ([3, 2], 20)
     """
-    if name in PROBLEMS:
-        facts = PROBLEMS[name]
-        problem: Problem = _make(name, facts.target, options) if facts.target else load_task(name, **options).train
-        return problem
-    return _load_file(name, options)
+    if name not in PROBLEMS:
+        return _load_file(name, options)
+    facts = PROBLEMS[name]
+    problem: Problem = (
+        _make(name, facts.target, options, progress) if facts.target else load_task(name, **options).train
+    )
+    return problem
 
 
 def load_task(name: str, **options: Any) -> Task:
-    """A registered task by its name, with its options, or a problem file by its path, as training data alone.
+    """Make a registered task by its name, or read a problem file by its path as training data alone.
+
+    Args:
+        name: of a registered problem (see `gradeval list`), or the path of a problem file.
+        options: of the registered task, such as ``units="5-5-5"``.
+
+    Returns:
+        The task.
 
     Raises:
         GradevalError: an unknown name (with near matches) or option, or an unusable file.
+
+    Examples:
+        >>> task = load_task("digits", units="1c-2c", points=100)
+        >>> {name: problem.points for name, problem in task.splits.items()}
+        {'train': 100, 'validation': 270, 'test': 270}
     """
     if name in PROBLEMS:
         task: Task = _make(name, PROBLEMS[name].task, options)
@@ -94,14 +130,26 @@ def load_task(name: str, **options: Any) -> Task:
     return Task(_load_file(name, options))
 
 
-def _make(name: str, target: str, options: dict[str, Any]) -> Any:
+def _make(name: str, target: str, options: dict[str, Any], progress: Progress | None = None) -> Any:
+    """Call the function that makes a problem; options that it takes in a dataclass are given by its fields' names."""
     module, _, attribute = target.partition(":")
-    make = getattr(importlib.import_module(module), attribute)
-    known = inspect.signature(make).parameters
-    for option in options:
+    make: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    parameters = {key: parameter.default for key, parameter in inspect.signature(make).parameters.items()}
+    arguments: dict[str, Any] = {}
+    if "progress" in parameters:
+        del parameters["progress"]
+        arguments["progress"] = progress
+    groups: dict[str, Any] = {key: default for key, default in parameters.items() if is_dataclass(default)}
+    home = {field.name: key for key, default in groups.items() for field in fields(default)}
+    known = [key for key in parameters if key not in groups] + list(home)
+    for option, value in options.items():
         if option not in known:
             raise unknown_name(f"option of problem '{name}'", option, known)
-    return make(**options)
+        if option in home:
+            groups[home[option]] = replace(groups[home[option]], **{option: value})
+        else:
+            arguments[option] = value
+    return make(**arguments, **groups)
 
 
 def _load_file(name: str, options: dict[str, Any]) -> Problem:

@@ -24,7 +24,19 @@ def standardise(network: StochasticBinaryNetwork, inputs: Float[Tensor, "points 
     """Random directions, scaled so that every preactivation, and output, has mean 0 and variance 1 on the data.
 
     Weights of linear maps and convolutions are uniform on [−1, 1]; one pass of the data then sets each unit's, or
-    channel's, scale and bias, layer by layer. Other parameters keep what they have.
+    channel's, scale and bias, layer by layer. Other parameters keep their values.
+
+    Args:
+        network: whose parameters are set in place.
+        inputs: the data, [points, inputs]; the first 1000 points are used.
+        seed: the directions, and the states that are drawn in the pass, follow from it.
+
+    Examples:
+        >>> network = StochasticBinaryNetwork.linear(2, [3], 1)
+        >>> inputs = torch.randn(50, 2, dtype=torch.float64, generator=generator("cpu", 0))
+        >>> standardise(network, inputs, seed=0)
+        >>> network.layers[0].preactivation(inputs).std(0).round(decimals=6).tolist()
+        [1.0, 1.0, 1.0]
 
     Source: Salimans & Kingma, NeurIPS 2016, arXiv:1602.07868, sec. 3 (data-dependent initialisation).
     """
@@ -67,7 +79,7 @@ class Task:
 
     Args:
         train: the problem that is trained on; its network's parameters do not matter.
-        validation, test: other data with the same network, used for nothing but reports.
+        validation, test: other data with the same network, used for reports only; None where there are none.
         initialise: fills a network with the initial parameters of a seed.
     """
 
@@ -77,20 +89,35 @@ class Task:
     initialise: Initialise = standardise
 
     def initial_parameters(self, seed: int) -> Float[Tensor, " P"]:
-        """The network's parameters before training, flattened in their order; the same for every estimator."""
+        """Make the network's parameters before training; they are the same for every estimator.
+
+        Args:
+            seed: of a run.
+
+        Returns:
+            All parameters, flattened in their order, [P].
+        """
         network = deepcopy(self.train.network)
         self.initialise(network, self.train.inputs, seed)
         return nn.utils.parameters_to_vector(network.parameters()).detach()
 
     @property
     def splits(self) -> dict[str, Problem]:
-        """The problems there are, by name."""
+        """The problems that there are, by the names "train", "validation" and "test"."""
         named = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: problem for name, problem in named.items() if problem is not None}
 
 
 def with_parameters(problem: Problem, theta: Float[Tensor, " P"]) -> Problem:
-    """The problem with a copy of its network that has these parameters."""
+    """Copy a problem with other parameters of its network.
+
+    Args:
+        problem: it is left as it is.
+        theta: all parameters, flattened in their order, [P].
+
+    Returns:
+        The problem with a copy of its network that has these parameters.
+    """
     network = deepcopy(problem.network)
     nn.utils.vector_to_parameters(theta, network.parameters())
     return replace(problem, network=network)

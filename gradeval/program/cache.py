@@ -8,9 +8,10 @@ import typer
 
 
 def cache_command(clear: Annotated[bool, typer.Option("--clear", help="Remove the cached networks.")] = False) -> None:
-    """Print the folder of cached trained networks ($GRADEVAL_CACHE sets it)."""
+    """Print the folder in which trained networks are cached ($GRADEVAL_CACHE sets it)."""
     from gradeval.cache import cache_folder, clear_cache
 
     print(cache_folder())
     if clear:
-        print(f"removed {clear_cache()} files")
+        number = clear_cache()
+        print(f"removed {number} {'file' if number == 1 else 'files'}")

@@ -33,8 +33,9 @@ def check_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON on standard output.")] = False,
 ) -> None:
     """Check an estimator against exact gradients: exit 0 holds, 1 fails, 2 unusable input, 3 undecided."""
+    from gradeval.program.progress import Lines, TerminalProgress
 
-    with check_progress() as progress:
+    with TerminalProgress(lines=Lines.NEVER, transient=True) as progress:
         from gradeval.checking.limits import MAX_DRAWS
         from gradeval.checking.procedure import check as run_check
 

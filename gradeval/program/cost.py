@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gradeval.files import CannotWrite, write_whole
 from gradeval.program.options import check_output, specs_of
 
 if TYPE_CHECKING:
@@ -21,34 +21,39 @@ def cost_command(
     ] = "expclass",
     estimators: Annotated[str, typer.Option(help="Comma-separated specs, 'paper' or 'all'.")] = "all",
     growing: Annotated[
-        str, typer.Option(help="Specs whose growth with depth and width is measured; empty for none.")
+        str, typer.Option(help="Specs of which the growth with depth and width is measured; '' for none.")
     ] = "st,psa,leg,arm,ram",
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder for tables and figure; none if not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for tables and figure; nothing is written if not given.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON on standard output.")] = False,
 ) -> None:
-    """What one draw costs: evaluations, FLOPs, time and memory beside back-propagation, and how they grow."""
+    """Measure what one draw costs: evaluations, FLOPs, time and memory beside back-propagation, and their growth."""
     if out:
         check_output(out)
     specs, growing_specs = specs_of(estimators), specs_of(growing)
 
     from gradeval.analysis.cost import fit_exponents, save_scaling
     from gradeval.problems.catalogue import load_problem
+    from gradeval.program.progress import Lines, TerminalProgress
     from gradeval.studies.costs import cost_table, scaling_table
 
-    def progress(what: str) -> None:
-        print(what, file=sys.stderr)
-
-    tables = {"cost": cost_table(load_problem(problem), specs, seed=seed, progress=progress)}
-    if growing_specs:
-        tables["scaling"] = scaling_table(growing_specs, seed=seed, progress=progress)
-        tables["exponents"] = fit_exponents(tables["scaling"])
-    if out:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, table in tables.items():
-            table.to_csv(out / f"{name}.csv", index=False)
+    with TerminalProgress(lines=Lines.AT_START) as progress:
+        subject = load_problem(problem, progress=progress)
+        tables = {"cost": cost_table(subject, specs, seed=seed, progress=progress)}
         if growing_specs:
-            save_scaling(tables["scaling"], tables["exponents"], out)
+            tables["scaling"] = scaling_table(growing_specs, seed=seed, progress=progress)
+            tables["exponents"] = fit_exponents(tables["scaling"])
+    if out:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            for name, table in tables.items():
+                write_whole(out / f"{name}.csv", table.to_csv(index=False).encode())
+            if growing_specs:
+                save_scaling(tables["scaling"], tables["exponents"], out)
+        except OSError as error:
+            raise CannotWrite(out, error) from None
     if as_json:
         print(json.dumps({name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}))
         return
@@ -59,7 +64,7 @@ def cost_command(
 
 
 def show_cost(costs: pd.DataFrame, exponents: pd.DataFrame | None) -> None:
-    """What one draw costs, and the exponents of its growth where they were fitted."""
+    """Show what one draw costs, and the exponents of its growth where they were fitted."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

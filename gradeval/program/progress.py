@@ -1,11 +1,10 @@
-"""Progress on standard error."""
+"""Progress on standard error: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from enum import Enum, auto
 from types import TracebackType
 
 from rich.console import Console
@@ -23,119 +22,85 @@ from rich.progress import (
 from rich.text import Text
 
 
+class Lines(Enum):
+    """When a task has a line of its own, where standard error is not a terminal."""
+
+    AT_START = auto()
+    AT_END = auto()
+    NEVER = auto()
+
+
 class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
     def render(self, task: Task) -> Text:
-        return Text("" if not task.speed else f"{1e6 / task.speed:.0f} µs/draw")
+        return Text(f"{1e6 / task.speed:.0f} µs/{self.unit}" if task.speed else "")
 
 
 class TerminalProgress:
-    """A bar per estimator with its rate and the time left; plain lines where standard error is not a terminal."""
+    """Progress on standard error: a bar for each task on a terminal, plain lines elsewhere. A context manager.
 
-    def __init__(self) -> None:
+    Args:
+        lines: which lines are printed where standard error is not a terminal.
+        unit: what a step is; with one, a bar has the time of a step.
+        transient: whether the bars vanish at the end.
+    """
+
+    def __init__(self, *, lines: Lines = Lines.AT_END, unit: str = "", transient: bool = False) -> None:
         console = Console(stderr=True)
-        self.bars = console.is_terminal
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _Rate(),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            console=console,
-            disable=not self.bars,
-        )
-        self.task = TaskID(0)
-        self.name, self.draws, self.began = "", 0, 0.0
+        self.lines = Lines.NEVER if console.is_terminal else lines
+        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+        columns += [_Rate(unit)] if unit else []
+        columns += [TimeRemainingColumn(compact=True, elapsed_when_finished=True)]
+        self.bars = Progress(*columns, console=console, disable=not console.is_terminal, transient=transient)
+        self._bar_of: dict[str, TaskID] = {}
+        self._begun: dict[str, tuple[int, float]] = {}  # steps, and when
 
     def __enter__(self) -> TerminalProgress:
-        self.progress.start()
+        self.bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.progress.stop()
+        self.bars.stop()
 
-    def start(self, estimator: str, draws: int) -> None:
-        self.name, self.draws, self.began = estimator, draws, time.perf_counter()
-        self.task = self.progress.add_task(escape(f"{estimator:<26}"), total=draws)
+    def start(self, task: str, total: int) -> None:
+        """Show a bar, or the bar of that name from its beginning.
 
-    def advance(self, estimator: str, draws: int) -> None:
-        self.progress.advance(self.task, draws)
+        Args:
+            task: its name.
+            total: its steps.
+        """
+        self._begun[task] = total, time.perf_counter()
+        if task in self._bar_of:
+            self.bars.reset(self._bar_of[task], total=total)
+        else:
+            self._bar_of[task] = self.bars.add_task(escape(f"{task:<26}"), total=total)
+        if self.lines is Lines.AT_START:
+            print(task, file=sys.stderr, flush=True)
 
-    def finish(self, estimator: str, note: str = "") -> None:
-        self.progress.update(self.task, completed=self.draws)
-        seconds = time.perf_counter() - self.began
-        if not self.bars:
-            print(f"{self.name}: {self.draws:,} in {seconds:.1f} s", file=sys.stderr)
+    def advance(self, task: str, steps: int) -> None:
+        """Move a bar on.
+
+        Args:
+            task: that was started.
+            steps: how many more are done.
+        """
+        self.bars.advance(self._bar_of[task], steps)
+
+    def finish(self, task: str, note: str = "") -> None:
+        """Fill a bar, or print the line of a task that has ended.
+
+        Args:
+            task: that was started.
+            note: printed in a line of its own.
+        """
+        total, began = self._begun[task]
+        self.bars.update(self._bar_of[task], completed=total)
+        if self.lines is Lines.AT_END:
+            print(f"{task}: {total:,} in {time.perf_counter() - began:.1f} s", file=sys.stderr)
         if note:
-            self.progress.console.print(f"{self.name}: {note}", markup=False, highlight=False)
-
-
-@contextmanager
-def training_progress() -> Iterator[Callable[[int, int], None]]:
-    """A callback (epochs done, epochs in all) that shows a bar once it is called."""
-    progress = Progress(
-        TextColumn("training the network     "),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-    )
-    task: TaskID | None = None
-
-    def on_epoch(done: int, total: int) -> None:
-        nonlocal task
-        if task is None:
-            progress.start()
-            task = progress.add_task("", total=total)
-            if progress.disable:
-                print(f"training the network for {total} epochs", file=sys.stderr)
-        progress.update(task, completed=done)
-
-    try:
-        yield on_epoch
-    finally:
-        progress.stop()
-
-
-@contextmanager
-def check_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A callback (what is done, done, total) that shows a bar; nothing where standard error is not a terminal."""
-    progress = Progress(
-        TextColumn("checking"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}"),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-        transient=True,
-    )
-    with progress:
-        task = progress.add_task("", total=None)
-        yield lambda text, done, total: progress.update(task, description=escape(text), completed=done, total=total)
-
-
-@contextmanager
-def training_table_progress() -> Iterator[Callable[[str, str, int, int], None]]:
-    """A callback (estimator, phase, epochs done, epochs in all) that keeps a bar for each estimator and phase."""
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-    )
-    tasks: dict[tuple[str, str], TaskID] = {}
-
-    def advance(estimator: str, phase: str, done: int, total: int) -> None:
-        key = (estimator, phase)
-        if key not in tasks:
-            tasks[key] = progress.add_task(escape(f"{estimator:<26} {phase:<9}"), total=total)
-            if progress.disable:
-                print(f"{estimator}: {phase}", file=sys.stderr, flush=True)
-        progress.update(tasks[key], completed=done)
-
-    with progress:
-        yield advance
+            self.bars.console.print(f"{task}: {note}", markup=False, highlight=False)

@@ -9,15 +9,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gradeval.program.sweep import report_sweep
+from gradeval.program.train import report_training
+
 if TYPE_CHECKING:
     from gradeval.analysis.run.tables import Evaluation
 
 
 def report_command(
-    folder: Annotated[Path, typer.Argument(help="The folder of a saved run.")],
+    folder: Annotated[Path, typer.Argument(help="The folder of a run, a training or a sweep.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")] = False,
 ) -> None:
-    """Make tables, figures and report.html of a saved run anew, without sampling."""
+    """Make tables, figures and report.html of a run, a training or a sweep anew, without sampling."""
+    from gradeval.studies.sweeps import is_sweep
+    from gradeval.training.folder import is_training
+
+    if is_training(folder):
+        return report_training(folder, as_json)
+    if is_sweep(folder):
+        return report_sweep(folder, as_json)
     from gradeval.analysis.run.tables import Evaluation
 
     evaluation = Evaluation.load(folder)

@@ -77,8 +77,8 @@ def run_command(
     from gradeval.evaluation.plan import Plan
     from gradeval.evaluation.run import evaluate
     from gradeval.problems.catalogue import load_problem
-    from gradeval.program.progress import TerminalProgress, training_progress
-    from gradeval.workers.executors import dask_executor
+    from gradeval.program.progress import TerminalProgress
+    from gradeval.workers.pools import dask_executor
 
     specs = specs_of(estimators)
     if resume:
@@ -88,11 +88,9 @@ def run_command(
         seed, exact, device = again["seed"], again["exact"], again["device"]
         arguments = again["arguments"] | {"draws": draws}
     else:
-        with training_progress() as on_epoch:
-            if problem == "expclass":
-                options["progress"] = on_epoch
+        with TerminalProgress() as progress:
             try:
-                subject = load_problem(problem, **options)
+                subject = load_problem(problem, progress=progress, **options)
             except KeyboardInterrupt:
                 raise Incomplete("interrupted while making the problem; nothing was written.", exit_code=130) from None
     if (folder / "plan.json").exists() and (there := Plan.read(folder).draws) > draws:
@@ -103,7 +101,7 @@ def run_command(
         where: Any = executor
         if scheduler is not None:
             where, workers = stack.enter_context(dask_executor(scheduler))
-        progress = stack.enter_context(TerminalProgress())
+        progress = stack.enter_context(TerminalProgress(unit="draw"))
         try:
             evaluation = evaluate(
                 on_device(subject, device),

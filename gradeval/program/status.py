@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from gradeval.program.sweep import show_sweep_status
+from gradeval.program.train import show_training_status
+
 
 def status_command(
-    folder: Annotated[Path, typer.Argument(help="The folder of a run, finished or not.")],
+    folder: Annotated[Path, typer.Argument(help="The folder of a run, a training or a sweep, finished or not.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """What a run's folder holds: finished and damaged chunks, failures, and who is at work on it."""
-    from gradeval.evaluation.status import run_status
-
-    found = run_status(folder)
+    """What a folder holds: what is finished, damaged or failed, and who is at work on it."""
+    found, show = _status_of(folder)
     if as_json:
         print(json.dumps(found, indent=1))
-        return
+    else:
+        show(found)
 
-    show_status(found)
+
+def _status_of(folder: Path) -> tuple[dict[str, Any], Callable[[dict[str, Any]], None]]:
+    """What the folder of a run, a training or a sweep holds, and the function that shows it."""
+    from gradeval.studies.sweeps import is_sweep, sweep_status
+    from gradeval.training.folder import is_training, training_status
+
+    if is_training(folder):
+        return training_status(folder), show_training_status
+    if is_sweep(folder):
+        return sweep_status(folder), show_sweep_status
+    from gradeval.evaluation.status import run_status
+
+    return run_status(folder), show_status
 
 
 def show_status(found: dict[str, Any]) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from gradeval.errors import Incomplete
+from gradeval.program.options import sigterm_as_ctrl_c
 
 if TYPE_CHECKING:
     from gradeval.analysis.sweep import Sweep
@@ -14,7 +18,11 @@ if TYPE_CHECKING:
 
 def sweep_command(
     file: Annotated[
-        Path, typer.Argument(help="A TOML file: [problem] with options, lists of which are crossed; [evaluate].")
+        Path,
+        typer.Argument(
+            help="A TOML file: \\[problem] holds the options of a problem, and every combination of those that are "
+            "lists is a network; \\[evaluate] holds estimators, draws, seed and exact."
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -24,16 +32,43 @@ def sweep_command(
         int | None, typer.Option(help="Processes; results do not depend on it. One per core if not given.")
     ] = None,
 ) -> None:
-    """Evaluate estimators on many networks; one table, regressions on width and depth, figures."""
-    from gradeval.analysis.sweep import build
+    """Evaluate estimators on many networks: one table, regressions on width and depth, figures."""
+    from gradeval.program.progress import Lines, TerminalProgress
     from gradeval.studies.sweeps import run_sweep
 
     folder = out or Path(file.stem)
-    with training_table_progress() as progress:
-        found = run_sweep(file, folder, workers=workers or os.cpu_count() or 1, progress=progress)
-    build(found, folder)
-    show_regressions(found)
-    print(f"tables: {(folder / 'sweep.csv').resolve()}")
+    with sigterm_as_ctrl_c(), TerminalProgress(lines=Lines.AT_START) as progress:
+        try:
+            found = run_sweep(file, folder, workers=workers or os.cpu_count() or 1, progress=progress)
+        except Incomplete as error:
+            message = f"{error} Repeat the command with --out {folder} to resume."
+            raise Incomplete(message, exit_code=error.exit_code) from None
+    with sigterm_as_ctrl_c():
+        _show_with_figures(found, folder)
+
+
+def report_sweep(folder: Path, as_json: bool = False) -> None:
+    """Make tables and figures of a saved sweep from the cells that are done, without evaluating, and show them."""
+    from gradeval.studies.sweeps import rebuild_sweep
+
+    _show_with_figures(rebuild_sweep(folder), folder, as_json)
+
+
+def _show_with_figures(sweep: Sweep, folder: Path, as_json: bool = False) -> None:
+    from gradeval.analysis.sweep import build
+
+    try:
+        build(sweep, folder)
+    except KeyboardInterrupt:
+        message = f"interrupted; the tables are kept in {folder}. `gradeval report {folder}` makes the figures."
+        raise Incomplete(message, exit_code=130) from None
+    tables = str((folder / "sweep.csv").resolve())
+    if as_json:
+        print(json.dumps({"tables": tables, "regressions": json.loads(sweep.regressions.to_json(orient="records"))}))
+        return
+
+    show_regressions(sweep)
+    print(f"tables: {tables}")
 
 
 def show_regressions(sweep: Sweep) -> None:
@@ -43,7 +78,7 @@ def show_regressions(sweep: Sweep) -> None:
     from rich.table import Table
 
     terms = {"depth": "one layer more", "log2_width": "twice the width"}
-    table = Table(title="Factors [95 % intervals] with nets as clusters", title_justify="left")
+    table = Table(title=escape("Factors [95 % intervals] with nets as clusters"), title_justify="left")
     for column in ("measure", "estimator", "for", "factor"):
         table.add_column(column, overflow="fold")
     for row in sweep.regressions.itertuples():
@@ -51,3 +86,11 @@ def show_regressions(sweep: Sweep) -> None:
         text = escape(f"{value:.3g} [{low:.3g}, {high:.3g}]")
         table.add_row(row.measure, escape(row.estimator), terms[row.term], text)
     Console().print(table)
+
+
+def show_sweep_status(found: dict[str, Any]) -> None:
+    """What `sweep_status` found in the folder of a sweep."""
+    print(f"{found['folder']}, a sweep, {found['bytes'] / 1e6:.1f} MB: {found['done']} of {found['cells']} cells done")
+    for name in found["missing"]:
+        print(f"missing: {name}")
+    print("complete" if found["complete"] else "not complete")

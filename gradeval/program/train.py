@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradeval.program.options import free_folder, numbers_of, specs_of
+from gradeval.errors import Incomplete
+from gradeval.program.options import free_folder, numbers_of, sigterm_as_ctrl_c, specs_of
 
 if TYPE_CHECKING:
     from gradeval.analysis.training import Training
@@ -19,48 +21,54 @@ def train_command(
         str, typer.Argument(help="A registered problem (see `gradeval list`) or a problem file.")
     ] = "expclass",
     estimators: Annotated[
-        str, typer.Option(help="Comma-separated specs, as of `gradeval run`; 'paper' or 'all'.")
+        str, typer.Option(help="Comma-separated specs, as for `gradeval run`; 'paper' or 'all'.")
     ] = "paper",
     units: Annotated[str | None, typer.Option(help="Binary layers: widths 5-5-5, convolutions 16c-32c-64.")] = None,
     noise: Annotated[str | None, typer.Option(help="Injected noise; logistic if not given.")] = None,
     points: Annotated[int | None, typer.Option(help="Number of training points.")] = None,
     data: Annotated[
-        str | None, typer.Option(help="Images: digits, mnist, cifar10, … or a folder with one folder a class.")
+        str | None, typer.Option(help="Images: digits, mnist, cifar10, … or a folder with a folder for each class.")
     ] = None,
-    root: Annotated[str | None, typer.Option(help="Where torchvision's data sets lie; nothing is downloaded.")] = None,
+    root: Annotated[str | None, typer.Option(help="Folder of torchvision's data sets; nothing is downloaded.")] = None,
     problem_seed: Annotated[int | None, typer.Option(help="Seed of the data and their split; 0 if not given.")] = None,
     optimiser: Annotated[
         str | None, typer.Option(help="sgd (momentum 0.9) or adam; the problem's own if not given.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of every run; the problem's own if not given.")] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each estimator.")] = 5,
-    batch: Annotated[int | None, typer.Option(help="Points of a step; the problem's own if not given.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Points in a step; the problem's own if not given.")] = None,
     rates: Annotated[
-        str | None, typer.Option(help="Learning rates tried first, 0.01,0.03; one is taken without a search.")
+        str | None, typer.Option(help="Learning rates to try first: 0.01,0.03. A single one is used without a search.")
     ] = None,
     tuning_epochs: Annotated[
-        int | None, typer.Option(help="Epochs of a trial of a rate; a fifth of the epochs if not given.")
+        int | None, typer.Option(help="Epochs for which a rate is tried; a fifth of --epochs if not given.")
     ] = None,
     gradient_epochs: Annotated[
-        str | None, typer.Option(help="When gradients are compared with the exact one: 1,100,2000; '' for never.")
+        str | None,
+        typer.Option(help="Epochs at which gradients are compared with the exact one: 1,100,2000; '' for none."),
     ] = None,
-    ensemble: Annotated[int, typer.Option(help="Draws of the network averaged for a prediction.")] = 10,
+    ensemble: Annotated[int, typer.Option(help="Draws of the network's states averaged for a prediction.")] = 10,
     quick: Annotated[bool, typer.Option("--quick", help="A short look: 3 seeds, few epochs, three rates.")] = False,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder; a training that was stopped there goes on. A new ./gradeval-train-N if not given."),
+        typer.Option(
+            help="Folder for the results; a training that was stopped there is resumed. A new ./gradeval-train-N if "
+            "not given."
+        ),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Processes; results do not depend on it. One per core if not given.")
     ] = None,
 ) -> None:
-    """Train with each estimator under one protocol and write a report; a stopped training goes on where it was."""
+    """Train with each estimator under one protocol and write a report; a stopped training is resumed."""
     arguments = {k: str(v) if isinstance(v, Path) else v for k, v in locals().items()}
     folder = out or free_folder("gradeval-train")
     specs = specs_of(estimators)
 
     from gradeval.problems.catalogue import PROBLEMS, load_task
-    from gradeval.training.trainer import Protocol, train
+    from gradeval.program.progress import Lines, TerminalProgress
+    from gradeval.training.protocol import Protocol
+    from gradeval.training.trainer import train
 
     given = {"units": units, "noise": noise, "points": points, "data": data, "root": root, "seed": problem_seed}
     task = load_task(problem, **{key: value for key, value in given.items() if value is not None})
@@ -79,19 +87,53 @@ def train_command(
     if quick:
         few = {"epochs": 20, "seeds": 3, "tuning_epochs": 5, "checks": 10, "tuning_seeds": 1, "gradient_draws": 200}
         settings |= few | {"rates": settings["rates"] or (0.01, 0.03, 0.1), "gradient_epochs": (0, 20)}
-    with training_table_progress() as progress:
-        training = train(
-            task,
-            specs,
-            Protocol(**settings),
-            folder=folder,
-            workers=workers or max(1, min(len(specs), os.cpu_count() or 1)),
-            progress=progress,
-            arguments=arguments,
-        )
-    from gradeval.analysis.training import build
+    failure: Incomplete | None = None
+    with sigterm_as_ctrl_c(), TerminalProgress(lines=Lines.AT_START) as progress:
+        try:
+            train(
+                task,
+                specs,
+                Protocol(**settings),
+                folder=folder,
+                workers=workers or max(1, min(len(specs), os.cpu_count() or 1)),
+                progress=progress,
+                arguments=arguments,
+            )
+        except Incomplete as error:
+            failure = Incomplete(
+                f"{error} Repeat the command with --out {folder} to resume.", exit_code=error.exit_code
+            )
+            if error.exit_code == 130 or not _has_tables(folder):
+                raise failure from None
+    with sigterm_as_ctrl_c():
+        report_training(folder)
+    if failure:
+        raise failure
 
-    report_path = build(training, folder)
+
+def _has_tables(folder: Path) -> bool:
+    from gradeval.analysis.training_manifest import read_training_manifest
+
+    return bool(read_training_manifest(folder).get("estimators"))
+
+
+def report_training(folder: Path, as_json: bool = False) -> None:
+    """Make figures and report of a saved training, without training, and show them."""
+    from gradeval.analysis.training import Training, build
+
+    try:
+        training = Training.load(folder)
+        training.save(folder)
+        report_path = build(training, folder)
+    except KeyboardInterrupt:
+        message = f"interrupted; the tables are kept in {folder}. `gradeval report {folder}` makes the report."
+        raise Incomplete(message, exit_code=130) from None
+    if as_json:
+        rows = json.loads(training.summary.to_json(orient="records"))
+        failures = training.manifest["failures"]
+        print(json.dumps({"report": str(report_path.resolve()), "failures": failures, "summary": rows}))
+        return
+
     show_training(training)
     print(f"report: {report_path.resolve()}")
 
@@ -126,3 +168,29 @@ def show_training(training: Training) -> None:
             cell(row.estimator, "test", "ensemble", "accuracy", 3),
         )
     Console().print(table)
+
+
+def show_training_status(found: dict[str, Any]) -> None:
+    """What `training_status` found in the folder of a training."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    parts = {"search": "search for the rate", "runs": "training", "gradients": "gradients", "done": "done"}
+    title = f"{found['folder']}, training on {found['problem']}, {found['bytes'] / 1e6:.1f} MB"
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column("estimator", overflow="fold")
+    table.add_column("part")
+    table.add_column("epochs", justify="right")
+    table.add_column("rate", justify="right")
+    table.add_column("failure, or damaged checkpoint", overflow="fold")
+    for row in found["estimators"]:
+        table.add_row(
+            escape(row["estimator"]),
+            parts[row["phase"]],
+            f"{row['epoch']:,}/{row['epochs']:,}",
+            "" if row["rate"] is None else f"{row['rate']:.2g}",
+            escape(row["damaged"] or row["failure"] or ""),
+        )
+    Console().print(table)
+    print("complete" if found["complete"] else "not complete")

@@ -10,6 +10,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -22,11 +23,12 @@ from gradeval.estimators.protocol import fit
 from gradeval.model.network import FlipCost, StochasticBinaryNetwork
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import RandomDraws, generator
+from gradeval.progress import Progress, Silent
 from gradeval.sampling.probes import count_evaluations
 from gradeval.torch_private import TorchDispatchMode, flop_formula, storage_key
 
 SCALING = ("st", "psa", "leg", "arm", "ram")
-DEPTHS, WIDTHS = (6, 8, 12, 16, 24, 32), (96, 112, 128, 160, 192, 256)
+"""The estimators whose growth is measured unless others are given."""
 FUNCTION = 12  # elementary operations that a plain count takes an exponential, logarithm, … for
 
 _FUNCTIONS = {
@@ -44,7 +46,14 @@ class Meter(TorchDispatchMode):
         products: FLOPs of matrix products and convolutions, by torch's formulas.
         operations: elements made by elementwise operations and met by reductions; a function counts once.
         functions: those of them that are exponentials, logarithms, …
-        peak: the most bytes that tensors made since took at once.
+        current: bytes of the tensors made since that are still there.
+        peak: the most that ``current`` was.
+
+    Examples:
+        >>> with Meter() as meter:
+        ...     product = torch.ones(3, 4) @ torch.ones(4, 5)
+        >>> meter.products, meter.peak  # 2·3·4·5 FLOPs; single precision: 4 · (12 + 20 + 15) bytes
+        (120, 188)
     """
 
     def __init__(self) -> None:
@@ -87,7 +96,21 @@ class Meter(TorchDispatchMode):
 
 
 def one_gradient(problem: Problem, estimator: Estimator, seed: int = 0) -> Callable[[], list[Tensor]]:
-    """A function that draws the gradient of all parameters once: forward and backward."""
+    """Make a function that draws the gradient of all parameters once: forward and backward.
+
+    Args:
+        problem: network, data and loss.
+        estimator: already fitted, if it is one that learns.
+        seed: the draws follow from it.
+
+    Returns:
+        The function; each call is another draw, a tensor for each parameter of the network.
+
+    Examples:
+        >>> problem = linear_problem([3], inputs=2, points=4)
+        >>> [tuple(gradient.shape) for gradient in one_gradient(problem, MeanField())()]
+        [(3, 2), (3,), (1, 3), (1,)]
+    """
     parameters = list(problem.network.parameters())
     loss = problem.loss_function()
     randomness = RandomDraws(generator(problem.network.device, "cost", seed), problem.network.dtype)
@@ -100,7 +123,20 @@ def one_gradient(problem: Problem, estimator: Estimator, seed: int = 0) -> Calla
 
 
 def count_operations(function: Callable[[], object]) -> dict[str, int]:
-    """FLOPs of products, elementwise operations (two counts) and peak bytes of new tensors, of one call."""
+    """Count what one call costs.
+
+    Args:
+        function: what is called, once.
+
+    Returns:
+        "product_flops"; "elementwise" operations, and "elementwise_plain" with 12 for every elementary function; the
+        most "bytes" that new tensors take at once.
+
+    Examples:
+        >>> numbers = torch.ones(10)
+        >>> count_operations(lambda: numbers.exp())
+        {'product_flops': 0, 'elementwise': 10, 'elementwise_plain': 120, 'bytes': 40}
+    """
     with Meter() as meter:
         function()
     return {
@@ -112,7 +148,16 @@ def count_operations(function: Callable[[], object]) -> dict[str, int]:
 
 
 def seconds_of(function: Callable[[], object], device: torch.device, budget: float) -> float:
-    """The least time of a call, of those that fit into ``budget`` seconds."""
+    """Time a call.
+
+    Args:
+        function: what is called, again and again.
+        device: that it computes on.
+        budget: seconds for all calls; there is at least one.
+
+    Returns:
+        The seconds of the fastest call.
+    """
     best, spent = float("inf"), 0.0
     while spent <= budget:
         began = _now(device)
@@ -128,41 +173,42 @@ def cost_table(
     *,
     seed: int = 0,
     budget: float = 0.3,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """One row per estimator: what one draw of its gradient on ``problem`` costs, and the ratios to back-propagation.
+    """Measure what one draw of each estimator's gradient costs, and the ratios to back-propagation.
 
-    Columns: estimator, layers, width (the widest layer), points; layer_evaluations, loss_evaluations and their sum
-    evaluations (per point); product_flops, elementwise (an elementary function counts as one operation),
-    elementwise_plain (as 12), flops and flops_plain (products and elementwise), bytes (the most that new tensors take
-    at once), seconds (the least of some calls); relative_flops, relative_flops_plain, relative_bytes, relative_seconds.
+    Args:
+        problem: network, data and loss.
+        estimators: specs or callables.
+        seed: of the draws.
+        budget: seconds for the timing of each estimator.
+        progress: told of every estimator.
+
+    Returns:
+        One row per estimator, back-propagation first. Columns: estimator, layers, width (the widest layer), points;
+        layer_evaluations, loss_evaluations and their sum evaluations (per point); product_flops, elementwise (an
+        elementary function counts as one operation), elementwise_plain (as 12), flops and flops_plain (products and
+        elementwise), bytes (the most that new tensors take at once), seconds (of the fastest call); relative_flops,
+        relative_flops_plain, relative_bytes, relative_seconds.
 
     Raises:
         GradevalError: an unusable estimator.
+
+    Examples:
+        >>> table = cost_table(linear_problem([3, 2], inputs=2, points=4), ["st"], budget=0.0)
+        >>> table[["estimator", "evaluations", "product_flops"]].to_dict("list")
+        {'estimator': ['back-propagation', 'st'], 'evaluations': [3.0, 3.0], 'product_flops': [288, 288]}
     """
-    rows = []
-    device = problem.network.device
     named: dict[str, Estimator] = {"back-propagation": MeanField(), **resolve(estimators)}
+    task, progress = "cost of one draw", progress or Silent()
+    progress.start(task, len(named))
+    rows = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FlipCost)
         for name, estimator in named.items():
-            if progress:
-                progress(name)
-            estimator = fit(estimator, name, problem, seed).estimator
-            layers, losses = count_evaluations(problem, estimator)
-            draw = one_gradient(problem, estimator, seed)
-            rows.append(
-                {
-                    "estimator": name,
-                    "layers": len(problem.widths),
-                    "width": max(problem.widths),
-                    "points": problem.points,
-                    "layer_evaluations": layers,
-                    "loss_evaluations": losses,
-                    **count_operations(draw),
-                    "seconds": seconds_of(draw, device, budget),
-                }
-            )
+            rows.append(_cost_row(problem, name, fit(estimator, name, problem, seed).estimator, seed, budget))
+            progress.advance(task, 1)
+    progress.finish(task)
     table = pd.DataFrame(rows)
     table["evaluations"] = table["layer_evaluations"] + table["loss_evaluations"]
     table["flops"] = table["product_flops"] + table["elementwise"]
@@ -172,37 +218,114 @@ def cost_table(
     return table
 
 
+def _cost_row(problem: Problem, name: str, estimator: Estimator, seed: int, budget: float) -> dict[str, Any]:
+    layers, losses = count_evaluations(problem, estimator)
+    draw = one_gradient(problem, estimator, seed)
+    return {
+        "estimator": name,
+        "layers": len(problem.widths),
+        "width": max(problem.widths),
+        "points": problem.points,
+        "layer_evaluations": layers,
+        "loss_evaluations": losses,
+        **count_operations(draw),
+        "seconds": seconds_of(draw, problem.network.device, budget),
+    }
+
+
+@dataclass(frozen=True)
+class GrowingNets:
+    """Linear nets of growing depth and width.
+
+    Args:
+        depths: numbers of layers, of ``width`` units each.
+        widths: numbers of units a layer, of ``depth`` layers.
+        width: of the nets that grow in depth.
+        depth: of the nets that grow in width.
+        points: of the data.
+    """
+
+    depths: Sequence[int] = (6, 8, 12, 16, 24, 32)
+    widths: Sequence[int] = (96, 112, 128, 160, 192, 256)
+    width: int = 8
+    depth: int = 4
+    points: int = 8
+
+    def units(self) -> list[tuple[str, int, list[int]]]:
+        """List the nets.
+
+        Returns:
+            For each net, what grows ("depth" or "width"), its size and the widths of its layers.
+
+        Examples:
+            >>> GrowingNets(depths=(2,), widths=(3,)).units()
+            [('depth', 2, [8, 8]), ('width', 3, [3, 3, 3, 3])]
+        """
+        nets = [("depth", size, [self.width] * size) for size in self.depths]
+        return nets + [("width", size, [size] * self.depth) for size in self.widths]
+
+
 def scaling_table(
     estimators: Sequence[str | Estimator] = SCALING,
+    nets: GrowingNets = GrowingNets(),
     *,
-    depths: Sequence[int] = DEPTHS,
-    widths: Sequence[int] = WIDTHS,
-    width: int = 8,
-    depth: int = 4,
-    points: int = 8,
     seed: int = 0,
     budget: float = 0.05,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """`cost_table` of linear nets of growing depth (``width`` units a layer) and width (``depth`` layers).
+    """Measure how the cost of one draw grows with depth and width.
 
-    The column ``axis`` says which of the two grows, ``size`` how large it is.
+    Args:
+        estimators: specs or callables.
+        nets: on which it is measured.
+        seed: of the nets and the draws.
+        budget: seconds for the timing of each estimator on each net.
+        progress: told of every net.
+
+    Returns:
+        The rows of `cost_table` on all nets; the column ``axis`` says which of "depth" and "width" grows, ``size`` how
+        large it is.
+
+    Raises:
+        GradevalError: an unusable estimator.
+
+    Examples:
+        >>> table = scaling_table(["st"], GrowingNets(depths=(2, 4), widths=()), budget=0.0)
+        >>> table.loc[table["estimator"] == "st", ["size", "evaluations"]].to_dict("list")
+        {'size': [2, 4], 'evaluations': [3.0, 5.0]}
     """
-    tables = []
-    for axis, sizes in (("depth", depths), ("width", widths)):
-        for size in sizes:
-            layers, units = (size, width) if axis == "depth" else (depth, size)
-            if progress:
-                progress(f"{layers} layers of {units} units")
-            problem = linear_problem([units] * layers, inputs=units, points=points, seed=seed)
-            tables.append(cost_table(problem, estimators, seed=seed, budget=budget).assign(axis=axis, size=size))
+    task, progress = "growth with depth and width", progress or Silent()
+    sizes, tables = nets.units(), []
+    progress.start(task, len(sizes))
+    for axis, size, units in sizes:
+        problem = linear_problem(units, inputs=units[0], points=nets.points, seed=seed)
+        tables.append(cost_table(problem, estimators, seed=seed, budget=budget).assign(axis=axis, size=size))
+        progress.advance(task, 1)
+    progress.finish(task)
     return pd.concat(tables, ignore_index=True)
 
 
 def linear_problem(
     units: Sequence[int], *, inputs: int, points: int, seed: int = 0, dtype: torch.dtype = torch.float64
 ) -> Problem:
-    """Linear layers with weights uniform in ±0.1 (what PSA costs depends on the largest), states ±1, logistic loss."""
+    """Make a problem of linear layers with states ±1 and the logistic loss.
+
+    Weights are uniform in ±0.1: what PSA costs depends on the largest.
+
+    Args:
+        units: widths of the binary layers.
+        inputs: dimensions of the inputs.
+        points: of the data, which are normal.
+        seed: weights and data follow from it.
+        dtype: precision of the network.
+
+    Returns:
+        The problem.
+
+    Examples:
+        >>> linear_problem([3, 2], inputs=2, points=4).widths
+        [3, 2]
+    """
     random = generator("cpu", "cost", seed)
     network = StochasticBinaryNetwork.linear(inputs, units, 1, states=(-1.0, 1.0), dtype=dtype)
     with torch.no_grad():

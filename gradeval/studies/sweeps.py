@@ -1,4 +1,11 @@
-"""Sweeps: estimators evaluated on many networks, one tidy table. A cell that is done is not done again."""
+"""Sweeps: estimators evaluated on many networks, one tidy table. A cell that is done is not done again.
+
+The folder of a sweep:
+
+    sweep.json                   the cells of the sweep file that was run last, and their settings
+    cells/HASH.parquet           the table of each cell that is done
+    sweep.csv, regressions.csv   the tables of all cells (parquet, too), and figures/
+"""
 
 from __future__ import annotations
 
@@ -7,32 +14,45 @@ import io
 import itertools
 import json
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 
-from gradeval.analysis.run.figures import write_atomically
+from gradeval.analysis.run.tables import Evaluation
 from gradeval.analysis.sweep import FORMAT, Sweep
 from gradeval.errors import GradevalError, Incomplete, unknown_name
 from gradeval.estimators import resolve
 from gradeval.evaluation.run import evaluate
+from gradeval.files import CannotWrite, convert, read_json, reason, write_whole
+from gradeval.model.problem import Problem
 from gradeval.problems.catalogue import load_problem
-from gradeval.workers.jobs import Report, run_jobs
+from gradeval.progress import Progress, Silent
+from gradeval.workers.jobs import run_jobs
 
 SETTINGS: dict[str, Any] = {"estimators": None, "draws": 2000, "seed": 0, "exact": "auto"}
+"""The settings of [evaluate] and their defaults."""
+SWEEP_FILE = "sweep.json"
+MAX_SWEEP_BYTES = 2**26
+CELLS_TASK = "cells of the sweep"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One network and all estimators.
+    """One network, on which all estimators are evaluated.
 
-    Attributes:
-        problem: options of `load_problem`, with its name.
+    Args:
+        problem: options of `load_problem`, with the problem's name.
         settings: of the evaluation.
         folder: of the cells' tables.
+
+    Examples:
+        >>> Cell({"name": "expclass", "units": "3-3"}, SETTINGS, Path("cells")).name
+        'name=expclass units=3-3'
     """
 
     problem: dict[str, Any]
@@ -46,14 +66,16 @@ class Cell:
 
     @property
     def path(self) -> Path:
-        """Where its table lies: a name that its options, settings and nothing else decide."""
+        """The file of its table, whose name follows from the options and the settings."""
         text = json.dumps([FORMAT, self.problem, self.settings], sort_keys=True)
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.parquet"
 
-    def run(self, progress: Report | None) -> None:
-        """Evaluate and write the table, unless it is there."""
-        if self.path.exists():
-            return
+    def evaluate(self) -> None:
+        """Evaluate the estimators and write the table.
+
+        Raises:
+            GradevalError: the problem cannot be made, or an estimator fails.
+        """
         problem = load_problem(**self.problem)
         try:
             found = evaluate(
@@ -68,6 +90,15 @@ class Cell:
             if error.exit_code == 130:
                 raise KeyboardInterrupt from None
             raise
+        content = io.BytesIO()
+        self._table(problem, found).to_parquet(content, index=False)
+        try:
+            write_whole(self.path, content.getvalue())
+        except OSError as error:
+            raise CannotWrite(self.path, error) from None
+
+    def _table(self, problem: Problem, found: Evaluation) -> pd.DataFrame:
+        """The evaluation's table, with the options and the facts of the network in front."""
         table = found.best.assign(
             gradient_norm=found.best["layer"].map(found.norms), value=found.manifest["problem"]["exact_value"]
         )
@@ -84,22 +115,25 @@ class Cell:
         }
         for column, value in reversed(facts.items()):
             table.insert(0, column, value)
-        buffer = io.BytesIO()
-        table.to_parquet(buffer, index=False)
-        write_atomically(self.path, buffer.getvalue())
-        if progress:
-            progress("sweep", self.name, 1, 1)
+        return table
 
 
 def read_sweep(path: str | Path, folder: str | Path) -> list[Cell]:
-    """The cells of a sweep file, every combination of the options that are lists.
+    """Read a sweep file: its cells are all combinations of the options that are lists.
 
     A sweep file is TOML with two tables: ``[problem]`` holds the options of `load_problem`, ``name`` among them, each a
     value or a list of values; ``[evaluate]`` holds ``estimators`` (a list), ``draws``, ``seed`` and ``exact`` as of
     `evaluate`.
 
+    Args:
+        path: of the sweep file.
+        folder: of the sweep.
+
+    Returns:
+        The cells, in order: the last option varies first.
+
     Raises:
-        GradevalError: not TOML, an unknown table, setting or estimator, or an empty list.
+        GradevalError: not TOML, an unknown table, setting or estimator, a value of the wrong type, or an empty list.
     """
     path = Path(path)
     try:
@@ -108,85 +142,262 @@ def read_sweep(path: str | Path, folder: str | Path) -> list[Cell]:
         raise GradevalError(f"cannot read sweep file {path}: {error.strerror}.") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise GradevalError(f"{path}: not a TOML file ({error}).") from None
-    for table in document:
-        if table not in ("problem", "evaluate"):
-            raise GradevalError(f"{path}: {unknown_name('table', table, ('problem', 'evaluate'))}")
-    problem, settings = document.get("problem", {}), SETTINGS | document.get("evaluate", {})
-    for key in settings:
-        if key not in SETTINGS:
-            raise GradevalError(f"{path}: [evaluate] {unknown_name('setting', key, SETTINGS)}")
-    if not isinstance(problem, dict) or not isinstance(problem.get("name"), str | list):
-        raise GradevalError(f'{path}: [problem] needs a name, such as name = "expclass".')
-    if not isinstance(settings["estimators"], list):
-        raise GradevalError(f'{path}: [evaluate] needs estimators, such as estimators = ["psa", "st"].')
-    resolve(settings["estimators"])
-    lists = {key: value if isinstance(value, list) and key != "states" else [value] for key, value in problem.items()}
-    for key, values in lists.items():
-        if not values:
-            raise GradevalError(f"{path}: [problem] {key} is an empty list.")
-    numbers = {f"[problem] {key}": lists.get(key, []) for key in ("stage", "points", "seed")}
-    numbers |= {f"[evaluate] {key}": [settings[key]] for key in ("draws", "seed")}
-    for key, values in numbers.items():
-        for value in values:
-            if type(value) is not int:
-                raise GradevalError(f"{path}: {key} must be an integer, found {value!r}.")
+    try:
+        for table in document:
+            if table not in ("problem", "evaluate"):
+                raise unknown_name("table", table, ("problem", "evaluate"))
+        options = _options(document.get("problem", {}))
+        settings = _settings(document.get("evaluate", {}))
+    except GradevalError as error:
+        raise GradevalError(f"{path}: {error}") from None
     cells = Path(folder) / "cells"
     return [
-        Cell(dict(zip(lists, values, strict=True)), settings, cells) for values in itertools.product(*lists.values())
+        Cell(dict(zip(options, values, strict=True)), settings, cells)
+        for values in itertools.product(*options.values())
     ]
 
 
-def run_sweep(path: str | Path, folder: str | Path, *, workers: int = 1, progress: Report | None = None) -> Sweep:
-    """Evaluate every cell that is not done, and write one table, regressions and nothing else twice.
+def _options(problem: Any) -> dict[str, list[Any]]:
+    """[problem], with a list for every option."""
+    if not isinstance(problem, dict) or not isinstance(problem.get("name"), str | list):
+        raise GradevalError('[problem] needs a name, such as name = "expclass".')
+    lists = {key: value if isinstance(value, list) and key != "states" else [value] for key, value in problem.items()}
+    for key, values in lists.items():
+        if not values:
+            raise GradevalError(f"[problem] {key} is an empty list.")
+        for value in values:
+            if key in ("stage", "points", "seed"):
+                _check_integer(f"[problem] {key}", value)
+    return lists
+
+
+def _settings(given: Any) -> dict[str, Any]:
+    """[evaluate], with the defaults."""
+    if not isinstance(given, dict):
+        raise GradevalError("evaluate must be a table, [evaluate].")
+    for key in given:
+        if key not in SETTINGS:
+            raise GradevalError(f"[evaluate] {unknown_name('setting', key, SETTINGS)}")
+    settings = SETTINGS | given
+    if not isinstance(settings["estimators"], list):
+        raise GradevalError('[evaluate] needs estimators, such as estimators = ["psa", "st"].')
+    resolve(settings["estimators"])
+    for key in ("draws", "seed"):
+        _check_integer(f"[evaluate] {key}", settings[key])
+    if not isinstance(settings["exact"], str):
+        raise GradevalError(f"[evaluate] exact must be a text, found {settings['exact']!r}.")
+    return settings
+
+
+def _check_integer(place: str, value: Any) -> None:
+    if type(value) is not int:
+        raise GradevalError(f"{place} must be an integer, found {value!r}.")
+
+
+def run_sweep(path: str | Path, folder: str | Path, *, workers: int = 1, progress: Progress | None = None) -> Sweep:
+    """Evaluate every cell that is not done yet, then write the tables of all cells and their regressions.
 
     Args:
         path: the sweep file, see `read_sweep`.
-        folder: for cells and tables; cells that lie there already are kept.
+        folder: for cells and tables; cells that are done there are kept.
         workers: processes; results do not depend on it.
         progress: told of every cell that is done.
+
+    Returns:
+        The table and the regressions of all cells of the file.
 
     Raises:
         GradevalError: an unusable sweep file or folder.
         Incomplete: cells failed, or Ctrl-C; those that were done are kept.
     """
-    folder = Path(folder)
+    folder, progress = Path(folder), progress or Silent()
     cells = read_sweep(path, folder)
     try:
         (folder / "cells").mkdir(parents=True, exist_ok=True)
+        write_whole(folder / SWEEP_FILE, json.dumps(_plan(cells), indent=1).encode())
     except OSError as error:
         raise GradevalError(f"cannot write {folder}: {error.strerror}.") from None
     todo = [cell for cell in cells if not cell.path.exists()]
-    # few processes, since each takes seconds to start: one worker takes every so-manieth cell
-    shares = [_Share(f"cells {k + 1}", todo[k::workers], k) for k in range(min(workers, len(todo)))]
+    # a process takes seconds to start: each is started once, and of n processes each evaluates every n-th cell
+    count = min(workers, len(todo))
+    shares = [CellsOfOneProcess(f"part {k + 1} of {count}", todo[k::count]) for k in range(count)]
     try:
-        failures = run_jobs(shares, min(workers, max(1, len(shares))), progress)
+        progress.start(CELLS_TASK, len(todo))
+        failures = run_jobs(shares, min(workers, max(1, count)), progress)
+        progress.finish(CELLS_TASK)
+        why = "; ".join(text.rstrip(".") for text in failures.values())
+        done = [cell for cell in cells if cell.path.exists()]
+        if not done:
+            raise GradevalError(f"{why}.")
+        sweep = _collect(done)
+        sweep.save(folder)
     except KeyboardInterrupt:
-        raise Incomplete(f"interrupted: the same command goes on where it was, from {folder}", exit_code=130) from None
-    done = [cell for cell in cells if cell.path.exists()]
-    if not done:
-        raise GradevalError("; ".join(failures.values()))
-    table = pd.concat([pd.read_parquet(cell.path) for cell in done], ignore_index=True)
-    sweep = Sweep(table)
-    sweep.save(folder)
+        kept = sum(cell.path.exists() for cell in cells)
+        raise Incomplete(f"interrupted; kept in {folder}: {kept} of {len(cells)} cells.", exit_code=130) from None
     if failures:
-        raise Incomplete("; ".join(failures.values()), exit_code=1)
+        raise Incomplete(f"{why}; the tables in {folder} have {len(done)} of {len(cells)} cells.", exit_code=1)
     return sweep
 
 
+def _plan(cells: Sequence[Cell]) -> dict[str, Any]:
+    """The contents of sweep.json."""
+    named = [{"name": cell.name, "problem": cell.problem, "file": cell.path.name} for cell in cells]
+    return {"format": FORMAT, "settings": cells[0].settings, "cells": named}
+
+
+def _collect(cells: Sequence[Cell]) -> Sweep:
+    return Sweep(pd.concat([pd.read_parquet(cell.path) for cell in cells], ignore_index=True))
+
+
 @dataclass(frozen=True)
-class _Share:
+class CellsOfOneProcess:
+    """The cells that one process evaluates, one after the other.
+
+    Args:
+        name: of this part of the sweep.
+        cells: what is evaluated.
+    """
+
     name: str
     cells: list[Cell]
-    number: int
 
-    def run(self, progress: Report | None) -> None:
+    def run(self, progress: Progress) -> None:
+        """Evaluate the cells; one that fails leaves the others.
+
+        Args:
+            progress: told of every cell.
+
+        Raises:
+            GradevalError: cells that failed, and why.
+        """
         failures = []
-        for done, cell in enumerate(self.cells, 1):
+        for cell in self.cells:
             try:
-                cell.run(None)
+                cell.evaluate()
             except GradevalError as error:
-                failures.append(f"{cell.name}: {error}")
-            if progress:
-                progress(self.name, "", done, len(self.cells))
+                failures.append(f"cell '{cell.name}': {str(error).rstrip('.')}")
+            progress.advance(CELLS_TASK, 1)
         if failures:
-            raise GradevalError("; ".join(failures))
+            raise GradevalError("; ".join(failures) + ".")
+
+
+# --- what a folder holds ----------------------------------------------------------------------------------------------
+
+
+class SavedCell(msgspec.Struct):
+    """A cell in sweep.json.
+
+    Attributes:
+        name: its options as words.
+        problem: its options.
+        file: of its table, in cells/.
+    """
+
+    name: str
+    problem: dict[str, Any]
+    file: str
+
+
+class SavedSweep(msgspec.Struct):
+    """The contents of sweep.json.
+
+    Attributes:
+        format: of the file.
+        settings: of the evaluations.
+        cells: all of them, done or not.
+    """
+
+    format: str
+    settings: dict[str, Any]
+    cells: list[SavedCell]
+
+
+def is_sweep(folder: str | Path) -> bool:
+    """Tell whether a folder holds a sweep, finished or not.
+
+    Args:
+        folder: any path.
+
+    Returns:
+        Whether it does.
+    """
+    folder = Path(folder)
+    return (folder / SWEEP_FILE).is_file() or (folder / "sweep.parquet").is_file()
+
+
+def sweep_status(folder: str | Path) -> dict[str, Any]:
+    """Describe what the folder of a sweep holds.
+
+    Args:
+        folder: of the sweep.
+
+    Returns:
+        "folder"; "bytes" in it; the "settings" of the evaluations; "cells": how many there are, and "done": how many of
+        them are done; "missing": the names of the others; "complete": whether all are done and the tables are there. It
+        can be written as JSON. A folder of an older version does not say what was to be done: all its cells are done.
+
+    Raises:
+        GradevalError: the folder is not a sweep, or its sweep.json is damaged.
+    """
+    folder = Path(folder)
+    if not is_sweep(folder):
+        raise GradevalError(f"{folder} is not a sweep: it has neither {SWEEP_FILE} nor sweep.parquet.")
+    settings: dict[str, Any] = {}
+    missing: list[str] = []
+    cells = len(list(folder.glob("cells/*.parquet")))
+    if (folder / SWEEP_FILE).exists():
+        saved = _read_plan(folder)
+        settings, cells = saved.settings, len(saved.cells)
+        missing = [cell.name for cell in saved.cells if not (folder / "cells" / cell.file).is_file()]
+    return {
+        "folder": str(folder),
+        "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+        "settings": settings,
+        "cells": cells,
+        "done": cells - len(missing),
+        "missing": missing,
+        "complete": not missing and (folder / "sweep.parquet").is_file(),
+    }
+
+
+def rebuild_sweep(folder: str | Path) -> Sweep:
+    """Make the tables of a sweep again, from the cells that are done; nothing is evaluated.
+
+    Args:
+        folder: of the sweep.
+
+    Returns:
+        The table and the regressions; of a folder without sweep.json, made by an older version, its saved tables.
+
+    Raises:
+        GradevalError: no cell is done, or a file is damaged.
+    """
+    folder = Path(folder)
+    if not (folder / SWEEP_FILE).exists():
+        return Sweep.load(folder)
+    saved = _read_plan(folder)
+    cells = [Cell(cell.problem, saved.settings, folder / "cells") for cell in saved.cells]
+    done = [cell for cell in cells if cell.path.exists()]
+    if not done:
+        raise GradevalError(f"{folder}: no cell of the sweep is done. Repeat the command that began it to resume.")
+    try:
+        sweep = _collect(done)
+    except (OSError, ValueError) as error:
+        raise GradevalError(f"{folder}: a cell cannot be read ({reason(error)}).") from None
+    sweep.save(folder)
+    return sweep
+
+
+def _read_plan(folder: Path) -> SavedSweep:
+    path = folder / SWEEP_FILE
+    document = read_json(path, MAX_SWEEP_BYTES)
+    if document.get("format") != FORMAT:
+        raise GradevalError(f"{path}: this version reads '{FORMAT}', found {document.get('format')!r}.")
+    try:
+        saved = convert(document, SavedSweep, "")
+    except GradevalError as error:
+        raise GradevalError(f"{path}: {error}") from None
+    for cell in saved.cells:
+        if Path(cell.file).name != cell.file:
+            raise GradevalError(f"{path}: a cell's file must be a name without folders, found {cell.file!r}.")
+    return saved

@@ -13,13 +13,14 @@ from gradeval.model.problem import Problem
 from gradeval.model.randomness import Randomness
 
 PREDICTORS = ("ensemble", "mode", "mean-field")
-POINTS = 2000  # taken together, to bound memory
+"""The ways to predict, see `predict`."""
+POINTS_AT_ONCE = 2000  # to bound memory
 
 
 def predict(
     problem: Problem, predictor: str, randomness: Randomness, draws: int = 10
 ) -> Float[Tensor, "points *outputs"]:
-    """Predictions of a problem's network: probabilities for a classification, else outputs.
+    """Predict with a problem's network: probabilities for a classification, else outputs.
 
     Args:
         problem: network, inputs and loss; "logistic" gives P(+1), "cross-entropy" the probability of every class.
@@ -28,8 +29,19 @@ def predict(
         randomness: used by "ensemble".
         draws: size of the ensemble.
 
+    Returns:
+        A prediction for each point, [points] or [points, outputs].
+
     Raises:
         GradevalError: an unknown predictor, or no draws.
+
+    Examples:
+        >>> from gradeval.model.randomness import RandomDraws, generator
+        >>> from gradeval.problems.catalogue import load_problem
+        >>> problem = load_problem("expclass", units="3", stage=0, points=20)
+        >>> prediction = predict(problem, "mode", RandomDraws(generator("cpu", 0)))
+        >>> tuple(prediction.shape), bool(((prediction > 0) & (prediction < 1)).all())
+        ((20,), True)
     """
     if predictor not in PREDICTORS:
         raise unknown_name("predictor", predictor, PREDICTORS)
@@ -39,7 +51,7 @@ def predict(
     repeats = draws if predictor == "ensemble" else 1
     parts = []
     with torch.no_grad():
-        for inputs in problem.inputs.split(POINTS):
+        for inputs in problem.inputs.split(POINTS_AT_ONCE):
             total: Tensor | float = 0.0
             for _ in range(repeats):
                 x = inputs
@@ -56,9 +68,22 @@ def predict(
 
 
 def score(problem: Problem, prediction: Float[Tensor, "points *outputs"]) -> dict[str, float]:
-    """The loss of predictions, a mean over points, and for classifications their accuracy.
+    """Score predictions against the problem's targets.
 
-    Of probabilities the loss is −log of the target's; of outputs it is the problem's own.
+    Args:
+        problem: targets and loss.
+        prediction: of `predict`, [points] or [points, outputs].
+
+    Returns:
+        "loss", a mean over points: −log of the target's probability for a classification, else the problem's own loss;
+        and for a classification "accuracy", the share of points that are right.
+
+    Examples:
+        >>> from gradeval.problems.catalogue import load_problem
+        >>> problem = load_problem("expclass", units="3", stage=0, points=20)
+        >>> scores = score(problem, torch.full((20,), 0.5, dtype=torch.float64))
+        >>> f"{scores['loss']:.4f}", scores["accuracy"]
+        ('0.6931', 0.5)
     """
     targets = problem.targets
     if problem.loss == "logistic":
@@ -74,10 +99,21 @@ def score(problem: Problem, prediction: Float[Tensor, "points *outputs"]) -> dic
 
 
 def expected_loss(problem: Problem, randomness: Randomness, draws: int) -> float:
-    """J by sampling: the mean over points and draws of the loss."""
+    """Estimate J by sampling: the mean over points and draws of the loss.
+
+    Args:
+        problem: network, data and loss.
+        randomness: the states are drawn with it.
+        draws: of the states of every point.
+
+    Returns:
+        The estimate of J.
+    """
     network, total = problem.network, 0.0
     with torch.no_grad():
-        for inputs, targets in zip(problem.inputs.split(POINTS), problem.targets.split(POINTS), strict=True):
+        for inputs, targets in zip(
+            problem.inputs.split(POINTS_AT_ONCE), problem.targets.split(POINTS_AT_ONCE), strict=True
+        ):
             loss = problem.loss_function(targets=targets)
             for _ in range(draws):
                 x = inputs

@@ -1,136 +1,132 @@
-"""Where tasks run: threads, processes of this machine, or any executor with the interface of `concurrent.futures`.
+"""Calls made by many workers: given out a few at a time, their results handed on in order.
 
-Tasks are given out a few at a time and their results handed on in order, so memory is bounded. A worker that dies or
-hangs costs the tasks it had; they are given out again.
+Memory is bounded, since few results wait. A worker that dies or hangs costs the calls it had; they are given out again.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import queue
 import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import (
-    BrokenExecutor,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-)
+from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import forkserver
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from gradeval.errors import GradevalError, unknown_name
+from gradeval.errors import GradevalError
+from gradeval.workers.pools import Pool, PoolKind
 
-EXECUTORS = ("threads", "processes")
-ATTEMPTS = 3  # of one task, if each time its worker dies or hangs
-START_SECONDS = 60.0
+ATTEMPTS = 3  # of one call, if each time its worker dies or hangs
 DIED = "its worker process died"
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Lost:
-    """In place of a result: every worker that had the task died or hung."""
+    """In place of a result: every worker that made the call died or hung.
+
+    Args:
+        message: how often, and how.
+    """
 
     message: str
 
 
 @dataclass(eq=False)
-class Task(Generic[Result]):
-    """A call to make, or its ``result`` where that is known already."""
+class Assignment(Generic[Result]):
+    """A call to be made by a worker.
+
+    Args:
+        key: whatever the caller knows it by.
+        call, arguments: the call.
+        result: its result, where that is known already; else it is filled in.
+        future: the call under way.
+        attempts: how often it was lost by its own fault.
+        suspect: it was lost together with others, so it runs alone until the one at fault is known.
+    """
 
     key: Any
     call: Callable[..., Result]
     arguments: tuple[Any, ...]
     result: Result | Lost | None = None
     future: Future[Result] | None = None
-    attempts: int = 0  # that were lost, and by this task's fault
-    suspect: bool = False  # lost together with others: runs alone, so that the one at fault is known
+    attempts: int = 0
+    suspect: bool = False
 
 
 class Workers:
-    """Runs tasks on an executor; a context manager that ends its own workers.
+    """Makes calls on an executor; a context manager that ends the workers it has started.
 
     Args:
         executor: "threads", "processes", or an executor of the caller's, which is left running.
-        workers: how many tasks run at once.
+        workers: how many calls are made at once.
         timeout: seconds without any result after which the workers count as hung (new processes have a minute to
             start); None waits for ever.
         preload: modules that processes are started with.
+
+    Raises:
+        GradevalError: an unknown executor, or a timeout that is not positive or is for threads.
+
+    Examples:
+        >>> calls = (Assignment(k, pow, (k, 2)) for k in range(4))
+        >>> with Workers("threads", workers=2) as workers:
+        ...     [result for _, result in workers.in_order(calls, lambda finished: None)]
+        [0, 1, 4, 9]
     """
 
     def __init__(
         self, executor: str | Executor, workers: int, timeout: float | None = None, preload: Sequence[str] = ()
     ) -> None:
-        if isinstance(executor, str) and executor not in EXECUTORS:
-            raise unknown_name("executor", executor, EXECUTORS)
-        self.kind = executor if isinstance(executor, str) else "given"
-        self.shares_memory = self.kind == "threads" or isinstance(executor, ThreadPoolExecutor)
-        if timeout is not None and self.shares_memory:
-            raise GradevalError("a timeout needs processes (--executor processes): threads that hang cannot be ended.")
-        if timeout is not None and not timeout > 0:
-            raise GradevalError(f"the timeout must be a positive number of seconds, found {timeout}.")
+        self.pool = Pool(executor, workers, timeout, preload)
         self.workers = workers
-        self.preload = preload
         self._events: queue.SimpleQueue[Future[Any] | None] = queue.SimpleQueue()  # futures done; None: Ctrl-C
         self._interrupted = False
-        self._cold = False  # new processes, without a result yet
-        self.timeout = timeout
-        self.executor: Executor = self._start() if isinstance(executor, str) else executor
 
-    def _start(self) -> Executor:
-        if self.kind == "threads":
-            return ThreadPoolExecutor(self.workers)
-        self._cold = True
-        return ProcessPoolExecutor(self.workers, _context(self.preload), _end_with_parent)
+    @property
+    def shares_memory(self) -> bool:
+        """Whether calls are made in this process, so that nothing has to be pickled."""
+        return self.pool.shares_memory
+
+    @property
+    def _own_processes(self) -> bool:
+        return self.pool.kind is PoolKind.PROCESSES
 
     def __enter__(self) -> Workers:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            self.stop()
-        elif self.kind != "given":
-            self.executor.shutdown()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        (self.pool.stop if error is not None else self.pool.close)()
 
     def stop(self) -> None:
-        """End our own workers: processes at once, threads after their chunk."""
-        if self.kind == "processes":
-            self._kill()
-        if self.kind != "given":
-            self.executor.shutdown(cancel_futures=True)
-
-    def _kill(self) -> None:
-        assert isinstance(self.executor, ProcessPoolExecutor)
-        for process in list((self.executor._processes or {}).values()):  # Python 3.14: kill_workers
-            process.kill()
+        """End our own workers: processes at once, threads after the call that they are making."""
+        self.pool.stop()
 
     def in_order(
-        self, tasks: Iterable[Task[Result]], done: Callable[[Task[Result]], None]
-    ) -> Iterator[tuple[Task[Result], Result | Lost]]:
-        """Every task with its result, in order; ``done`` is told of each result that comes in, in any order.
+        self, assignments: Iterable[Assignment[Result]], done: Callable[[Assignment[Result]], None]
+    ) -> Iterator[tuple[Assignment[Result], Result | Lost]]:
+        """Make all calls.
 
-        Threads tell it themselves, before they take the next task.
+        Args:
+            assignments: the calls; they are taken from it a few at a time.
+            done: called with each assignment that has its result, as they come in. Threads call it themselves, before
+                they take their next assignment.
+
+        Returns:
+            An iterator over every assignment with its result, in their order.
 
         Raises:
             GradevalError: the given executor takes no more work.
         """
-        ahead: deque[Task[Result]] = deque()
-        todo = iter(tasks)
-        with self._interrupts_deferred():
+        ahead: deque[Assignment[Result]] = deque()
+        todo = iter(assignments)
+        self._interrupted = False
+        with _interrupts_deferred(self._interrupt):
             try:
                 while True:
-                    while len(ahead) < 2 * self.workers and (task := next(todo, None)) is not None:
-                        ahead.append(task)
+                    while len(ahead) < 2 * self.workers and (assignment := next(todo, None)) is not None:
+                        ahead.append(assignment)
                         self._give_out(ahead, done)
                     if not ahead:
                         return
@@ -141,164 +137,100 @@ class Workers:
                         raise KeyboardInterrupt
                     yield ahead.popleft(), result
             finally:
-                for task in ahead:
-                    if task.future is not None:
-                        task.future.cancel()
+                for assignment in ahead:
+                    if assignment.future is not None:
+                        assignment.future.cancel()
 
-    @contextmanager
-    def _interrupts_deferred(self) -> Iterator[None]:
-        """Ctrl-C is raised where this thread holds no lock that a worker thread may wait for."""
-        self._interrupted = False
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
+    def _interrupt(self) -> None:
+        self._interrupted = True
+        self._events.put(None)
 
-        def note(*_: object) -> None:
-            self._interrupted = True
-            self._events.put(None)
-
-        numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is signal.default_int_handler]
-        for number in numbers:
-            signal.signal(number, note)
-        try:
-            yield
-        finally:
-            for number in numbers:
-                signal.signal(number, signal.default_int_handler)
-
-    def _give_out(self, ahead: Iterable[Task[Result]], done: Callable[[Task[Result]], None]) -> None:
+    def _give_out(self, ahead: Iterable[Assignment[Result]], done: Callable[[Assignment[Result]], None]) -> None:
         """Submit what waits; while there are suspects, only the first of them."""
-        waiting = [task for task in ahead if task.result is None]
-        suspects = [task for task in waiting if task.suspect]
-        running = sum(task.future is not None for task in waiting)
-        for task in suspects[:1] or waiting:
-            # a process of ours begins a task when the result before it has been taken: little is lost with us
-            if task.future is not None or (self.kind == "processes" and running >= self.workers):
+        waiting = [assignment for assignment in ahead if assignment.result is None]
+        suspects = [assignment for assignment in waiting if assignment.suspect]
+        running = sum(assignment.future is not None for assignment in waiting)
+        for assignment in suspects[:1] or waiting:
+            # a process of ours gets a call when the result before it has been taken: little is lost when it dies
+            if assignment.future is not None or (self._own_processes and running >= self.workers):
                 continue
             try:
-                if self.kind == "threads":
-                    task.future = self.executor.submit(_and_tell, task, done)
+                if self.pool.kind is PoolKind.THREADS:
+                    assignment.future = self.pool.submit(_make_and_tell, assignment, done)
                 else:
-                    task.future = self.executor.submit(task.call, *task.arguments)
+                    assignment.future = self.pool.submit(assignment.call, *assignment.arguments)
             except Exception as error:
-                if self.kind != "processes" or not isinstance(error, BrokenExecutor):
+                if not self._own_processes or not isinstance(error, BrokenExecutor):
                     raise GradevalError(f"the executor takes no more work: {error}") from error
                 if running == 0:
-                    self._restart([task], DIED)
+                    self._replace([assignment], DIED)
                 return  # else those that were lost are collected first
             running += 1
-            task.future.add_done_callback(self._events.put)
+            assignment.future.add_done_callback(self._events.put)
 
-    def _collect(self, ahead: Iterable[Task[Result]], done: Callable[[Task[Result]], None]) -> None:
+    def _collect(self, ahead: Iterable[Assignment[Result]], done: Callable[[Assignment[Result]], None]) -> None:
         """Wait for the next result."""
-        running = {task.future: task for task in ahead if task.future is not None and task.result is None}
-        patience = self.timeout and max(self.timeout, START_SECONDS if self._cold else 0)
+        running = {a.future: a for a in ahead if a.future is not None and a.result is None}
         try:
-            future = self._events.get(timeout=patience)
+            future = self._events.get(timeout=self.pool.patience)
         except queue.Empty:
-            self._restart(list(running.values()), f"it took more than {patience:g} s")
+            self._replace(list(running.values()), f"it took more than {self.pool.patience:g} s")
             return
         if future is None:
             raise KeyboardInterrupt
-        if future not in running:  # of a task that has been given out again
+        if future not in running:  # of an assignment that has been given out again
             return
-        task = running[future]
+        assignment = running[future]
         try:
             result = future.result()
-        except Exception as error:  # not the task's own, which are results
-            if self.kind == "threads":
+        except Exception as error:  # not the call's own errors, which are results
+            if self.pool.kind is PoolKind.THREADS:
                 raise
             if isinstance(error, BrokenExecutor):
-                self._restart(list(running.values()), DIED)
+                self._replace(list(running.values()), DIED)
             else:
-                task.future = None
-                self._blame(task, f"{type(error).__name__}: {error}")
+                assignment.future = None
+                _blame(assignment, f"{type(error).__name__}: {error}")
         else:
-            self._cold = False
-            task.result = result
-            if self.kind != "threads":
-                done(task)
+            self.pool.cold = False
+            assignment.result = result
+            if self.pool.kind is not PoolKind.THREADS:
+                done(assignment)
 
-    def _restart(self, lost: list[Task[Result]], why: str) -> None:
-        """Give lost tasks out again, to new processes where the processes are ours."""
-        for task in lost:
-            if task.future is not None:
-                task.future.cancel()
-            task.future, task.suspect = None, self.kind == "processes"
-            if len(lost) == 1 or self.kind != "processes":
-                self._blame(task, why)
-        if self.kind == "processes":
-            self._kill()
-            self.executor.shutdown(cancel_futures=True)
-            self.executor = self._start()
-
-    def _blame(self, task: Task[Result], why: str) -> None:
-        task.attempts += 1
-        if task.attempts >= ATTEMPTS:
-            task.result = Lost(f"lost {ATTEMPTS} times ({why})")
-
-
-def _and_tell(task: Task[Result], done: Callable[[Task[Result]], None]) -> Result:
-    result = task.call(*task.arguments)
-    done(replace(task, result=result))
-    return result
+    def _replace(self, lost: list[Assignment[Any]], why: str) -> None:
+        """Give lost assignments out again, to new processes where they are ours. Whose fault it was may be unknown."""
+        for assignment in lost:
+            if assignment.future is not None:
+                assignment.future.cancel()
+            assignment.future, assignment.suspect = None, self._own_processes
+            if len(lost) == 1 or not self._own_processes:
+                _blame(assignment, why)
+        self.pool.replace()
 
 
 @contextmanager
-def dask_executor(address: str, seconds: float = 60.0, at_least: int = 1) -> Iterator[tuple[Executor, int]]:
-    """The executor of a Dask cluster, by the address of its scheduler, and its number of worker threads.
-
-    Args:
-        address: tcp://host:port.
-        seconds: to wait for the scheduler, and then for its workers.
-        at_least: workers to wait for.
-
-    Raises:
-        GradevalError: Dask is not installed, or no scheduler or no worker answers within ``seconds``.
-    """
+def _interrupts_deferred(note: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C is noted, to be raised where this thread holds no lock that a worker thread may wait for."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is signal.default_int_handler]
+    for number in numbers:
+        signal.signal(number, lambda *_: note())
     try:
-        from distributed import Client
-    except ImportError:
-        raise GradevalError("a scheduler needs Dask: pip install 'gradeval[dask]'.") from None
-    try:
-        client = Client(address, timeout=seconds)
-    except (OSError, ValueError) as error:
-        raise GradevalError(f"no Dask scheduler answers at '{address}' ({error}).") from None
-    with client:
-        try:
-            client.wait_for_workers(at_least, timeout=seconds)
-        except TimeoutError:
-            raise GradevalError(f"the Dask scheduler at '{address}' has no workers: start some.") from None
-        yield client.get_executor(), sum(client.nthreads().values())
-
-
-def _context(preload: Sequence[str]) -> Any:
-    """Processes are not forked from this one: a fork of a process with threads, such as torch's, can hang."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
-    # The server imports these before it has our sys.path: a folder `gradeval` where we stand must not come first.
-    safe = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
-    try:
-        forkserver.ensure_running()
+        yield
     finally:
-        if safe is None:
-            del os.environ["PYTHONSAFEPATH"]
-        else:
-            os.environ["PYTHONSAFEPATH"] = safe
-    return context
+        for number in numbers:
+            signal.signal(number, signal.default_int_handler)
 
 
-def _end_with_parent() -> None:
-    """In a worker process: Ctrl-C is the parent's business; when the parent dies, by whatever signal, so do we."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+def _blame(assignment: Assignment[Any], why: str) -> None:
+    assignment.attempts += 1
+    if assignment.attempts >= ATTEMPTS:
+        assignment.result = Lost(f"lost {ATTEMPTS} times ({why})")
 
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+def _make_and_tell(assignment: Assignment[Result], done: Callable[[Assignment[Result]], None]) -> Result:
+    result = assignment.call(*assignment.arguments)
+    done(replace(assignment, result=result))
+    return result

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gradeval import GradevalError, Problem, evaluate
-from gradeval.workers.executors import dask_executor
+from gradeval.workers.pools import dask_executor
 
 pytest.importorskip("distributed", reason="needs gradeval[dask]")
 TABLES = ("summary", "curves", "exact_moments", "fits")

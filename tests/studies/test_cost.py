@@ -13,9 +13,10 @@ import torch
 
 from gradeval.analysis.cost import fit_exponents, scaling_figure
 from gradeval.estimators import TABLE, get_estimator
-from gradeval.program.terminal import show_cost
+from gradeval.program.cost import show_cost
 from gradeval.studies.costs import (
     FUNCTION,
+    GrowingNets,
     Meter,
     cost_table,
     count_operations,
@@ -89,7 +90,7 @@ def test_the_table_has_every_estimator() -> None:
 
 @pytest.fixture(scope="module")
 def growth() -> pd.DataFrame:
-    return scaling_table(depths=(6, 8, 10, 12, 16, 20), widths=(96, 104, 112, 128, 144, 160), budget=0.0)
+    return scaling_table(nets=GrowingNets((6, 8, 10, 12, 16, 20), (96, 104, 112, 128, 144, 160)), budget=0.0)
 
 
 def test_fitted_exponents_contain_the_theorys(growth) -> None:

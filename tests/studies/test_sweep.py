@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ import pytest
 from gradeval import GradevalError
 from gradeval.analysis.sweep import Sweep, build, regress
 from gradeval.errors import Incomplete
-from gradeval.studies.sweeps import read_sweep, run_sweep
+from gradeval.studies.sweeps import is_sweep, read_sweep, rebuild_sweep, run_sweep, sweep_status
 
 FILE = """
 [problem]
@@ -71,6 +73,51 @@ def test_what_is_done_is_not_done_again_and_what_is_missing_is(swept) -> None:
     assert len(lost.read_bytes()) == pytest.approx(len(content), rel=0.05)
 
 
+def test_the_status_of_a_sweep_and_its_tables_made_again(swept, tmp_path: Path) -> None:
+    """Also of a folder of an older version, which has no sweep.json, and of one where a cell is missing."""
+    _, folder, sweep = swept
+    found = sweep_status(folder)
+    assert json.loads(json.dumps(found)) == found
+    assert (found["cells"], found["done"], found["missing"], found["complete"]) == (6, 6, [], True)
+    before = (folder / "sweep.csv").read_bytes()
+    copytree(folder, tmp_path / "some")
+    lost = min((tmp_path / "some" / "cells").iterdir())
+    lost.unlink()
+    found = sweep_status(tmp_path / "some")
+    assert (found["cells"], found["done"], len(found["missing"]), found["complete"]) == (6, 5, 1, False)
+    assert found["missing"][0].startswith("name=expclass units=")
+    rebuilt = rebuild_sweep(tmp_path / "some").table
+    assert set(rebuilt["net"]) == set(sweep.table["net"]) - set(found["missing"])
+    copytree(folder, tmp_path / "old")
+    (tmp_path / "old" / "sweep.json").unlink()
+    assert is_sweep(tmp_path / "old")
+    assert sweep_status(tmp_path / "old")["done"] == 6
+    for again in (folder, tmp_path / "old"):
+        rebuild_sweep(again)
+        assert (again / "sweep.csv").read_bytes() == before
+    assert not is_sweep(tmp_path)
+    with pytest.raises(GradevalError, match=r"is not a sweep: it has neither sweep\.json nor sweep\.parquet"):
+        sweep_status(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"settings"', '"setting"', r"sweep\.json: Object missing required field `settings`"),
+        ('"problem": {', '"problem": 3, "more": {', r"sweep\.json: cells\[0\]\.problem: expected `object`, got `int`"),
+        ("gradeval-sweep/1", "gradeval-sweep/9", "this version reads 'gradeval-sweep/1', found 'gradeval-sweep/9'"),
+        ('"file": "', '"file": "../', "a cell's file must be a name without folders, found '../"),
+    ],
+)
+def test_a_damaged_plan_is_one_line_with_the_place(swept, tmp_path: Path, old: str, new: str, message: str) -> None:
+    text = (swept[1] / "sweep.json").read_text()
+    assert old in text
+    (tmp_path / "sweep.json").write_text(text.replace(old, new))
+    with pytest.raises(GradevalError, match=message) as caught:
+        sweep_status(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_processes_give_the_same_table(swept, tmp_path: Path) -> None:
     file, _, sweep = swept
     (tmp_path / "some.toml").write_text(file.read_text().replace(', "3-3"', ""))
@@ -82,7 +129,7 @@ def test_processes_give_the_same_table(swept, tmp_path: Path) -> None:
 
 def test_a_cell_that_fails_leaves_the_others(tmp_path: Path) -> None:
     (tmp_path / "sweep.toml").write_text(FILE.replace('"2-2", "3-3"', '"40"').replace("[0, 1]", "0"))
-    with pytest.raises(Incomplete, match="units=40"):
+    with pytest.raises(Incomplete, match=r"^cell 'name=expclass units=40 .*; the tables in .* have 1 of 2 cells\.$"):
         run_sweep(tmp_path / "sweep.toml", tmp_path / "out")
     assert set(Sweep.load(tmp_path / "out").table["units"]) == {"2"}
 

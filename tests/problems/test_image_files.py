@@ -1,4 +1,4 @@
-"""Tasks: real images, their split, initial parameters, and exact references of autoencoders and convolutional nets."""
+"""Images on disk: read as they were written, damaged ones named, nothing downloaded."""
 
 from __future__ import annotations
 
@@ -10,15 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from gradeval import GradevalError, load_problem
-from gradeval.model.network import StochasticBinaryNetwork
-from gradeval.model.problem import Problem
+from gradeval import GradevalError
 from gradeval.problems.catalogue import load_task
-from gradeval.problems.images import binary_maps, load_images, split
-from gradeval.problems.tasks import standardise
-from gradeval.reference import exact_gradient
+from gradeval.problems.image_files import load_images
+from gradeval.problems.image_tasks import split_images
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +27,6 @@ def test_digits_are_the_real_ones(digits) -> None:
     assert float(digits.pixels.min()) == 0
     assert float(digits.pixels.max()) == 1
     assert torch.bincount(digits.labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
-
-
-def test_the_split_is_a_partition_fixed_by_the_seed(digits) -> None:
-    parts = split(digits, 3)
-    assert sorted(torch.cat(list(parts.values())).tolist()) == list(range(1797))
-    assert [len(part) for part in parts.values()] == [1257, 270, 270]
-    assert all(torch.equal(part, again) for part, again in zip(parts.values(), split(digits, 3).values(), strict=True))
-    assert not torch.equal(parts["test"], split(digits, 4)["test"])
 
 
 def test_a_folder_of_images(digits, tmp_path: Path) -> None:
@@ -73,7 +61,7 @@ def test_mnist_on_disk(digits, tmp_path: Path) -> None:
     found = load_images("mnist", str(tmp_path))
     torch.testing.assert_close(found.pixels * 255, torch.as_tensor(images[:130, None], dtype=torch.float64))
     assert torch.equal(found.labels, digits.labels[:130])
-    parts = split(found, 0)
+    parts = split_images(found, 0)
     assert sorted(parts["test"].tolist()) == list(range(100, 130))
     assert (len(parts["train"]), len(parts["validation"])) == (85, 15)
     assert load_task("digits", units="4", data="mnist", root=str(tmp_path)).train.points == 85
@@ -109,24 +97,6 @@ def test_data_that_are_not_there_are_not_downloaded(name: str, tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("digits", {"data": "mnits"}, "unknown data 'mnits': did you mean mnist"),
-        ("digits", {"units": "16k"}, "units must be layers joined by '-'"),
-        ("digits", {"units": "8-4c"}, "a convolution cannot follow a linear layer"),
-        ("digits", {"points": 0}, "points must be from 1 to 1257"),
-        ("autoencoder", {"units": "4-4-4-4"}, "one to three code layers"),
-        ("autoencoder", {"encoder": "x"}, "encoder must be widths"),
-        ("autoencoder", {"unit": "4"}, "unknown option of problem 'autoencoder' 'unit': did you mean units"),
-        ("digit", {}, "unknown problem 'digit': did you mean digits"),
-    ],
-)
-def test_bad_options_are_refused(name: str, options, message: str) -> None:
-    with pytest.raises(GradevalError, match=message):
-        load_task(name, **options)
-
-
 def test_damaged_images_are_named(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -135,45 +105,3 @@ def test_damaged_images_are_named(tmp_path: Path) -> None:
     (tmp_path / "a" / "x.png").write_bytes(gzip.compress(b"no image"))
     with pytest.raises(GradevalError, match=r"x\.png: not a readable image"):
         load_images(str(tmp_path))
-
-
-def test_preactivations_start_with_mean_zero_and_variance_one() -> None:
-    task = load_task("digits", units="3c-5", points=400)
-    network, inputs = task.train.network, task.train.inputs
-    a = network.layers[0].preactivation(inputs).reshape(400, 3, 16)  # channels × places
-    torch.testing.assert_close(a.mean((0, 2)), torch.zeros(3, dtype=torch.float64), atol=1e-9, rtol=0)
-    torch.testing.assert_close(a.std((0, 2)), torch.ones(3, dtype=torch.float64))
-    again = [task.initial_parameters(seed) for seed in (0, 0, 1)]
-    assert torch.equal(again[0], again[1])
-    assert not torch.equal(again[0], again[2])
-    assert torch.equal(again[0], nn.utils.parameters_to_vector(network.parameters()))
-
-
-def test_a_unit_that_sees_nothing_keeps_finite_parameters() -> None:
-    network = StochasticBinaryNetwork.linear(2, [3], 1)
-    standardise(network, torch.zeros(5, 2, dtype=torch.float64), 0)
-    assert all(bool(torch.isfinite(p).all()) for p in network.parameters())
-
-
-def test_exact_gradient_of_a_convolutional_net() -> None:
-    """Layer by layer, with the tables shared by classes, as by the oracle that enumerates joint states."""
-    random = torch.Generator().manual_seed(0)
-    maps, width = binary_maps((1, 4, 4), "1c-2c")
-    head = nn.Linear(width, 3, dtype=torch.float64)
-    network = StochasticBinaryNetwork(maps, head, states=(-1.0, 1.0))
-    inputs = torch.randn(6, 16, generator=random, dtype=torch.float64)
-    standardise(network, inputs, 0)
-    problem = Problem(network, inputs, torch.tensor([0, 1, 2, 0, 1, 2]), "cross-entropy")
-    assert problem.widths == [4, 2]
-    torch.testing.assert_close(
-        exact_gradient(problem, "layerwise").vector, exact_gradient(problem, "joint").vector, rtol=1e-10, atol=1e-13
-    )
-
-
-def test_exact_gradient_of_an_autoencoders_bottleneck() -> None:
-    """Every image is a target of its own."""
-    problem = load_problem("autoencoder", units="4-3", encoder="5", points=7)
-    layerwise, joint = exact_gradient(problem, "layerwise"), exact_gradient(problem, "joint")
-    torch.testing.assert_close(layerwise.vector, joint.vector, rtol=1e-10, atol=1e-13)
-    whole = exact_gradient(load_problem("digits", units="1c-2c"), "layerwise")  # all 1257 digits, 2^24 joint states
-    assert float(whole.vector.norm()) > 0

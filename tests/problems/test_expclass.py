@@ -9,7 +9,7 @@ import torch
 
 from gradeval import GradevalError, load_problem
 from gradeval.cache import cache_folder, clear_cache
-from gradeval.expclass import data
+from gradeval.expclass import expclass_data
 from gradeval.reference import exact_gradient
 
 
@@ -18,8 +18,24 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRADEVAL_CACHE", str(tmp_path / "cache"))
 
 
+class Told:
+    """Progress that is kept."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, int]] = []
+
+    def start(self, task: str, total: int) -> None:
+        self.events.append(("start", total))
+
+    def advance(self, task: str, steps: int) -> None:
+        self.events.append(("advance", steps))
+
+    def finish(self, task: str, note: str = "") -> None:
+        self.events.append(("finish", 0))
+
+
 def test_data_lie_where_they_should() -> None:
-    inputs, targets = data(2000, 1)
+    inputs, targets = expclass_data(2000, 1)
     above, below = inputs[targets > 0], inputs[targets < 0]
     assert len(above) == len(below) == 1000
     assert (inputs[:, 0].abs() <= torch.pi / 2).all()
@@ -40,14 +56,14 @@ def test_preactivations_start_with_mean_zero_and_variance_one() -> None:
 
 
 def test_training_lowers_the_objective_and_is_cached() -> None:
-    told = []
+    told = Told()
     start = exact_gradient(load_problem("expclass", units="3-3", stage=0)).value
-    trained = load_problem("expclass", units="3-3", stage=12, progress=lambda done, total: told.append((done, total)))
-    assert told[-1] == (12, 12)
+    trained = load_problem("expclass", units="3-3", stage=12, progress=told)
+    assert told.events == [("start", 12), *[("advance", 1)] * 12, ("finish", 0)]
     assert exact_gradient(trained).value < start
-    told.clear()
-    again = load_problem("expclass", units="3-3", stage=12, progress=lambda done, total: told.append((done, total)))
-    assert not told
+    told.events.clear()
+    again = load_problem("expclass", units="3-3", stage=12, progress=told)
+    assert not told.events
     assert again.fingerprint() == trained.fingerprint()
     assert load_problem("expclass", units="3-3", stage=12, seed=1).fingerprint() != trained.fingerprint()
 
@@ -56,7 +72,7 @@ def test_a_damaged_cache_is_trained_anew_and_said() -> None:
     trained = load_problem("expclass", units="2", stage=1)
     (path,) = cache_folder().glob("*-1-*.json")
     path.write_text("{")
-    with pytest.warns(UserWarning, match="cached network is damaged"):
+    with pytest.warns(UserWarning, match="the cached network is damaged and is trained again"):
         assert load_problem("expclass", units="2", stage=1).fingerprint() == trained.fingerprint()
     assert clear_cache() >= 1
     assert clear_cache() == 0

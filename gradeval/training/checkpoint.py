@@ -1,0 +1,94 @@
+"""The checkpoint of the training with one estimator: how far it is, and what it has measured until then."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradeval.errors import GradevalError
+from gradeval.files import CannotWrite, write_whole
+
+
+class Phase(StrEnum):
+    """What comes next in a training."""
+
+    SEARCH = "search"  # for the learning rate
+    RUNS = "runs"  # training with that rate
+    GRADIENTS = "gradients"  # their accuracy, and predictions
+    DONE = "done"
+
+
+@dataclass
+class Checkpoint:
+    """How far the training with one estimator is.
+
+    Args:
+        phase: what comes next.
+        rate: the learning rate; before the end of the search, the first that is tried.
+        stack: the runs under way, as `Stack.saved` gives them; None between the parts of the training.
+        trials, curves, gradients, predictions: rows of the tables, without the estimator.
+        snapshots: by epoch, the parameters at which gradients are compared, [runs, P].
+        seconds: of compute.
+    """
+
+    phase: Phase
+    rate: float
+    stack: dict[str, Any] | None = None
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    curves: list[dict[str, Any]] = field(default_factory=list)
+    snapshots: dict[int, Tensor] = field(default_factory=dict)
+    gradients: list[dict[str, Any]] = field(default_factory=list)
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def epoch(self) -> int:
+        """The epochs that the runs under way have done; 0 where none are."""
+        return int(self.stack["epoch"]) if self.stack else 0
+
+    def write(self, path: Path) -> None:
+        """Write the checkpoint, whole or not at all.
+
+        Args:
+            path: of its file.
+
+        Raises:
+            CannotWrite: the disk is full, say.
+        """
+        content = io.BytesIO()
+        state = {part.name: getattr(self, part.name) for part in fields(self)}
+        torch.save(state | {"phase": self.phase.value}, content)  # what weights_only reads again: plain text
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, content.getvalue())
+        except OSError as error:
+            raise CannotWrite(path, error) from None
+
+
+def read_checkpoint(path: Path) -> Checkpoint | None:
+    """Read a checkpoint; nothing in it is executed.
+
+    Args:
+        path: of its file.
+
+    Returns:
+        The checkpoint; None where there is no file.
+
+    Raises:
+        GradevalError: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        return Checkpoint(**(state | {"phase": Phase(state["phase"])}))
+    except Exception as error:  # whatever a strange file makes a parser say
+        raise GradevalError(
+            f"{path}: not a readable checkpoint ({type(error).__name__}); remove it to train that estimator again."
+        ) from None

@@ -1,0 +1,65 @@
+"""`gradeval sweep`, as a user runs it; interrupted for real."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gradeval.studies.sweeps import sweep_status
+
+COMMAND = [sys.executable, "-c", "from gradeval.program.app import main; main()", "sweep"]
+FILE = """
+[problem]
+name = "expclass"
+units = ["2", "3-3"]
+seed = [0, 1, 2]
+stage = 0
+points = 10
+
+[evaluate]
+estimators = ["st"]
+draws = DRAWS
+"""
+
+
+def test_the_help_shows_the_tables_of_a_file(tmp_path: Path) -> None:
+    """Planted fault: brackets that are not escaped are taken for markup and vanish."""
+    done = subprocess.run([*COMMAND, "--help"], text=True, capture_output=True, timeout=60)
+    assert "[problem]" in done.stdout
+    assert "[evaluate]" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_says_what_is_kept_and_how_to_resume(tmp_path: Path, workers: int) -> None:
+    """Sent to the whole group, as a terminal does, once a cell is done; then the sweep is resumed."""
+    (tmp_path / "s.toml").write_text(FILE.replace("DRAWS", "200000"))
+    command = [*COMMAND, "s.toml", "--workers", str(workers)]
+    with subprocess.Popen(command, cwd=tmp_path, text=True, stderr=subprocess.PIPE, start_new_session=True) as process:
+        end = time.monotonic() + 120
+        while not list(tmp_path.glob("s/cells/*.parquet")) and process.poll() is None:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stderr is not None
+        lines = process.stderr.read().splitlines()
+        assert process.wait(timeout=60) == 130, lines
+    found = sweep_status(tmp_path / "s")
+    assert 1 <= found["done"] < 6
+    assert found["cells"] - len(found["missing"]) == found["done"]
+    assert not found["complete"]
+    assert lines == [
+        "cells of the sweep",
+        f"gradeval: interrupted; kept in s: {found['done']} of 6 cells. Repeat the command with --out s to resume.",
+    ]
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("s/cells/*.parquet")}
+    done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+    assert sweep_status(tmp_path / "s")["complete"]
