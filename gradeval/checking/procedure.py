@@ -76,15 +76,14 @@ def check(
         >>> gradeval.check("disarm").headline
         'disarm: unbiased: HOLDS'
     """
-    known = CheckOptions.__annotations__
     for option in options:
-        if option not in known:
-            raise unknown_name("option of check", option, known)
+        if option not in CheckOptions.__annotations__:
+            raise unknown_name("option of check", option, CheckOptions.__annotations__)
     bounds = ("max_relative_bias", "min_cosine", "max_relative_variance")
     limits = Limits(**{key: options[key] for key in options if key not in (*bounds, "unbiased")})  # type: ignore[literal-required]
     ((name, subject),) = resolve([estimator]).items()
-    unbiased = options.get("unbiased")
-    claimed = claims_unbiased(subject) if unbiased is None else unbiased
+    claimed = options.get("unbiased")
+    claimed = claims_unbiased(subject) if claimed is None else claimed
     given = [options.get(key) for key in bounds]
     claims = Claims(claimed, *(None if bound is None else float(bound) for bound in given))  # type: ignore[arg-type]
     subjects = _study(

@@ -65,8 +65,8 @@ def evaluate(
         seed: every random number follows from it, the problem and the estimator's name.
         exact: whether estimators whose only chance is Bernoulli states are also run on all joint states, for exact bias
             and variance: "auto" (where affordable), "always" (or refuse), "never".
-        folder: every finished chunk is kept there, and at the end the tables. Called again with the same folder, only
-            what is missing is done; more draws or estimators extend it.
+        folder: keeps every finished chunk, and at the end the tables. Called again, only what is missing is done; more
+            draws or estimators extend it.
         workers: how many chunks of draws are made at once. Default: one per core.
         executor: where chunks are made: "threads", "processes" of this machine, or any `concurrent.futures.Executor`
             (of Dask, MPI, Ray …). Processes are sent the problem and the estimators by pickle.
@@ -93,11 +93,14 @@ def evaluate(
     for name in execution:
         if name not in Execution.__annotations__:
             raise unknown_name("option of evaluate", name, Execution.__annotations__)
-    progress, arguments = execution.get("progress") or Silent(), dict(execution.get("arguments") or {})
     resolved = resolve(estimators)
     specs = {given for given in estimators if isinstance(given, str)}
     own = {name for name, e in resolved.items() if name in specs and not get_facts(e) and not learns(e)}
-    request = Request(problem, resolved, own, draws, seed, exact, arguments)
+    arguments = dict(execution.get("arguments") or {})
+    return _carry_out(Request(problem, resolved, own, draws, seed, exact, arguments), folder, execution)
+
+
+def _carry_out(request: Request, folder: str | Path | None, execution: Execution) -> Evaluation:
     workers, executor = execution.get("workers"), execution.get("executor", "threads")
     if workers is not None and workers < 1:
         raise GradevalError(f"workers must be at least 1, found {workers}.")
@@ -107,7 +110,7 @@ def evaluate(
         warnings.simplefilter("ignore", FlipCost)  # it is in the notes
         pool = stack.enter_context(Workers(executor, workers, execution.get("timeout"), [__name__]))
         store = stack.enter_context(Store(folder)) if folder is not None else None
-        run = _Run(request, progress, store)
+        run = _Run(request, execution.get("progress") or Silent(), store)
         stopped = None
         try:
             run.prepare()

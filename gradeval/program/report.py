@@ -25,9 +25,11 @@ def report_command(
     from gradeval.training.folder import is_training
 
     if is_training(folder):
-        return report_training(folder, as_json)
+        report_training(folder, as_json)
+        return
     if is_sweep(folder):
-        return report_sweep(folder, as_json)
+        report_sweep(folder, as_json)
+        return
     from gradeval.analysis.run.tables import Evaluation
 
     evaluation = Evaluation.load(folder)
