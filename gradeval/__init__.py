@@ -1,6 +1,6 @@
-"""gradeval: how accurate are gradient estimators for stochastic binary networks, against the exact gradient.
+"""gradeval: how accurate are gradient estimators for stochastic binary networks, against the exact gradient?
 
-The names below are imported when first used, so that the program answers without loading torch.
+The names below are imported when they are first used, so that the program answers without loading torch.
 """
 
 from __future__ import annotations
@@ -10,27 +10,64 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradeval.analysis.run.tables import Evaluation
-    from gradeval.errors import GradevalError
+    from gradeval.checking.procedure import check
+    from gradeval.checking.verdict import Verdict
+    from gradeval.errors import GradevalError, Incomplete
     from gradeval.evaluation.run import evaluate
     from gradeval.model.network import StochasticBinaryNetwork
     from gradeval.model.problem import Problem
-    from gradeval.problems.catalogue import load_problem
+    from gradeval.problems.catalogue import load_problem, load_task
+    from gradeval.reference import exact_gradient, exact_moments
+    from gradeval.training.protocol import Protocol
     from gradeval.training.trainer import train
+
+    __version__: str
 
 _HOMES = {
     "Evaluation": "gradeval.analysis.run.tables",
     "GradevalError": "gradeval.errors",
+    "Incomplete": "gradeval.errors",
     "Problem": "gradeval.model.problem",
+    "Protocol": "gradeval.training.protocol",
     "StochasticBinaryNetwork": "gradeval.model.network",
+    "Verdict": "gradeval.checking.verdict",
+    "check": "gradeval.checking.procedure",
     "evaluate": "gradeval.evaluation.run",
+    "exact_gradient": "gradeval.reference",
+    "exact_moments": "gradeval.reference",
     "load_problem": "gradeval.problems.catalogue",
+    "load_task": "gradeval.problems.catalogue",
     "train": "gradeval.training.trainer",
 }
 
-__all__ = ["Evaluation", "GradevalError", "Problem", "StochasticBinaryNetwork", "evaluate", "load_problem", "train"]
+__all__ = [
+    "Evaluation",
+    "GradevalError",
+    "Incomplete",
+    "Problem",
+    "Protocol",
+    "StochasticBinaryNetwork",
+    "Verdict",
+    "__version__",
+    "check",
+    "evaluate",
+    "exact_gradient",
+    "exact_moments",
+    "load_problem",
+    "load_task",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("gradeval")
     raise AttributeError(f"module 'gradeval' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

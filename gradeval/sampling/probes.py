@@ -15,14 +15,22 @@ from torch import Tensor, nn
 from gradeval.errors import GradevalError
 from gradeval.estimators.protocol import Estimator
 from gradeval.model.maps import Form
-from gradeval.model.network import BinaryLayer
-from gradeval.model.problem import Problem
-from gradeval.model.randomness import EnumeratedStates, GivenUniforms, RandomDraws, generator
+from gradeval.model.network import BinaryLayer, StochasticBinaryNetwork
+from gradeval.model.problem import PointLoss, Problem
+from gradeval.model.randomness import EnumeratedStates, GivenUniforms, RandomDraws, Randomness, generator
 from gradeval.sampling.surrogates import Surrogate
 
 
 def count_chance(problem: Problem, estimator: Callable[..., Tensor]) -> tuple[int, bool]:
-    """The number of Bernoulli variables an estimator takes per data point, and whether it asks for any other chance."""
+    """What an estimator asks of chance for one data point.
+
+    Args:
+        problem: any; its first point is used.
+        estimator: that is watched.
+
+    Returns:
+        The number of Bernoulli variables it takes, and whether it asks for any other chance.
+    """
     network = problem.network
     count = EnumeratedStates(None, generator(network.device, "count"), network.dtype)
     with torch.no_grad():
@@ -44,9 +52,17 @@ class _FixedChance(RandomDraws):
 
 
 def check_pointwise(problem: Problem, estimator: Callable[..., Tensor], points: int = 4) -> None:
-    """Raise GradevalError unless the surrogates of several points, and their gradients, are those of each point alone.
+    """Raise GradevalError unless an estimator's surrogate of a point, and its gradient, do not depend on other points.
 
     An estimator that mixes points (a baseline from the batch, say) has other moments than its points one by one.
+
+    Args:
+        problem: any.
+        estimator: that is watched.
+        points: how many of the problem's points are compared.
+
+    Raises:
+        GradevalError: it depends on other points, has randomness of its own, or cannot be run on one point alone.
     """
     network = problem.network
     chance = _FixedChance(generator(network.device, "fixed"), network.dtype)
@@ -73,47 +89,36 @@ def check_pointwise(problem: Problem, estimator: Callable[..., Tensor], points: 
     except Exception as error:
         raise GradevalError(f"it cannot be run on one data point alone ({type(error).__name__}: {error})") from None
     if not agree:
-        raise GradevalError("it treats several data points together otherwise than one by one")
+        raise GradevalError("what it returns for one data point depends on the other points")
 
 
 def probe(problem: Problem, estimator: Estimator) -> tuple[int, list[str]]:
-    """One plain draw, watched: the uniform variables it takes, and notes.
+    """Draw once, plainly, and watch.
+
+    Args:
+        problem: any; the estimator gets copies of its network and data.
+        estimator: that is watched.
+
+    Returns:
+        The number of uniform variables that the draw takes, and notes.
 
     Raises:
-        GradevalError: it raises, returns a wrong type or shape, NaN, or what has no gradient; it writes to the
-            parameters or the data.
+        GradevalError: the estimator raises, returns a wrong type or shape, NaN, or what has no gradient; it writes to
+            the parameters or the data.
     """
-    network, random_ = deepcopy(problem.network), generator(problem.network.device, "probe")
-    inputs, targets = problem.inputs.clone(), problem.targets.clone()
+    network, random = deepcopy(problem.network), generator(problem.network.device, "probe")
+    data = problem.inputs.clone(), problem.targets.clone()
     before = {name: p.detach().clone() for name, p in network.state_dict(keep_vars=True).items()}
-    parameters = list(network.parameters())
     state = _global_state()
 
-    def draw() -> tuple[Tensor, Tensor, GivenUniforms]:
-        chance = GivenUniforms(torch.empty(0, dtype=network.dtype), random_.manual_seed(1), network.dtype)
-        try:
-            value = estimator(network, inputs, problem.loss_function(network, targets), chance)
-        except GradevalError:
-            raise
-        except Exception as error:
-            raise GradevalError(f"raises {describe(error)}") from error
-        if not isinstance(value, Tensor):
-            raise GradevalError(f"returns {type(value).__name__}, not a tensor of one number per point")
-        if value.shape != (problem.points,):
-            found = list(value.shape)
-            raise GradevalError(
-                f"returns the wrong shape: {found} where one number per point is needed (points = {problem.points})"
-            )
-        if not value.requires_grad:
-            raise GradevalError("returns a value without a gradient: it was detached or made under no_grad")
-        try:
-            found_ = torch.autograd.grad(value.mean(), parameters, allow_unused=True, materialize_grads=True)
-        except RuntimeError as error:
-            raise GradevalError(f"has no gradient that autograd can take: {str(error).splitlines()[0]}") from error
-        return torch.cat([g.flatten() for g in found_]), value.detach(), chance
+    def draw() -> tuple[Tensor, Tensor, int]:
+        chance = GivenUniforms(torch.empty(0, dtype=network.dtype), random.manual_seed(1), network.dtype)
+        loss = problem.loss_function(network, data[1])
+        gradient, value = _plain_draw(estimator, network, data[0], loss, chance)
+        return gradient, value, chance.taken
 
-    gradient, value, chance = draw()
-    for name, old, new in (("inputs", problem.inputs, inputs), ("targets", problem.targets, targets)):
+    gradient, value, taken = draw()
+    for name, old, new in (("inputs", problem.inputs, data[0]), ("targets", problem.targets, data[1])):
         if not torch.equal(old, new):
             raise GradevalError(f"writes to the data ({name})")
     for name, tensor in network.state_dict(keep_vars=True).items():
@@ -122,17 +127,43 @@ def probe(problem: Problem, estimator: Estimator) -> tuple[int, list[str]]:
     for what, numbers in (("gradients", gradient), ("values", value)):
         if not bool(torch.isfinite(numbers).all()):
             raise GradevalError(f"gives NaN or infinite {what}")
-    notes = []
-    if names := [name for name, old, new in zip(_GLOBAL, state, _global_state(), strict=True) if old != new]:
-        notes.append(
+    names = [name for name, old, new in zip(_GLOBAL, state, _global_state(), strict=True) if old != new]
+    if names:
+        return taken, [
             f"uses global randomness ({', '.join(names)}): draws do not follow from the seed; "
             "take chance from `randomness`"
+        ]
+    again, value_again, _ = draw()
+    if not (torch.equal(gradient, again) and torch.equal(value, value_again)):
+        return taken, ["gives other numbers for the same randomness: it keeps a state, or has randomness of its own"]
+    return taken, []
+
+
+def _plain_draw(
+    estimator: Estimator, network: StochasticBinaryNetwork, inputs: Tensor, loss: PointLoss, chance: Randomness
+) -> tuple[Float[Tensor, " P"], Float[Tensor, " points"]]:
+    """The gradient and the value of one draw, without any vectorisation."""
+    try:
+        value = estimator(network, inputs, loss, chance)
+    except GradevalError:
+        raise
+    except Exception as error:
+        raise GradevalError(f"raises {describe(error)}") from error
+    if not isinstance(value, Tensor):
+        raise GradevalError(f"returns {type(value).__name__}, not a tensor of one number per point")
+    if value.shape != (len(inputs),):
+        raise GradevalError(
+            f"returns the wrong shape: {list(value.shape)} where one number per point is needed "
+            f"(points = {len(inputs)})"
         )
-    else:
-        gradient_, value_, _ = draw()
-        if not (torch.equal(gradient, gradient_) and torch.equal(value, value_)):
-            notes.append("gives other numbers for the same randomness: it keeps a state, or has randomness of its own")
-    return chance.taken, notes
+    if not value.requires_grad:
+        raise GradevalError("returns a value without a gradient: it was detached or made under no_grad")
+    parameters = list(network.parameters())
+    try:
+        found = torch.autograd.grad(value.mean(), parameters, allow_unused=True, materialize_grads=True)
+    except RuntimeError as error:
+        raise GradevalError(f"has no gradient that autograd can take: {str(error).splitlines()[0]}") from error
+    return torch.cat([g.flatten() for g in found]), value.detach()
 
 
 _GLOBAL = ("torch's", "numpy's")
@@ -146,7 +177,7 @@ def _global_state() -> tuple[bytes, bytes]:
 
 
 def describe(error: BaseException) -> str:
-    """Type, message and the line that raised."""
+    """An exception in one line: its type, its message, and the file and line that raised it."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0] if text else ''} ({Path(frame.filename).name}, line {frame.lineno})"
@@ -173,7 +204,22 @@ class _CountingLayer(BinaryLayer):
 
 
 def count_evaluations(problem: Problem, estimator: Estimator) -> tuple[float, float]:
-    """Evaluations of one layer, and of the loss, that one draw of an estimator costs per data point."""
+    """What one draw of an estimator costs per data point.
+
+    Args:
+        problem: any; a copy of its network counts.
+        estimator: that is watched.
+
+    Returns:
+        The numbers of evaluations of one layer, and of the loss.
+
+    Examples:
+        >>> from gradeval import load_problem
+        >>> from gradeval.estimators import get_estimator
+        >>> problem = load_problem("expclass", units="2-3", stage=0, points=4)
+        >>> count_evaluations(problem, get_estimator("reinforce"))
+        (2.0, 1.0)
+    """
     network = deepcopy(problem.network)
     layers = [_CountingLayer(layer.map, layer.noise, network.states) for layer in network.layers]
     network.layers = nn.ModuleList(layers)  # type: ignore[assignment]

@@ -262,7 +262,7 @@ def test_estimators_that_mix_points_have_no_exact_moments(make_problem) -> None:
     evaluation = evaluate(make_problem(), [batch_baseline], draws=100)
     assert evaluation.exact_moments.empty
     (facts,) = evaluation.manifest["estimators"].values()
-    assert "treats several data points together otherwise" in facts["notes"][0]
+    assert "depends on the other points" in facts["notes"][0]
     with pytest.raises(GradevalError, match="treats several data points together"):
         exact_moments(make_problem(), batch_baseline)
     with pytest.raises(GradevalError, match="randomness of its own"):

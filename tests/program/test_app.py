@@ -206,4 +206,4 @@ def test_the_cache_can_be_seen_and_cleared(tmp_path: Path) -> None:
     gradeval("run", "--units", "2", "--stage", 1, "--draws", 20, "--estimators", "tanh", cwd=tmp_path)
     shown = gradeval("cache", "--clear", cwd=tmp_path)
     assert str(tmp_path / "cache") in shown.stdout
-    assert "removed 1 files" in shown.stdout
+    assert "removed 1 file" in shown.stdout
