@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradeval.analysis.run.tables import Evaluation
+    from gradeval.analysis.run.evaluation import Evaluation
     from gradeval.errors import GradevalError
     from gradeval.evaluation.run import evaluate
     from gradeval.model.network import StochasticBinaryNetwork
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gradeval.training.trainer import train
 
 _HOMES = {
-    "Evaluation": "gradeval.analysis.run.tables",
+    "Evaluation": "gradeval.analysis.run.evaluation",
     "GradevalError": "gradeval.errors",
     "Problem": "gradeval.model.problem",
     "StochasticBinaryNetwork": "gradeval.model.network",

@@ -117,3 +117,20 @@ def convert(value: Any, kind: type[Kind], place: str) -> Kind:
         separator = "." if place and not place.endswith(" ") and inner and not inner.startswith("[") else ""
         where = f"{place}{separator}{inner}"
         raise GradevalError(f"{where.rstrip(': ')}: {what[0].lower()}{what[1:]}." if where else f"{what}.") from None
+
+
+def convert_entries(entries: dict[str, Any], kind: type[Kind], place: str) -> dict[str, Kind]:
+    """`convert` every value of an object whose keys are names, so that an error names the key, too.
+
+    Args:
+        entries: values by name, as `read_json` gives them.
+        kind: of every value, as in `convert`.
+        place: of the object in its file.
+
+    Returns:
+        The converted values by name.
+
+    Raises:
+        GradevalError: "PLACE.NAME.KEY: what was expected and found".
+    """
+    return {name: convert(value, kind, f"{place}.{name}") for name, value in entries.items()}
