@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,11 +101,11 @@ def number_cell(value: float) -> Cell:
     return Cell(sortable(value), significant(value))
 
 
-def interval_cell(row: Mapping[str, Any], key: str, percent: bool = False) -> Cell:
+def interval_cell(row: Any, key: str, percent: bool = False) -> Cell:
     """A number to the digits that its 95 % interval supports (at most four), and the interval where it has one.
 
     Args:
-        row: of a table: columns ``key``, ``key_low`` and ``key_high``, the ends being optional.
+        row: of a table, a mapping or a Series: ``key``, ``key_low`` and ``key_high``, the ends being optional.
         key: the column.
         percent: whether to show percentages.
 
@@ -129,11 +129,11 @@ def interval_cell(row: Mapping[str, Any], key: str, percent: bool = False) -> Ce
     return Cell(sortable(value), significant(factor * value, digits) + unit, ends)
 
 
-def interval_text(row: Mapping[Any, Any], key: str, factor: float = 1.0) -> str:
+def interval_text(row: Any, key: str, factor: float = 1.0) -> str:
     """A number and its interval with three significant digits each.
 
     Args:
-        row: of a table: columns ``key``, ``key_low`` and ``key_high``.
+        row: of a table, a mapping or a Series: ``key``, ``key_low`` and ``key_high``.
         key: the column.
         factor: 100 for percentages.
 

@@ -21,7 +21,7 @@ from gradeval.analysis.run.folder import read_run
 from gradeval.analysis.run.record import Record
 from gradeval.analysis.statistics import Array
 from gradeval.errors import GradevalError
-from gradeval.files import Finite, convert, convert_entries, read_json, write_whole
+from gradeval.files import Finite, convert, convert_entries, one_line, read_json, write_whole
 
 BASELINE_FORMAT = "gradeval-baseline/1"
 MAX_BASELINE_BYTES = 16 * 2**20
@@ -128,7 +128,7 @@ class Baseline:
         try:
             return _from_document(document)
         except GradevalError as error:
-            raise GradevalError(f"{path}: {error}") from None
+            raise GradevalError(f"{path}: {one_line(str(error))}") from None
 
     def save(self, path: str | Path) -> Path:
         """Write the baseline file, whole or not at all; an older baseline there is replaced.

@@ -173,6 +173,9 @@ def _read_table(path: Path) -> pd.DataFrame | None:
         with pq.ParquetFile(path) as file:
             if file.metadata.num_rows > MAX_ROWS:
                 raise ValueError(f"more than {MAX_ROWS} rows")
+            for column in STORED[path.stem]:
+                if column not in file.schema_arrow.names:
+                    raise ValueError(f"no column {column}")
             return file.read(columns=STORED[path.stem]).to_pandas(ignore_metadata=True)
     except Exception as error:  # so have Arrow and its codecs
         raise GradevalError(f"{path}: damaged ({reason(error)}).") from None

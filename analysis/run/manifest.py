@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
 from gradeval.errors import GradevalError
-from gradeval.files import Finite, convert, convert_entries, read_json
+from gradeval.files import Finite, convert, convert_entries, one_line, read_json
 
 RUN_FORMAT = "gradeval-run/2"
 MAX_MANIFEST_BYTES = 2**26
@@ -89,7 +88,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         _check(document)
     except GradevalError as error:
-        raise GradevalError(f"{path}: {error}") from None
+        raise GradevalError(f"{path}: {one_line(str(error))}") from None
     return document
 
 
@@ -108,7 +107,3 @@ def _check(document: dict[str, Any]) -> None:
     for layer, (start, stop) in manifest.problem.slices.items():
         if start >= stop:
             raise GradevalError(f"problem.slices.{layer}: must be two numbers, the first below the second.")
-    try:
-        json.dumps(document, ensure_ascii=False).encode()
-    except (UnicodeEncodeError, RecursionError):
-        raise GradevalError("holds half a surrogate pair, which is no text, or lists in lists without end.") from None

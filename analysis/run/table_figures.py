@@ -223,7 +223,7 @@ def variance_reduction_chart(run: Evaluation) -> Figure | None:
             for yardstick in (0, 1):
                 ax.axvline(yardstick, color="0.6", linewidth=0.8, zorder=0)
             for row in table[table["layer"] == layer].to_dict("records"):
-                y = names.index(row["estimator"])
+                y = float(names.index(row["estimator"]))
                 _draw_interval(ax, row, "share", y, (least, 1.5), look.marker(row["estimator"]))
             ax.set_xlim(least, 1.5)
             ax.set_xticks([0, 1], ["0", "1"])

@@ -55,6 +55,8 @@ def test_the_interval_of_the_share_holds_whatever_is_in_the_three_intervals(vari
 
 
 def test_yardsticks_that_may_be_one_measure_nothing() -> None:
-    best = pd.DataFrame([row(name, True, 0.0, value, 0.2) for name, value in (("reinforce", 10), ("ram", 9), ("a", 5))])
+    best = pd.DataFrame(
+        [row(name, True, 0.0, value, 0.2) for name, value in (("reinforce", 10.0), ("ram", 9.0), ("a", 5.0))]
+    )
     found = reduction_table(best).set_index("estimator")
     assert tuple(found.loc["a", ["share_low", "share_high"]]) == (-math.inf, math.inf)

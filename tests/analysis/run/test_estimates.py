@@ -19,6 +19,7 @@ EXACT = np.array([3.0, 4.0])
 
 def moments(mean: np.ndarray, covariance: np.ndarray, draws: int = 100) -> Moments:
     """Of draws with E[g − g*] = ``mean`` and Cov(g) = ``covariance``, whose scores vary as those of normal draws."""
+    descents = np.array([6 * draws // 10, 7 * draws // 10])
     all_means, all_covariances = np.zeros(LAYOUT.size), np.zeros((LAYOUT.size, LAYOUT.size))
     all_means[:2], all_covariances[:2, :2] = mean, covariance
     for layer, where in LAYOUT.slices.items():
@@ -28,7 +29,7 @@ def moments(mean: np.ndarray, covariance: np.ndarray, draws: int = 100) -> Momen
         all_covariances[square, square] = 2 * (covariance[where, where] ** 2).sum()
         all_means[LAYOUT.cosine(layer)] = 0.5
         all_covariances[LAYOUT.cosine(layer), LAYOUT.cosine(layer)] = 0.04
-    return Moments(LAYOUT, draws, all_means, all_covariances, np.array([60, 70]), np.zeros(8), deterministic=False)
+    return Moments(LAYOUT, draws, all_means, all_covariances, descents, np.zeros(8), deterministic=False)
 
 
 def test_every_estimate_is_relative_to_its_layer() -> None:
