@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.style
 import numpy as np
@@ -276,7 +276,7 @@ def log_axis(ax: Axes, name: str, low: float, high: float) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def tidy(ax: Axes, grid: str = "both") -> None:
+def tidy(ax: Axes, grid: Literal["x", "y", "both"] = "both") -> None:
     """Give a panel a faint grid and no frame above and on the right.
 
     Args:
