@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,17 +11,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from gradeval.analysis.run.figures import log_axis, paper_style, printable, save_figure, styles, write_atomically
-from gradeval.analysis.statistics import Interval, mean_interval
+from gradeval.analysis.plotting import log_axis, paper_style, printable, save_figure, styles, tidy
+from gradeval.analysis.statistics import UNKNOWN, Interval, mean_interval
+from gradeval.analysis.tables import table_files, without_timings
 from gradeval.errors import GradevalError
+from gradeval.files import write_whole
 
-FORMAT = "gradeval-sweep/1"
-MEASURES = {
+SWEEP_FORMAT = "gradeval-sweep/1"
+SWEEP_MEASURES = {
     "relative_rmse": "relative RMSE of one draw",
     "relative_bias": "relative bias",
     "relative_variance": "relative variance",
@@ -50,23 +51,34 @@ class Sweep:
     @cached_property
     def regressions(self) -> pd.DataFrame:
         """`regress` of every measure, for all layers together."""
-        found = [regress(self.table, measure, self.options) for measure in MEASURES]
+        found = [regress(self.table, measure, self.options) for measure in SWEEP_MEASURES]
         return pd.concat(found, ignore_index=True)
 
     def save(self, folder: str | Path) -> None:
-        """Write the tables (csv and parquet), each whole or not at all."""
+        """Write the tables (csv and parquet), each whole or not at all.
+
+        Args:
+            folder: is made if need be.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, table in (("sweep", self.table), ("regressions", self.regressions)):
-            kept = table[[c for c in table if not str(c).startswith("seconds")]]
-            buffer = io.BytesIO()
-            kept.to_parquet(buffer, index=False)
-            write_atomically(folder / f"{name}.csv", kept.to_csv(index=False).encode())
-            write_atomically(folder / f"{name}.parquet", buffer.getvalue())
+            for file, content in table_files(name, without_timings(table)).items():
+                write_whole(folder / file, content)
 
     @classmethod
     def load(cls, folder: str | Path) -> Sweep:
-        """Read a saved sweep. Raises GradevalError when it is missing or damaged."""
+        """Read a saved sweep.
+
+        Args:
+            folder: of the sweep.
+
+        Returns:
+            The sweep, without timings.
+
+        Raises:
+            GradevalError: it is missing or damaged.
+        """
         path = Path(folder) / "sweep.parquet"
         try:
             table = pd.read_parquet(path)
@@ -77,8 +89,13 @@ class Sweep:
         return cls(table)
 
 
-def build(sweep: Sweep, folder: str | Path) -> None:
-    """Write the figures of a sweep into `figures/`."""
+def build_sweep_figures(sweep: Sweep, folder: str | Path) -> None:
+    """Write the figures of a sweep into `figures/`.
+
+    Args:
+        sweep: its table is read.
+        folder: of the sweep; is made if need be.
+    """
     figures = Path(folder) / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     for covariate in ("depth", "width"):
@@ -86,7 +103,7 @@ def build(sweep: Sweep, folder: str | Path) -> None:
 
 
 def regress(table: pd.DataFrame, measure: str, options: Sequence[str], layer: str = "all") -> pd.DataFrame:
-    """log₁₀ of a measure on depth and log₂ width, with an intercept and slopes for every estimator.
+    """Regress log₁₀ of a measure on depth and log₂ width, with an intercept and slopes for every estimator.
 
     The other options that vary (stage, noise) enter as categories, for every estimator. Least squares; since a net's
     estimators share its gradient, standard errors are robust to any dependence within a net (clusters), and intervals
@@ -95,6 +112,16 @@ def regress(table: pd.DataFrame, measure: str, options: Sequence[str], layer: st
     Rows whose measure is 0 or unknown are left out; bias is regressed for estimators that are not unbiased.
 
     Source: Liang & Zeger, Biometrika 73, 1986, doi:10.1093/biomet/73.1.13.
+
+    Args:
+        table: of a sweep.
+        measure: one of its columns, such as "relative_variance".
+        options: the columns that are options of the problem.
+        layer: whose rows are taken.
+
+    Returns:
+        Columns measure, estimator, term, slope, slope_low, slope_high, pvalue and nets (the number of clusters); no
+        rows where there are too few networks.
     """
     from statsmodels.formula.api import ols
 
@@ -129,59 +156,74 @@ def regress(table: pd.DataFrame, measure: str, options: Sequence[str], layer: st
 
 
 def geometric_mean(values: pd.Series) -> Interval:
-    """The geometric mean with Student's 95 % interval of the logarithm."""
+    """The geometric mean with Student's 95 % interval of the logarithm.
+
+    Args:
+        values: those that are not above zero are left out.
+
+    Returns:
+        The mean; without ends for one value, NaN for none.
+
+    Examples:
+        >>> geometric_mean(pd.Series([1.0, 100.0])).estimate
+        10.0
+    """
     logs = np.log10(np.asarray(values[values > 0], dtype=float))
     if not logs.size:
-        return Interval(math.nan, math.nan, math.nan)
+        return UNKNOWN
     error = logs.std(ddof=1) / math.sqrt(len(logs)) if len(logs) > 1 else math.nan
     return mean_interval(float(logs.mean()), error, len(logs)).map(lambda v: 10**v)
 
 
-def trend_figure(table: pd.DataFrame, covariate: str, measures: Sequence[str] = tuple(MEASURES)) -> Figure | None:
-    """Each measure against depth or width: geometric means over nets with 95 % intervals."""
+def trend_figure(table: pd.DataFrame, covariate: str, measures: Sequence[str] = tuple(SWEEP_MEASURES)) -> Figure | None:
+    """Draw each measure against depth or width: geometric means over networks with 95 % intervals.
+
+    Args:
+        table: of a sweep.
+        covariate: "depth" or "width".
+        measures: a panel each.
+
+    Returns:
+        The figure; None where the networks are all of one size.
+    """
     rows = table[table["layer"] == "all"]
     if rows[covariate].round(9).nunique() < 2:
         return None
     names = [str(name) for name in rows["estimator"].unique()]
     unbiased = rows.groupby("estimator")["unbiased"].all()
-    ticks = np.sort(rows[covariate].round(9).unique())
-    logarithmic = covariate == "width"
-    step = float(np.diff(np.log(ticks) if logarithmic else ticks).min())
     looks = styles(names)
+    lines = {name: looks[name].line(bool(unbiased[name])) for name in names}
     with paper_style():
         figure = Figure(
             figsize=(2.5 * len(measures) + 0.4, 2.6 + 0.18 * math.ceil(len(names) / 4)), layout="constrained"
         )
         for ax, measure in zip(figure.subplots(1, len(measures), squeeze=False)[0], measures, strict=True):
-            kept = rows[rows[measure] > 0]
-            if measure == "relative_bias":
-                kept = kept[~kept["unbiased"].astype(bool)]
-            for name, group in kept.groupby("estimator", sort=False):
-                found = group.groupby(group[covariate].round(9))[measure].agg(geometric_mean)
-                aside = 0.5 * step * ((names.index(str(name)) + 0.5) / len(names) - 0.5)  # bars side by side
-                x = found.index.to_numpy() * math.exp(aside) if logarithmic else found.index.to_numpy() + aside
-                y = np.array([i.estimate for i in found])
-                ends = np.array([[i.estimate - i.low, i.high - i.estimate] for i in found]).T
-                ax.errorbar(x, y, ends, elinewidth=0.8, **_line(looks[str(name)], bool(unbiased[name])))
-            scale = "log" if logarithmic else "linear"
-            ax.set(title=MEASURES[measure], xlabel=covariate, xscale=scale, yscale="log")
-            log_axis(ax, "y", *ax.get_ylim())
-            if len(ticks) <= 8:
-                ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-                ax.xaxis.set_minor_locator(NullLocator())
-            ax.grid(color="0.92", linewidth=0.6)
-            sns.despine(ax=ax)
-        handles = [Line2D([], [], **_line(looks[name], bool(unbiased[name]))) for name in names]
+            _trend(ax, rows, covariate, measure, lines)
+        handles = [Line2D([], [], **lines[name]) for name in names]
         labels = [printable(name) for name in names]
         figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(names)), frameon=False)
     return figure
 
 
-def _line(look: Any, unbiased: bool) -> dict[str, Any]:
-    return {
-        "color": look.colour,
-        "marker": look.marker,
-        "markersize": 3.5,
-        "linestyle": "-" if unbiased else (0, (4, 1.5)),
-        "markerfacecolor": look.colour if unbiased else "white",
-    }
+def _trend(ax: Axes, rows: pd.DataFrame, covariate: str, measure: str, lines: dict[str, dict[str, Any]]) -> None:
+    names = list(lines)
+    ticks = np.sort(rows[covariate].round(9).unique())
+    logarithmic = covariate == "width"
+    step = float(np.diff(np.log(ticks) if logarithmic else ticks).min())
+    kept = rows[rows[measure] > 0]
+    if measure == "relative_bias":
+        kept = kept[~kept["unbiased"].astype(bool)]
+    for name, group in kept.groupby("estimator", sort=False):
+        found = group.groupby(group[covariate].round(9))[measure].agg(geometric_mean)
+        aside = 0.5 * step * ((names.index(str(name)) + 0.5) / len(names) - 0.5)  # bars side by side
+        x = found.index.to_numpy() * math.exp(aside) if logarithmic else found.index.to_numpy() + aside
+        y = np.array([i.estimate for i in found])
+        ends = np.array([[i.estimate - i.low, i.high - i.estimate] for i in found]).T
+        ax.errorbar(x, y, ends, elinewidth=0.8, **lines[str(name)])
+    scale = "log" if logarithmic else "linear"
+    ax.set(title=SWEEP_MEASURES[measure], xlabel=covariate, xscale=scale, yscale="log")
+    log_axis(ax, "y", *ax.get_ylim())
+    if len(ticks) <= 8:
+        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.xaxis.set_minor_locator(NullLocator())
+    tidy(ax)

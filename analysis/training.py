@@ -1,8 +1,7 @@
-"""A saved training: its tables, figures and page. It knows no network and trains nothing."""
+"""A saved training: its tables, figures and report. It knows no network and trains nothing."""
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 from collections.abc import Callable, Iterable
@@ -14,19 +13,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import StrMethodFormatter
 
-from gradeval.analysis.run.figures import log_axis, paper_style, printable, save_figure, styles, write_atomically
-from gradeval.analysis.run.report import significant
-from gradeval.analysis.statistics import Interval, mean_interval
+from gradeval.analysis.numbers import interval_text, significant
+from gradeval.analysis.pages import image_source, render_page
+from gradeval.analysis.plotting import DASHED, SOLID, log_axis, paper_style, printable, save_figure, styles, tidy
+from gradeval.analysis.statistics import ENDS, UNKNOWN, Interval, mean_interval
+from gradeval.analysis.tables import table_files
 from gradeval.analysis.training_manifest import TRAINING_FILE, read_training_manifest
 from gradeval.errors import GradevalError
-from gradeval.files import reason
+from gradeval.files import reason, write_whole
 
-TABLES: dict[str, list[str]] = {
+TRAINING_TABLES: dict[str, list[str]] = {
     "trials": ["estimator", "rate", "seed", "epochs", "objective", "chosen"],
     "curves": ["estimator", "seed", "epoch", "objective", "exact", "validation_objective", "rate"],
     "gradients": ["estimator", "seed", "epoch", "layer", "cosine", "relative_bias", "relative_variance", "noise"],
@@ -37,10 +38,21 @@ TABLES: dict[str, list[str]] = {
 
 
 def over_seeds(values: pd.Series) -> Interval:
-    """The mean with Student's 95 % interval."""
+    """The mean over seeds with Student's 95 % interval.
+
+    Args:
+        values: one for each seed; NaN where there is none.
+
+    Returns:
+        The mean; without ends for one seed, NaN for none.
+
+    Examples:
+        >>> over_seeds(pd.Series([1.0, 3.0])).estimate
+        2.0
+    """
     known = np.asarray(values.dropna(), dtype=float)
     if len(known) == 0:
-        return Interval(math.nan, math.nan, math.nan)
+        return UNKNOWN
     error = known.std(ddof=1) / math.sqrt(len(known)) if len(known) > 1 else math.nan
     return mean_interval(float(known.mean()), error, len(known))
 
@@ -51,19 +63,19 @@ class Training:
 
     Attributes:
         manifest: protocol, versions, the problem's facts.
-        tables: by name, see `TABLES`.
+        tables: by name, see `TRAINING_TABLES`.
     """
 
     manifest: dict[str, Any]
     tables: dict[str, pd.DataFrame]
 
     def __post_init__(self) -> None:
-        for name, columns in TABLES.items():
+        for name, columns in TRAINING_TABLES.items():
             object.__setattr__(self, "tables", self.tables | {name: self.tables[name].reindex(columns=columns)})
 
     @property
     def estimators(self) -> list[str]:
-        """In the order they were given."""
+        """Names, in the order they were given."""
         return list(self.manifest["estimators"])
 
     @cached_property
@@ -81,17 +93,12 @@ class Training:
             row |= {"rate": rates[name], "seeds": len(group)}
             for key in ("loss", "accuracy"):
                 found = over_seeds(group[key])
-                low, high = found.low, found.high
                 if key == "accuracy":  # a share; np.clip keeps an unknown end unknown
-                    low, high = (float(end) for end in np.clip([low, high], 0.0, 1.0))
-                row |= {key: found.estimate, f"{key}_low": low, f"{key}_high": high}
+                    ends = np.clip([found.low, found.high], 0.0, 1.0)
+                    found = Interval(found.estimate, *map(float, ends))
+                row |= found.columns(key)
             rows.append(row)
-        columns = [
-            *keys,
-            "rate",
-            "seeds",
-            *(f"{k}{end}" for k in ("loss", "accuracy") for end in ("", "_low", "_high")),
-        ]
+        columns = [*keys, "rate", "seeds", *(f"{k}{end}" for k in ("loss", "accuracy") for end in ENDS)]
         return pd.DataFrame(rows, columns=columns)
 
     @cached_property
@@ -108,13 +115,17 @@ class Training:
         return pd.DataFrame(rows, columns=["estimator", "seed", "level", "epochs"])
 
     def save(self, folder: str | Path) -> None:
-        """Write manifest and tables (csv and parquet), each whole or not at all."""
+        """Write manifest and tables (csv and parquet), each whole or not at all.
+
+        Args:
+            folder: is made if need be.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, table in (self.tables | {"summary": self.summary, "speed": self.speed}).items():
-            write_atomically(folder / f"{name}.csv", table.to_csv(index=False).encode())
-            write_atomically(folder / f"{name}.parquet", table.to_parquet(index=False))
-        write_atomically(folder / TRAINING_FILE, json.dumps(self.manifest, indent=1).encode())
+            for file, content in table_files(name, table).items():
+                write_whole(folder / file, content)
+        write_whole(folder / TRAINING_FILE, json.dumps(self.manifest, indent=1).encode())
 
     @classmethod
     def load(cls, folder: str | Path) -> Training:
@@ -137,7 +148,7 @@ class Training:
                 f"--out {folder} to resume."
             )
         tables = {}
-        for name in TABLES:
+        for name in TRAINING_TABLES:
             path = folder / f"{name}.parquet"
             try:
                 tables[name] = pd.read_parquet(path)
@@ -149,28 +160,71 @@ class Training:
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def _band(values: Any) -> tuple[float, float]:
-    found = over_seeds(pd.Series(values))
-    if math.isnan(found.low):
-        return found.estimate, found.estimate
-    return found.low, found.high
+Panels = dict[str, tuple[pd.DataFrame, str]]
+"""What each panel shows, by its title: rows of a table and one of its columns."""
 
 
-def _lines(
-    training: Training,
-    table: pd.DataFrame,
-    panels: dict[str, tuple[pd.DataFrame, str]],
-    x: str,
-    y_scale: str,
-    label: str,
-) -> Figure | None:
-    """One panel for each (rows, column): a line for each estimator, the mean over seeds with its 95 % interval."""
-    names = [name for name in training.estimators if name in set(table["estimator"])]
+@dataclass(frozen=True)
+class _Axes:
+    """Of a figure with a line for each estimator: the column on the x-axis, the scale and the label of the y-axis."""
+
+    x: str
+    y_scale: str
+    label: str
+
+
+def objective_figure(training: Training) -> Figure | None:
+    """Draw training and validation objective against the epoch.
+
+    Args:
+        training: its curves are read.
+
+    Returns:
+        The figure; None where there is nothing to show.
+    """
+    curves = training.tables["curves"]
+    panels = {"training": (curves, "objective")}
+    if curves["validation_objective"].notna().any():
+        panels["validation"] = (curves, "validation_objective")
+    return _lines(training, panels, _Axes("epoch", "log", "objective"))
+
+
+def gradient_figure(training: Training) -> Figure | None:
+    """Draw cosine and bias of the gradient of all layers along training.
+
+    Args:
+        training: its gradients are read.
+
+    Returns:
+        The figure; None where there is nothing to show.
+    """
+    table = training.tables["gradients"]
+    rows = table[table["layer"] == "all"]
+    panels = {"cosine, one draw": (rows, "cosine"), "relative bias": (rows, "relative_bias")}
+    return _lines(training, panels, _Axes("epoch", "linear", "against the exact gradient"))
+
+
+def search_figure(training: Training) -> Figure | None:
+    """Draw the training objective of the trials against the learning rate.
+
+    Args:
+        training: its trials are read.
+
+    Returns:
+        The figure; None where there is nothing to show.
+    """
+    panels = {"trials": (training.tables["trials"], "objective")}
+    return _lines(training, panels, _Axes("rate", "log", "training objective"))
+
+
+def _lines(training: Training, panels: Panels, axes: _Axes) -> Figure | None:
+    """One line for each estimator in every panel: the mean over seeds with its 95 % interval."""
+    known = {name for rows, _ in panels.values() for name in rows["estimator"]}
+    names = [name for name in training.estimators if name in known]
     if not names:
         return None
     looks = styles(names)
     claims = {name: training.manifest["estimators"][name]["unbiased_claim"] for name in names}
-    dashes: dict[str, Any] = {name: "-" if claims[name] else (0, (4, 1.5)) for name in names}
     with paper_style():
         figure = Figure(figsize=(2.6 * len(panels) + 0.8, 2.6), layout="constrained")
         for ax, (title, (rows, column)) in zip(
@@ -178,14 +232,14 @@ def _lines(
         ):
             sns.lineplot(
                 rows.dropna(subset=column),
-                x=x,
+                x=axes.x,
                 y=column,
                 hue="estimator",
                 hue_order=names,
                 style="estimator",
                 style_order=names,
                 markers={name: looks[name].marker for name in names},
-                dashes={name: "" if dashes[name] == "-" else (4, 1.5) for name in names},
+                dashes={name: "" if claims[name] else DASHED[1] for name in names},
                 palette={name: looks[name].colour for name in names},
                 errorbar=_band,
                 err_kws={"linewidth": 0, "alpha": 0.2},
@@ -194,23 +248,11 @@ def _lines(
                 legend=False,
                 ax=ax,
             )
-            ax.set(title=title, xlabel=x, ylabel="")
-            if x == "epoch":
-                ax.set_xscale("symlog", linthresh=1)
-                ax.set_xlim(-0.1, None)
-                ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-            else:
-                ax.set_xscale("log")
-            if y_scale == "log":
-                ax.set_yscale("log")
-                log_axis(ax, "y", *ax.get_ylim())
-            if column == "cosine":
-                ax.set_ylim(max(-1.0, min(0.0, float(rows[column].min()))), 1.02)
-            elif y_scale == "linear":
-                ax.set_ylim(0, None)
-            ax.grid(color="0.92", linewidth=0.6)
-            sns.despine(ax=ax)
-        figure.supylabel(label)
+            ax.set(title=title, xlabel=axes.x, ylabel="")
+            _set_scales(ax, axes, column, rows[column].min())
+            tidy(ax)
+        figure.supylabel(axes.label)
+        dashes: dict[str, Any] = {name: SOLID if claims[name] else DASHED for name in names}
         handles = [
             Line2D([], [], color=looks[n].colour, marker=looks[n].marker, markersize=3.5, linestyle=dashes[n])
             for n in names
@@ -222,30 +264,30 @@ def _lines(
     return figure
 
 
-def objective_figure(training: Training) -> Figure | None:
-    """Training and validation objective against the epoch."""
-    curves = training.tables["curves"]
-    panels = {"training": (curves, "objective")}
-    if curves["validation_objective"].notna().any():
-        panels["validation"] = (curves, "validation_objective")
-    return _lines(training, curves, panels, "epoch", "log", "objective")
+def _band(values: Any) -> tuple[float, float]:
+    found = over_seeds(pd.Series(values))
+    if math.isnan(found.low):
+        return found.estimate, found.estimate
+    return found.low, found.high
 
 
-def gradient_figure(training: Training) -> Figure | None:
-    """Cosine and bias of the gradient of all layers along training."""
-    table = training.tables["gradients"]
-    rows = table[table["layer"] == "all"]
-    panels = {"cosine, one draw": (rows, "cosine"), "relative bias": (rows, "relative_bias")}
-    return _lines(training, rows, panels, "epoch", "linear", "against the exact gradient")
+def _set_scales(ax: Axes, axes: _Axes, column: str, smallest: float) -> None:
+    if axes.x == "epoch":
+        ax.set_xscale("symlog", linthresh=1)
+        ax.set_xlim(-0.1, None)
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    else:
+        ax.set_xscale("log")
+    if axes.y_scale == "log":
+        ax.set_yscale("log")
+        log_axis(ax, "y", *ax.get_ylim())
+    if column == "cosine":
+        ax.set_ylim(max(-1.0, min(0.0, float(smallest))), 1.02)
+    elif axes.y_scale == "linear":
+        ax.set_ylim(0, None)
 
 
-def search_figure(training: Training) -> Figure | None:
-    """Training objective of the trials against the learning rate."""
-    trials = training.tables["trials"]
-    return _lines(training, trials, {"trials": (trials, "objective")}, "rate", "log", "training objective")
-
-
-FIGURES: dict[str, tuple[Callable[[Training], Figure | None], str]] = {
+TRAINING_FIGURES: dict[str, tuple[Callable[[Training], Figure | None], str]] = {
     "objective": (
         objective_figure,
         "Objective along training. Lines are means over seeds, bands their 95 % intervals; dashed: estimators that do "
@@ -263,22 +305,32 @@ FIGURES: dict[str, tuple[Callable[[Training], Figure | None], str]] = {
 }
 
 
-def build(training: Training, folder: str | Path) -> Path:
-    """Write `figures/` and `report.html` into the folder of a training; return the path of the report."""
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+def build_training_report(training: Training, folder: str | Path) -> Path:
+    """Write `figures/` and `report.html` into the folder of a training.
+
+    Args:
+        training: its tables are read.
+        folder: is made if need be.
+
+    Returns:
+        The path of the report.
+    """
     folder = Path(folder)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    figures = []
-    for name, (draw, caption) in FIGURES.items():
-        for path in save_figure(draw(training), folder / "figures", name):
-            if path.suffix == ".svg":
-                source = base64.b64encode(path.read_bytes()).decode()
-                figures.append({"caption": caption, "source": f"data:image/svg+xml;base64,{source}"})
-    environment = Environment(
-        loader=PackageLoader("gradeval.analysis", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    page = environment.get_template("training.html.jinja").render(
+    figures = [
+        {"caption": caption, "source": image_source(path)}
+        for name, (draw, caption) in TRAINING_FIGURES.items()
+        for path in save_figure(draw(training), folder / "figures", name)
+        if path.suffix == ".svg"
+    ]
+    page = render_page(
+        "gradeval.analysis",
+        "training.html.jinja",
         manifest=training.manifest,
-        answer=answer(training),
+        answer=training_answer(training),
         groups=_groups(training.summary),
         figures=figures,
         lists=[
@@ -291,12 +343,19 @@ def build(training: Training, folder: str | Path) -> Path:
             )
         ],
     )
-    write_atomically(folder / "report.html", page.encode())
+    write_whole(folder / "report.html", page.encode())
     return folder / "report.html"
 
 
-def answer(training: Training) -> list[str]:
-    """The training in a few sentences."""
+def training_answer(training: Training) -> list[str]:
+    """Say in a few sentences which estimator trained best.
+
+    Args:
+        training: its summary is read.
+
+    Returns:
+        The sentences.
+    """
     summary, sentences = training.summary, []
     final = summary[(summary["split"] == "train") & (summary["predictor"] == "expected")].sort_values("loss")
     if len(final):
@@ -304,26 +363,16 @@ def answer(training: Training) -> list[str]:
         near = list(final["estimator"][1:][list(final["loss_low"][1:] <= best["loss_high"])])
         tie = f"; the intervals of {', '.join(near)} meet it" if near else ""
         sentences.append(
-            f"The lowest training objective is that of {best['estimator']}: {_interval(best, 'loss')} "
+            f"The lowest training objective is that of {best['estimator']}: {interval_text(best, 'loss')} "
             f"(mean over {best['seeds']} seeds with its 95 % interval){tie}."
         )
     test = summary[(summary["split"] == "test") & (summary["predictor"] == "ensemble")].dropna(subset="accuracy")
     if len(test):
         best = test.sort_values("accuracy").iloc[-1]
-        sentences.append(
-            f"On the test set {best['estimator']} is right for {_interval(best, 'accuracy', 100.0)} % of the points."
-        )
+        share = interval_text(best, "accuracy", 100.0)
+        sentences.append(f"On the test set {best['estimator']} is right for {share} % of the points.")
     sentences += [f"Not trained: {name} ({why})." for name, why in training.manifest["failures"].items()]
     return sentences
-
-
-def _interval(row: Any, key: str, factor: float = 1.0) -> str:
-    value, low, high = (factor * float(row[f"{key}{end}"]) for end in ("", "_low", "_high"))
-    if math.isnan(value):
-        return "–"
-    if math.isnan(low):
-        return significant(value)
-    return f"{significant(value)} [{significant(low)}, {significant(high)}]"
 
 
 def _groups(summary: pd.DataFrame) -> list[dict[str, Any]]:
@@ -338,7 +387,7 @@ def _groups(summary: pd.DataFrame) -> list[dict[str, Any]]:
         order = rows[rows["predictor"] == "expected"].sort_values("loss")["estimator"]
         for name in order:
             mine = rows[rows["estimator"] == name].set_index("predictor")
-            cells = [_interval(mine.loc[p], m, 100.0 if m == "accuracy" else 1.0) for p, m in columns]
+            cells = [interval_text(mine.loc[p], m, 100.0 if m == "accuracy" else 1.0) for p, m in columns]
             body.append({"name": name, "rate": significant(float(mine["rate"].iloc[0])), "cells": cells})
         titles = [f"{p}, {'accuracy %' if m == 'accuracy' else m}" for p, m in columns]
         groups.append({"title": split, "columns": titles, "rows": body})

@@ -28,11 +28,12 @@ from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.tools import add_constant
 
-from gradeval.analysis.run.figures import paper_style, render, styles, write_atomically
+from gradeval.analysis.plotting import paper_style, render, styles
 from gradeval.analysis.statistics import Interval
 from gradeval.analysis.sweep import Sweep, geometric_mean, regress, trend_figure
 from gradeval.analysis.training import Training, objective_figure
 from gradeval.estimators import TABLE, get_estimator
+from gradeval.files import write_whole
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.noise import NOISES
 from gradeval.model.problem import Problem
@@ -132,7 +133,7 @@ def measure(results: Path) -> None:
     for name, make in (("scales", random_nets), ("search", search)):
         path = results / f"{name}.csv"
         if not path.exists():
-            write_atomically(path, make().to_csv(index=False).encode())
+            write_whole(path, make().to_csv(index=False).encode())
     print("nets that mislead: done", file=sys.stderr, flush=True)
 
 
@@ -719,8 +720,8 @@ def main(results: Path) -> None:
     claims = [claim for make in CLAIMS for claim in make(results)]
     drawn = figures(results)
     for name, figure in drawn.items():
-        write_atomically(FIGURES / f"{name}.svg", render(figure, "svg"))
-    write_atomically(HERE / "claims.md", page(claims, drawn).encode())
+        write_whole(FIGURES / f"{name}.svg", render(figure, "svg"))
+    write_whole(HERE / "claims.md", page(claims, drawn).encode())
 
 
 if __name__ == "__main__":

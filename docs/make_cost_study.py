@@ -19,8 +19,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from gradeval.analysis.cost import fit_exponents, scaling_figure
-from gradeval.analysis.run.figures import render
+from gradeval.analysis.plotting import render
+from gradeval.analysis.scaling import fit_exponents, scaling_figure
 from gradeval.estimators import get_estimator
 from gradeval.estimators.surrogate import sample_path
 from gradeval.model import flips

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradeval.analysis.run.tables import Evaluation
+    from gradeval.analysis.run.evaluation import Evaluation
     from gradeval.checking.procedure import check
     from gradeval.checking.verdict import Verdict
     from gradeval.errors import GradevalError, Incomplete
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
-    "Evaluation": "gradeval.analysis.run.tables",
+    "Evaluation": "gradeval.analysis.run.evaluation",
     "GradevalError": "gradeval.errors",
     "Incomplete": "gradeval.errors",
     "Problem": "gradeval.model.problem",

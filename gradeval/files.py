@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, overload
 
 import msgspec
 
@@ -14,9 +14,25 @@ from gradeval.errors import GradevalError
 Kind = TypeVar("Kind")
 
 
+def one_line(text: str) -> str:
+    """A text, perhaps a stranger's, on one line.
+
+    Args:
+        text: any.
+
+    Returns:
+        The text with a space for every run of white space.
+
+    Examples:
+        >>> one_line("norms.a\\nb")
+        'norms.a b'
+    """
+    return " ".join(text.split())
+
+
 def reason(error: BaseException) -> str:
     """What an error of another library says, in one line."""
-    text = getattr(error, "strerror", None) or " ".join(str(error).split())
+    text = getattr(error, "strerror", None) or one_line(str(error))
     return f"{type(error).__name__}: {text[:200]}" if not isinstance(error, OSError) or not text else text[:200]
 
 
@@ -72,6 +88,8 @@ def parse_json(content: bytes, place: str) -> dict[str, Any]:
         document = json.loads(
             content.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant
         )
+        if b"\\u" in content:  # half a surrogate pair cannot be printed, nor written
+            json.dumps(document, ensure_ascii=False).encode()
     except (RecursionError, ValueError) as error:
         raise GradevalError(f"{place}: not a JSON file ({reason(error)}).") from None
     if not isinstance(document, dict):
@@ -81,8 +99,6 @@ def parse_json(content: bytes, place: str) -> dict[str, Any]:
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
-    for text in (*found, *(value for value in found.values() if isinstance(value, str))):
-        text.encode()  # half a surrogate pair cannot be printed, nor written
     if len(found) < len(pairs):
         names = [key for key, _ in pairs]
         twice = next(key for key in names if names.count(key) > 1)
@@ -98,12 +114,18 @@ Finite = Annotated[float, msgspec.Meta(gt=-1e300, lt=1e300)]
 """A number that is neither infinite nor near it."""
 
 
-def convert(value: Any, kind: type[Kind], place: str) -> Kind:
+@overload
+def convert(value: Any, kind: type[Kind], place: str) -> Kind: ...
+@overload
+def convert(value: Any, kind: Any, place: str) -> Any: ...
+
+
+def convert(value: Any, kind: Any, place: str) -> Any:
     """Parsed JSON as a value of a type, by msgspec: nothing is coerced, and every error names its place.
 
     Args:
         value: of `read_json`, or a part of it.
-        kind: a `msgspec.Struct`, a dataclass, or any type that msgspec knows.
+        kind: a `msgspec.Struct`, a dataclass, `Finite`, or any type that msgspec knows.
         place: of ``value`` in its file, "" for the whole.
 
     Raises:
@@ -115,5 +137,28 @@ def convert(value: Any, kind: type[Kind], place: str) -> Kind:
         what, _, path = str(error).partition(" - at `")
         inner = path.rstrip("`").removeprefix("key in ").removeprefix("$").removeprefix(".")
         separator = "." if place and not place.endswith(" ") and inner and not inner.startswith("[") else ""
-        where = f"{place}{separator}{inner}"
+        where = one_line(f"{place}{separator}{inner}")
         raise GradevalError(f"{where.rstrip(': ')}: {what[0].lower()}{what[1:]}." if where else f"{what}.") from None
+
+
+@overload
+def convert_entries(entries: dict[str, Any], kind: type[Kind], place: str) -> dict[str, Kind]: ...
+@overload
+def convert_entries(entries: dict[str, Any], kind: Any, place: str) -> dict[str, Any]: ...
+
+
+def convert_entries(entries: dict[str, Any], kind: Any, place: str) -> dict[str, Any]:
+    """`convert` every value of an object whose keys are names, so that an error names the key, too.
+
+    Args:
+        entries: values by name, as `read_json` gives them.
+        kind: of every value, as in `convert`.
+        place: of the object in its file.
+
+    Returns:
+        The converted values by name.
+
+    Raises:
+        GradevalError: "PLACE.NAME.KEY: what was expected and found".
+    """
+    return {name: convert(value, kind, f"{place}.{name}") for name, value in entries.items()}

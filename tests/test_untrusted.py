@@ -96,11 +96,9 @@ def test_spoilt_files_of_every_kind() -> None:
 
 
 def test_limits_on_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gradeval.analysis import tables
-
     monkeypatch.setattr("gradeval.model.problem.MAX_FILE_BYTES", 1000)
     monkeypatch.setattr("gradeval.evaluation.store.MAX_PLAN_BYTES", 1000)
-    monkeypatch.setattr(tables, "MAX_MANIFEST_BYTES", 1000)
+    monkeypatch.setattr("gradeval.analysis.run.manifest.MAX_MANIFEST_BYTES", 1000)
     for name in ("problem.json", "plan.json", "manifest.json"):
         (tmp_path / name).write_text(json.dumps({"name": "x" * 2000}))
     for load in (lambda p: Problem.load(p / "problem.json"), Plan.read, Evaluation.load):

@@ -42,6 +42,11 @@ class Layout:
         """Where the squared errors of all layers lie."""
         return slice(self.parameters, self.parameters + len(self.slices))
 
+    @property
+    def without_cosines(self) -> list[int]:
+        """The places of all but the cosines, which are not defined in a layer without gradient."""
+        return [*range(self.squares.stop), self.size - 1]
+
     def square(self, layer: str) -> int:
         """The place of ‖g − g*‖² of one layer."""
         return self.parameters + self.number(layer)
@@ -76,6 +81,11 @@ class Moments:
     descents: Array
     thirds: Array
     deterministic: bool
+
+    @property
+    def mean_error(self) -> Array:
+        """The mean of g − g*, [P]."""
+        return self.mean[: self.layout.parameters]
 
     def bias(self, layer: str) -> Array:
         """The mean of g − g* in one layer."""

@@ -6,24 +6,34 @@ template escapes all of them, and the page's own policy forbids any outside requ
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from gradeval.analysis.run.figures import FIGURES, layer_title, save_all, write_atomically
-from gradeval.analysis.run.tables import EXACTLY_UNBIASED
-from gradeval.analysis.statistics import FAMILY_ALPHA
+from gradeval.analysis.measures import EXACTLY_UNBIASED
+from gradeval.analysis.numbers import (
+    Cell,
+    duration,
+    interval_cell,
+    layer_title,
+    number_cell,
+    significant,
+    sortable,
+)
+from gradeval.analysis.pages import image_source, render_page
+from gradeval.analysis.run.answer import answer_sentences
+from gradeval.analysis.run.figures import RUN_FIGURES, save_run_figures
+from gradeval.analysis.run.summary import Verdict
+from gradeval.files import write_whole
 
 if TYPE_CHECKING:
-    from gradeval.analysis.run.tables import Evaluation
+    from gradeval.analysis.run.evaluation import Evaluation
 
 # (column of `summary`, heading, explanation)
-MEASURES = (
+RANKING_COLUMNS = (
     (
         "relative_rmse",
         "RMSE, 1 draw",
@@ -70,41 +80,59 @@ TEXT_COLUMNS = (
 )
 
 
-def build(run: Evaluation, folder: Path) -> Path:
-    """Write `figures/` and `report.html` into the folder of a run; return the path of the report."""
+def build_report(run: Evaluation, folder: Path) -> Path:
+    """Write `figures/` and `report.html` into the folder of a run.
+
+    Args:
+        run: its tables are read.
+        folder: is made if need be.
+
+    Returns:
+        The path of the report.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = {path.name: path for path in save_all(run, folder / "figures")}
+    drawn = {path.name: path for path in save_run_figures(run, folder / "figures")}
     figures = [
         {
             "name": name,
             "caption": caption,
             "alternative": caption.split(". ")[0],
-            "source": "data:image/svg+xml;base64," + base64.b64encode(drawn[f"{name}.svg"].read_bytes()).decode(),
+            "source": image_source(drawn[f"{name}.svg"]),
         }
-        for name, (_, caption) in FIGURES.items()
+        for name, (_, caption) in RUN_FIGURES.items()
         if f"{name}.svg" in drawn
     ]
     target = folder / "report.html"
-    write_atomically(target, page(run, figures).encode("utf-8"))
+    write_whole(target, report_page(run, figures).encode())
     return target
 
 
-def page(run: Evaluation, figures: list[dict[str, str]]) -> str:
-    """The report as HTML, around figures given as data URIs."""
-    environment = Environment(
-        loader=PackageLoader("gradeval.analysis.run", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
+def report_page(run: Evaluation, figures: list[dict[str, str]]) -> str:
+    """The report as HTML.
+
+    Args:
+        run: its tables are read.
+        figures: name, caption, alternative text and source of each.
+
+    Returns:
+        The page.
+    """
     checks = _checks(run.fits)
     ranking = _ranking(run.summary)
-    return environment.get_template("report.html.jinja").render(
+    return render_page(
+        "gradeval.analysis.run",
+        "report.html.jinja",
         manifest=run.manifest,
         problem={"description": "", **run.manifest["problem"]},
         version=run.manifest["versions"].get("gradeval", ""),
-        answer=answer(run),
+        answer=answer_sentences(run),
         columns=[
             *TEXT_COLUMNS,
-            *({"title": title, "meaning": why, "sorted": key == "relative_rmse"} for key, title, why in MEASURES),
+            *(
+                {"title": title, "meaning": why, "sorted": key == "relative_rmse"}
+                for key, title, why in RANKING_COLUMNS
+            ),
         ],
         ranking=ranking,
         first_layer=ranking[0]["layer"],
@@ -125,112 +153,6 @@ def _columns(*titles: str) -> list[dict[str, Any]]:
     return [{"title": title, "meaning": "Sort by this column.", "sorted": False} for title in titles]
 
 
-# --- the answer ---------------------------------------------------------------------------------------------------
-
-
-def answer(run: Evaluation) -> list[str]:
-    """The run in a few sentences: which claims hold, which estimator to take for one draw and for many."""
-    sentences = [_claims(run.summary)]
-    single = run.summary[run.summary["layer"] == "all"].dropna(subset="relative_rmse")
-    if not single.empty:
-        sentences.append(f"From a single draw, {_best(single)}.")
-    sentences += _dominated(run)
-    curves = run.curves[run.curves["layer"] == "all"].dropna(subset="relative_rmse")
-    estimators = curves.groupby("samples")["estimator"].nunique()
-    many = max(estimators.index[estimators == estimators.max()], default=1)
-    if many > 1:
-        rows = curves[curves["samples"] == many]
-        sentences.append(f"From the mean of {many:,} draws, {_best(rows)}{_later(run.breakeven, rows)}.")
-    sentences += [f"Not evaluated: {name} ({why})." for name, why in run.manifest.get("failures", {}).items()]
-    return sentences
-
-
-def _dominated(run: Evaluation) -> list[str]:
-    """Where one layer is most of the whole gradient: say so, and the best estimator of every other layer."""
-    squares = {layer: norm**2 for layer, norm in run.norms.items() if layer != "all"}
-    if not sum(squares.values()):
-        return []
-    largest = max(squares, key=squares.__getitem__)
-    share = squares[largest] / sum(squares.values())
-    rows = run.summary.dropna(subset="relative_rmse")
-    rows = rows[~rows["layer"].isin(["all", largest])]
-    if share < 0.8 or rows.empty:
-        return []
-    best = rows.loc[rows.groupby("layer", sort=False)["relative_rmse"].idxmin()]
-    by_name = best.groupby("estimator", sort=False)["layer"]
-    others = "; ".join(f"{name} in {_listed(map(layer_title, layers))}" for name, layers in by_name)
-    part = (
-        f"{layer_title(largest).replace('head', 'the head')} has {share:.0%} of the squared norm of the whole gradient"
-    )
-    return [f"{part[0].upper()}{part[1:]}; elsewhere the most accurate single draw is that of {others}."]
-
-
-def _later(breakeven: pd.DataFrame, rows: pd.DataFrame) -> str:
-    """Which unbiased estimator is the first to overtake the best of the rows at a yet larger number of draws."""
-    best = rows.loc[rows["relative_rmse"].idxmin()]
-    pairs = breakeven[(breakeven["layer"] == "all") & (breakeven["biased"] == best["estimator"])]
-    pairs = pairs[(pairs["draws"] > best["samples"]) & (pairs["draws"] < math.inf)]
-    if pairs.empty:
-        return ""
-    first = pairs.loc[pairs["draws"].idxmin()]
-    draws = float(f"{first.draws:.2g}")
-    return f"; {first.unbiased} overtakes it at about {draws:,.0f} draws"
-
-
-def _claims(summary: pd.DataFrame) -> str:
-    """Which claims to be unbiased hold and which fail, with the bias that could have been seen."""
-    claimed = summary[summary["unbiased_claim"].astype(bool)]
-    if claimed.empty:
-        return "No estimator of this run claims to be unbiased."
-    tested = claimed.dropna(subset="bias_pvalue_adjusted")
-    failing = tested[tested["bias_pvalue_adjusted"] < FAMILY_ALPHA]
-    failed = list(dict.fromkeys(failing["estimator"]))
-    held = [name for name in dict.fromkeys(tested["estimator"]) if name not in failed]
-    parts = []
-    if held:
-        whole = tested[tested["estimator"].isin(held) & (tested["layer"] == "all")]
-        sampled = whole[whole["exact_relative_bias"].isna()] if "exact_relative_bias" in whole else whole
-        seen = sampled["detectable_bias"].max()
-        power = (
-            f" (in the gradient of all layers, a relative bias of {significant(seen)} would have been seen with "
-            "probability 95%)"
-            if seen > 0
-            else ""
-        )
-        parts.append(f"The claim to be unbiased holds for {_listed(held)}{power}")
-    for name in failed:
-        layers = [layer_title(layer) for layer in failing[failing["estimator"] == name]["layer"]]
-        parts.append(f"the claim to be unbiased fails for {name} ({_listed(layers)})")
-    untested = [name for name in dict.fromkeys(claimed["estimator"]) if name not in (*held, *failed)]
-    if untested:
-        parts.append(f"the claim to be unbiased could not be tested for {_listed(untested)}")
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}."
-
-
-def _best(rows: pd.DataFrame) -> str:
-    """The estimator with the smallest error, and those whose interval meets its interval."""
-    rows = rows.sort_values("relative_rmse", kind="stable")
-    first = rows.iloc[0]
-    error = interval(first, "relative_rmse")
-    size = f"relative RMSE {error['text']}" + (f", 95% interval {error['interval']}" if error["interval"] else "")
-    if len(rows) == 1:
-        return f"{first['estimator']}, the only estimator of this run, has {size}"
-    near = rows.iloc[1:]
-    near = list(near[near["relative_rmse_low"] <= first["relative_rmse_high"]]["estimator"])
-    tie = f"; {_listed(near)} cannot be told from it" if near else ""
-    return f"{first['estimator']} is the most accurate ({size}){tie}"
-
-
-def _listed(words: Iterable[str]) -> str:
-    """a, b and c"""
-    *most, last = words
-    return f"{', '.join(most)} and {last}" if most else last
-
-
-# --- tables -------------------------------------------------------------------------------------------------------
-
-
 def _ranking(summary: pd.DataFrame) -> list[dict[str, Any]]:
     """One group of rows a layer, `all` first, each with the most accurate single draw first."""
     layers = sorted(summary["layer"].unique(), key=lambda layer: layer != "all")
@@ -241,8 +163,8 @@ def _ranking(summary: pd.DataFrame) -> list[dict[str, Any]]:
             {
                 "name": row["estimator"],
                 "verdict": row["verdict"],
-                "tone": _tone(row),
-                "cells": [_cell(row, key) for key, _, _ in MEASURES],
+                "tone": Verdict(row["verdict"]).tone,
+                "cells": [_cell(row, key) for key, _, _ in RANKING_COLUMNS],
             }
             for row in rows.to_dict("records")
         ]
@@ -250,27 +172,20 @@ def _ranking(summary: pd.DataFrame) -> list[dict[str, Any]]:
     return groups
 
 
-def _tone(row: dict[str, Any]) -> str:
-    if not row["unbiased_claim"] or math.isnan(row["bias_pvalue_adjusted"]):
-        return ""
-    return "bad" if row["bias_pvalue_adjusted"] < FAMILY_ALPHA else "good"
-
-
-def _cell(row: dict[str, Any], key: str) -> dict[str, str]:
+def _cell(row: Mapping[Any, Any], key: str) -> Cell:
     value = row[key]
     if key == "seconds_per_draw":
-        return {"value": _sortable(value), "text": duration(value), "interval": ""}
+        return Cell(sortable(value), duration(value))
     if key == "bias_pvalue_adjusted":
-        small = "< 0.0001" if value < 1e-4 else significant(value)
-        return {"value": _sortable(value), "text": small, "interval": ""}
+        return Cell(sortable(value), "< 0.0001" if value < 1e-4 else significant(value))
     if key == "descent_probability":
-        return interval(row, key, percent=True)
-    cell = interval(row, key)
+        return interval_cell(row, key, percent=True)
+    cell = interval_cell(row, key)
     exact = row.get(f"exact_{key}", math.nan)
-    if not math.isnan(exact):
-        known = f"exactly {significant(exact) if exact > EXACTLY_UNBIASED else 0}"
-        cell["interval"] = ", ".join(filter(None, (cell["interval"], known)))
-    return cell
+    if math.isnan(exact):
+        return cell
+    known = f"exactly {significant(exact) if exact > EXACTLY_UNBIASED else 0}"
+    return Cell(cell.value, cell.text, ", ".join(filter(None, (cell.interval, known))))
 
 
 def _pairs(breakeven: pd.DataFrame) -> list[dict[str, Any]]:
@@ -292,9 +207,9 @@ def _reductions(table: pd.DataFrame) -> list[dict[str, Any]]:
         {
             "name": row["estimator"],
             "cells": [
-                interval(row, "share"),
+                interval_cell(row, "share"),
                 *(
-                    {"value": _sortable(row[key]), "text": f"{significant(row[key])}×", "interval": ""}
+                    Cell(sortable(row[key]), f"{significant(row[key])}×")
                     for key in ("evaluations_gain", "seconds_gain")
                 ),
             ],
@@ -303,22 +218,18 @@ def _reductions(table: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _moment(row: dict[str, Any], key: str, write: Any) -> dict[str, str]:
-    """A break-even number in words where it is none: 0 is from the start, infinity is never."""
+def _moment(row: Mapping[Any, Any], key: str, write: Callable[[float], str]) -> Cell:
+    """When an estimator is overtaken: "the start" for 0, "never" for infinity, else as ``write`` writes it."""
 
     def words(value: float) -> str:
         if math.isnan(value):
             return "–"
         if value <= 0:
             return "the start"
-        return "never" if math.isinf(value) else str(write(value))
+        return "never" if math.isinf(value) else write(value)
 
     low, high = words(row[f"{key}_low"]), words(row[f"{key}_high"])
-    return {
-        "value": _sortable(row[key]),
-        "text": words(row[key]),
-        "interval": "" if low == high else f"[{low}, {high}]",
-    }
+    return Cell(sortable(row[key]), words(row[key]), "" if low == high else f"[{low}, {high}]")
 
 
 def _checks(fits: pd.DataFrame) -> list[dict[str, Any]]:
@@ -328,14 +239,10 @@ def _checks(fits: pd.DataFrame) -> list[dict[str, Any]]:
             "layer": layer_title(row["layer"]),
             "held": row["wls_relative_variance_low"] <= row["relative_variance"] <= row["wls_relative_variance_high"],
             "cells": [
-                {"value": _sortable(row["relative_bias"]), "text": significant(row["relative_bias"]), "interval": ""},
-                interval(row, "wls_relative_bias"),
-                {
-                    "value": _sortable(row["relative_variance"]),
-                    "text": significant(row["relative_variance"]),
-                    "interval": "",
-                },
-                interval(row, "wls_relative_variance"),
+                number_cell(row["relative_bias"]),
+                interval_cell(row, "wls_relative_bias"),
+                number_cell(row["relative_variance"]),
+                interval_cell(row, "wls_relative_variance"),
             ],
         }
         for row in fits.to_dict("records")
@@ -375,54 +282,3 @@ def _words(value: Any, seconds: bool = False) -> str:
     if seconds and isinstance(value, int | float):
         return duration(value)
     return f"{value:.8g}" if isinstance(value, float) else str(value)
-
-
-# --- numbers ------------------------------------------------------------------------------------------------------
-
-
-def _sortable(value: float) -> str:
-    """For the script that sorts: empty, which comes last, where there is no number."""
-    return "" if math.isnan(value) else "Infinity" if math.isinf(value) else repr(float(value))
-
-
-def significant(value: float, digits: int = 3) -> str:
-    """`digits` significant digits without an exponent where that is readable; a dash for no number."""
-    if not math.isfinite(value):
-        return "–" if math.isnan(value) else "∞"
-    if abs(value) < 1e-9:
-        return "0"
-    if not 1e-4 <= abs(value) < 1e6:
-        return f"{value:.{digits - 1}e}"
-    return f"{value:,.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
-
-
-def interval(row: Any, key: str, percent: bool = False) -> dict[str, str]:
-    """A number to the digits that its 95% interval supports (at most four), and the interval where it has one."""
-    value = float(row[key])
-    low, high = (float(row.get(f"{key}_{end}", math.nan)) for end in ("low", "high"))
-    factor, unit = (100.0, "%") if percent else (1.0, "")
-    half = (high - low) / 2
-    if not half > 1e-6 * abs(value):  # no interval, or one from rounding
-        return {
-            "value": _sortable(value),
-            "text": significant(factor * value) + unit * math.isfinite(value),
-            "interval": "",
-        }
-    digits = 3
-    if value and math.isfinite(half):
-        digits = min(4, max(2, 2 + math.floor(math.log10(abs(value))) - math.floor(math.log10(half))))
-    return {
-        "value": _sortable(value),
-        "text": significant(factor * value, digits) + unit,
-        "interval": f"[{significant(factor * low, digits)}, {significant(factor * high, digits)}]",
-    }
-
-
-def duration(seconds: float) -> str:
-    """34 µs, 1.2 ms, 5.0 s; a dash for no number."""
-    if not math.isfinite(seconds):
-        return "–" if math.isnan(seconds) else "∞"
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= size:
-            return f"{significant(seconds / size)} {unit}"
-    return f"{significant(seconds / 1e-9)} ns"

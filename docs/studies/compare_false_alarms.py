@@ -19,7 +19,8 @@ import torch
 from statsmodels.stats.proportion import proportion_confint
 
 from gradeval import Problem, StochasticBinaryNetwork, evaluate
-from gradeval.analysis.comparison.compare import SMALLEST_TOLERANCE, Baseline, compare
+from gradeval.analysis.comparison.baseline import SMALLEST_TOLERANCE, Baseline
+from gradeval.analysis.comparison.changes import compare
 
 ESTIMATORS = ("st", "psa", "reinforce", "arm", "concrete:temperature=0.5")
 ALPHAS = (0.5, 0.2, 0.05, 0.001)

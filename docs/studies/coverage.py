@@ -4,8 +4,8 @@
 
 A draw of an estimator whose only chance is Bernoulli states takes finitely many values with known probabilities. So a
 run of n draws is one multinomial count of those values, its moments are matrix products of the counts, and the truth is
-a sum over the values. The intervals are those of `Evaluation.intervals`, which the tables print, for the moments of
-every replicate.
+a sum over the values. The intervals are those that the tables print (`gradeval.analysis.run.estimates`), for the
+moments of every replicate.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from statsmodels.stats.proportion import proportion_confint
 from torch import Tensor
 
 from gradeval import Problem, StochasticBinaryNetwork
-from gradeval.analysis.run.tables import Evaluation, Moments
+from gradeval.analysis.run.estimates import intervals, unbiasedness
+from gradeval.analysis.run.moments import Layout, Moments
 from gradeval.estimators import get_estimator
 from gradeval.model.randomness import EnumeratedStates, generator
 from gradeval.reference import exact_gradient, exact_moments
@@ -158,6 +159,7 @@ def draw(problem: Problem, name: str) -> Draw:
 
 def replicates(what: Draw, n: int, count: int, random: np.random.Generator) -> Iterator[Moments]:
     """Moments of ``count`` runs of n draws, as evaluation streams them."""
+    layout = Layout(len(what.exact), what.slices)
     centre = what.probabilities @ what.rows
     centred = what.rows - centre
     outer = np.einsum("si,sj->sij", centred, centred).reshape(len(centred), -1)
@@ -168,7 +170,7 @@ def replicates(what: Draw, n: int, count: int, random: np.random.Generator) -> I
         for counts, step, second, descent in zip(drawn, steps, seconds, descents, strict=True):
             covariance = (second - np.outer(step, step)) * (n / (n - 1))
             np.fill_diagonal(covariance, np.maximum(covariance.diagonal(), 0.0))  # not below zero by rounding
-            yield Moments(n, centre + step, covariance, descent, what.thirds(counts / n), deterministic=False)
+            yield Moments(layout, n, centre + step, covariance, descent, what.thirds(counts / n), deterministic=False)
 
 
 def coverage(net: Net, name: str, n: int, count: int, layer: str) -> list[dict[str, object]]:
@@ -179,14 +181,12 @@ def coverage(net: Net, name: str, n: int, count: int, layer: str) -> list[dict[s
     truth, beside = what.truth(layer), {measure: np.zeros(2, dtype=int) for measure in MEASURES}
     if truth["relative_bias"] == 0:
         truth[TEST], beside[TEST] = 0.0, np.zeros(2, dtype=int)
-    none = pd.DataFrame()
     for moments in replicates(what, n, count, random):
-        run = Evaluation({}, what.exact, what.slices, {name: moments}, none, none)
-        for measure, interval in run.intervals(name, layer).items():
+        for measure, interval in intervals(moments, what.exact, layer).items():
             slack = 1e-9 * max(abs(truth[measure]), 1e-3)  # rounding of what does not vary
             beside[measure] += (truth[measure] < interval.low - slack, truth[measure] > interval.high + slack)
         if TEST in beside:
-            beside[TEST][0] += run.unbiasedness(name, layer, 1).pvalue < TEST_LEVEL
+            beside[TEST][0] += unbiasedness(moments, what.exact, layer, 1).pvalue < TEST_LEVEL
     rows = []
     for measure, (below, above) in beside.items():
         covered = count - below - above

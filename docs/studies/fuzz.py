@@ -36,7 +36,7 @@ import pyarrow.parquet as pq
 import torch
 
 from gradeval import Evaluation, GradevalError, Problem, evaluate
-from gradeval.analysis.run.report import page
+from gradeval.analysis.run.report import report_page
 from gradeval.evaluation.store import Plan, parse_chunk, read_chunk, status
 from gradeval.model.network import StochasticBinaryNetwork
 
@@ -236,7 +236,7 @@ def one(loader: str, home: Path, chance: random.Random) -> None:
         elif loader == "run":
             found = Evaluation.load(run)
             if chance.random() < 0.05:
-                page(found, [])
+                report_page(found, [])
         else:
             status(run)
     finally:

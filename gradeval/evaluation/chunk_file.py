@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load, save
 
-from gradeval.analysis.run.tables import EXACT_COLUMNS
+from gradeval.analysis.run.record import EXACT_COLUMNS
 from gradeval.errors import GradevalError
 from gradeval.evaluation.plan import MAX_PLAN_BYTES, Plan
 from gradeval.evaluation.sources import digest_of

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from gradeval.analysis.run.curves import MIN_BLOCKS, Blocks, curve_rows
 from gradeval.analysis.run.moments import Moments
-from gradeval.analysis.run.tables import EXACT_COLUMNS, MIN_BLOCKS, curve_rows
+from gradeval.analysis.run.record import EXACT_COLUMNS
 from gradeval.errors import GradevalError, unknown_name
 from gradeval.progress import Progress
 from gradeval.reference import MAX_BITS, ExactGradient, exact_moments
@@ -86,9 +87,8 @@ def curves_of(name: str, stream: Stream, scorer: Scorer, draws: int, determinist
         variance = level.spread.variance * (not deterministic)
         assert level.sample is not None
         quantiles = np.quantile(level.sample, [0.15, 0.85], axis=0)
-        rows += curve_rows(
-            name, scorer.layers, samples, blocks, np.asarray(level.spread.mean), variance, quantiles, norms
-        )
+        found = Blocks(samples, blocks, np.asarray(level.spread.mean), variance, quantiles)
+        rows += curve_rows(name, scorer.layers, norms, found)
     return rows
 
 

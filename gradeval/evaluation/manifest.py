@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from gradeval.analysis.run.tables import FORMAT
+from gradeval.analysis.run.manifest import RUN_FORMAT
 from gradeval.estimators import claims_unbiased, get_facts
 from gradeval.model.problem import Problem
 from gradeval.reference import ExactGradient
@@ -92,7 +92,7 @@ def manifest_of(
     network = problem.network
     timings = {key: run[key] for key in ("failures", "timings")}
     return {
-        "format": FORMAT,
+        "format": RUN_FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **{key: run[key] for key in ("arguments", "seed", "draws")},
         "versions": versions(),

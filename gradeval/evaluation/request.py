@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from gradeval.analysis.run.tables import MIN_BLOCKS
+from gradeval.analysis.run.curves import MIN_BLOCKS
 from gradeval.errors import GradevalError
 from gradeval.estimators import Estimator
 from gradeval.evaluation.curves import check_choice

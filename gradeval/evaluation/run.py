@@ -14,8 +14,10 @@ from typing import Any, TypedDict, Unpack
 import pandas as pd
 import torch
 
+from gradeval.analysis.run.curves import CURVE_COLUMNS
+from gradeval.analysis.run.evaluation import Evaluation
 from gradeval.analysis.run.moments import Moments
-from gradeval.analysis.run.tables import CURVE_COLUMNS, EXACT_COLUMNS, Evaluation
+from gradeval.analysis.run.record import EXACT_COLUMNS
 from gradeval.errors import GradevalError, Incomplete, unknown_name
 from gradeval.estimators import Estimator, get_facts, resolve
 from gradeval.estimators.protocol import fit, learns

@@ -1,4 +1,4 @@
-"""`gradeval compare`: what changed between two runs."""
+"""`gradeval compare`: judge a run by an earlier one."""
 
 from __future__ import annotations
 
@@ -8,33 +8,45 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gradeval.errors import GradevalError
+from gradeval.files import write_whole
 
 if TYPE_CHECKING:
-    from gradeval.analysis.comparison.compare import Comparison
+    from gradeval.analysis.comparison.changes import Comparison
 
 
 def compare_command(
     old: Annotated[Path, typer.Argument(help="The folder of a run, or a baseline file.")],
-    new: Annotated[Path, typer.Argument(help="The same, of the run to be judged.")],
-    alpha: Annotated[float, typer.Option(help="Probability, at most, of any finding where nothing changed.")] = 0.001,
+    new: Annotated[Path, typer.Argument(help="The run to be judged: a folder or a baseline file, too.")],
+    alpha: Annotated[
+        float, typer.Option(help="At most this is the probability that any change is found where there is none.")
+    ] = 0.001,
     tolerance: Annotated[
-        float, typer.Option(help="Too small to matter: share of the exact gradient's norm, cosine, share of variance.")
+        float,
+        typer.Option(
+            help="Changes up to this size do not matter: of the bias relative to the exact gradient, of the cosine, "
+            "and of the variance relative to the old one."
+        ),
     ] = 0.02,
-    cost_factor: Annotated[float, typer.Option(help="By which the time may grow; inf compares no times.")] = 2.0,
+    cost_factor: Annotated[
+        float, typer.Option(help="How many times longer a draw may take; with inf, times are not compared.")
+    ] = 2.0,
     reference: Annotated[
-        str | None, typer.Option(help="Estimator whose time is the unit; st, or the fastest, if not given.")
+        str | None,
+        typer.Option(help="The estimator in whose draws times are measured; st, or else the fastest, if not given."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON on standard output.")] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a CI's summary.")] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print Markdown, for the summary page of a CI run.")
+    ] = False,
     junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML to this file.")] = None,
 ) -> None:
-    """What changed between two runs in bias, variance, cosine and cost; exit 1 on a regression."""
+    """Show what changed between two runs in bias, variance, cosine and cost; exit with 1 on a regression."""
     if as_json and as_markdown:
-        raise GradevalError("--json and --markdown exclude each other.")
-    from gradeval.analysis.comparison.compare import Baseline
-    from gradeval.analysis.comparison.compare import compare as compare_baselines
+        raise GradevalError("--json and --markdown cannot be given together: choose one.")
+    from gradeval.analysis.comparison.baseline import Baseline
+    from gradeval.analysis.comparison.changes import compare
 
-    comparison = compare_baselines(
+    comparison = compare(
         Baseline.read(old),
         Baseline.read(new),
         alpha=alpha,
@@ -44,7 +56,7 @@ def compare_command(
     )
     if junit:
         try:
-            junit.write_text(comparison.to_junit(), encoding="utf-8")
+            write_whole(junit, comparison.to_junit().encode())
         except OSError as error:
             raise GradevalError(f"cannot write {junit}: {error.strerror}.") from None
     if as_json or as_markdown:
@@ -56,12 +68,12 @@ def compare_command(
 
 
 def show_comparison(comparison: Comparison) -> None:
-    """What changed, the answer and the notes."""
+    """Print what changed, the answer and the notes."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    from gradeval.analysis.comparison.compare import cells
+    from gradeval.analysis.comparison.formats import cells
 
     console = Console()
     if len(comparison.changed):

@@ -34,7 +34,7 @@ def cost_command(
         check_output(out)
     specs, growing_specs = specs_of(estimators), specs_of(growing)
 
-    from gradeval.analysis.cost import fit_exponents, save_scaling
+    from gradeval.analysis.scaling import fit_exponents, save_scaling
     from gradeval.problems.catalogue import load_problem
     from gradeval.program.progress import Lines, TerminalProgress
     from gradeval.studies.costs import cost_table, scaling_table

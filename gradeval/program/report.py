@@ -13,7 +13,7 @@ from gradeval.program.sweep import report_sweep
 from gradeval.program.train import report_training
 
 if TYPE_CHECKING:
-    from gradeval.analysis.run.tables import Evaluation
+    from gradeval.analysis.run.evaluation import Evaluation
 
 
 def report_command(
@@ -30,17 +30,12 @@ def report_command(
     if is_sweep(folder):
         report_sweep(folder, as_json)
         return
-    from gradeval.analysis.run.tables import Evaluation
+    from gradeval.analysis.run.evaluation import Evaluation
+    from gradeval.analysis.run.report import build_report
 
     evaluation = Evaluation.load(folder)
     evaluation.rewrite(folder)
     show_run(evaluation, build_report(evaluation, folder), as_json)
-
-
-def build_report(evaluation: Evaluation, folder: Path) -> Path:
-    from gradeval.analysis.run.report import build
-
-    return build(evaluation, folder)
 
 
 def show_run(evaluation: Evaluation, report_path: Path, as_json: bool) -> None:
@@ -61,6 +56,8 @@ def show_summary(evaluation: Evaluation) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from gradeval.analysis.run.summary import Verdict
+
     best = evaluation.best
     rows = best[best["layer"] == "all"].sort_values("relative_rmse")
     title = "Relative to ‖∇J‖, all layers, one draw; and whether a claim of no bias holds"
@@ -78,7 +75,7 @@ def show_summary(evaluation: Evaluation) -> None:
             "exact" if exact else f"{row.relative_bias_low:.3f}–{row.relative_bias_high:.3f}",
             f"{row.cosine:.3f}",
             f"{1e6 * row.seconds_per_draw:.0f}",
-            row.verdict.removeprefix("claim of no bias ").removesuffix(" exactly"),
+            Verdict(row.verdict).short,
         )
     Console().print(table)
     for name, message in evaluation.manifest["failures"].items():

@@ -11,7 +11,7 @@ import typer
 
 from gradeval.errors import GradevalError, Incomplete
 from gradeval.program.options import check_output, free_folder, is_given, sigterm_as_ctrl_c, specs_of
-from gradeval.program.report import build_report, show_run
+from gradeval.program.report import show_run
 
 
 def run_command(
@@ -74,6 +74,7 @@ def run_command(
     folder = resume or out or free_folder()
     check_output(folder)
 
+    from gradeval.analysis.run.report import build_report
     from gradeval.evaluation.plan import Plan
     from gradeval.evaluation.run import evaluate
     from gradeval.problems.catalogue import load_problem

@@ -55,10 +55,10 @@ def report_sweep(folder: Path, as_json: bool = False) -> None:
 
 
 def _show_with_figures(sweep: Sweep, folder: Path, as_json: bool = False) -> None:
-    from gradeval.analysis.sweep import build
+    from gradeval.analysis.sweep import build_sweep_figures
 
     try:
-        build(sweep, folder)
+        build_sweep_figures(sweep, folder)
     except KeyboardInterrupt:
         message = f"interrupted; the tables are kept in {folder}. `gradeval report {folder}` makes the figures."
         raise Incomplete(message, exit_code=130) from None

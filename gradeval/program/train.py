@@ -119,12 +119,12 @@ def _has_tables(folder: Path) -> bool:
 
 def report_training(folder: Path, as_json: bool = False) -> None:
     """Make figures and report of a saved training, without training, and show them."""
-    from gradeval.analysis.training import Training, build
+    from gradeval.analysis.training import Training, build_training_report
 
     try:
         training = Training.load(folder)
         training.save(folder)
-        report_path = build(training, folder)
+        report_path = build_training_report(training, folder)
     except KeyboardInterrupt:
         message = f"interrupted; the tables are kept in {folder}. `gradeval report {folder}` makes the report."
         raise Incomplete(message, exit_code=130) from None

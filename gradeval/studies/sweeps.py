@@ -10,7 +10,6 @@ The folder of a sweep:
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 import json
 import tomllib
@@ -23,8 +22,9 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from gradeval.analysis.run.tables import Evaluation
-from gradeval.analysis.sweep import FORMAT, Sweep
+from gradeval.analysis.measures import mean_square
+from gradeval.analysis.run.evaluation import Evaluation
+from gradeval.analysis.sweep import SWEEP_FORMAT, Sweep
 from gradeval.errors import GradevalError, Incomplete, unknown_name
 from gradeval.estimators import resolve
 from gradeval.evaluation.run import evaluate
@@ -67,7 +67,7 @@ class Cell:
     @property
     def path(self) -> Path:
         """The file of its table, whose name follows from the options and the settings."""
-        text = json.dumps([FORMAT, self.problem, self.settings], sort_keys=True)
+        text = json.dumps([SWEEP_FORMAT, self.problem, self.settings], sort_keys=True)
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.parquet"
 
     def evaluate(self) -> None:
@@ -103,7 +103,7 @@ class Cell:
             gradient_norm=found.best["layer"].map(found.norms), value=found.manifest["problem"]["exact_value"]
         )
         known = table["exact_relative_bias"].notna()
-        exact = np.sqrt(table["relative_bias"] ** 2 + table["relative_variance"])
+        exact = np.sqrt(mean_square(table["relative_bias"], table["relative_variance"]))
         for end in ("", "_low", "_high"):
             table[f"relative_rmse{end}"] = table[f"relative_rmse{end}"].where(~known, exact)
         widths = problem.widths
@@ -242,7 +242,7 @@ def run_sweep(path: str | Path, folder: str | Path, *, workers: int = 1, progres
 def _plan(cells: Sequence[Cell]) -> dict[str, Any]:
     """The contents of sweep.json."""
     named = [{"name": cell.name, "problem": cell.problem, "file": cell.path.name} for cell in cells]
-    return {"format": FORMAT, "settings": cells[0].settings, "cells": named}
+    return {"format": SWEEP_FORMAT, "settings": cells[0].settings, "cells": named}
 
 
 def _collect(cells: Sequence[Cell]) -> Sweep:
@@ -391,8 +391,8 @@ def rebuild_sweep(folder: str | Path) -> Sweep:
 def _read_plan(folder: Path) -> SavedSweep:
     path = folder / SWEEP_FILE
     document = read_json(path, MAX_SWEEP_BYTES)
-    if document.get("format") != FORMAT:
-        raise GradevalError(f"{path}: this version reads '{FORMAT}', found {document.get('format')!r}.")
+    if document.get("format") != SWEEP_FORMAT:
+        raise GradevalError(f"{path}: this version reads '{SWEEP_FORMAT}', found {document.get('format')!r}.")
     try:
         saved = convert(document, SavedSweep, "")
     except GradevalError as error:

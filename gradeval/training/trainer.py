@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from gradeval.analysis.training import TABLES, Training
+from gradeval.analysis.training import TRAINING_TABLES, Training
 from gradeval.errors import GradevalError, Incomplete, enumeration
 from gradeval.estimators import Estimator, claims_unbiased, get_facts, resolve
 from gradeval.problems.tasks import Task
@@ -107,7 +107,7 @@ def _collect(
     manifest: dict[str, Any], estimators: dict[str, Estimator], checkpoints: dict[str, Checkpoint]
 ) -> Training:
     """The tables of all estimators that are trained."""
-    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in TRAINING_TABLES}
     for name, found in checkpoints.items():
         for table, rows in (
             ("trials", [row | {"chosen": row["rate"] == found.rate} for row in found.trials]),

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from gradeval.analysis.cost import fit_exponents, scaling_figure
+from gradeval.analysis.scaling import fit_exponents, scaling_figure
 from gradeval.estimators import TABLE, get_estimator
 from gradeval.program.cost import show_cost
 from gradeval.studies.costs import (

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from gradeval import GradevalError
-from gradeval.analysis.sweep import Sweep, build, regress
+from gradeval.analysis.sweep import Sweep, build_sweep_figures, regress
 from gradeval.errors import Incomplete
 from gradeval.studies.sweeps import is_sweep, read_sweep, rebuild_sweep, run_sweep, sweep_status
 
@@ -56,7 +56,7 @@ def test_one_tidy_table(swept) -> None:
 
 
 def test_figures(swept, tmp_path: Path) -> None:
-    build(swept[2], tmp_path)
+    build_sweep_figures(swept[2], tmp_path)
     assert {path.name for path in (tmp_path / "figures").glob("*.svg")} == {"depth.svg", "width.svg"}
 
 

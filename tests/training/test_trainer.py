@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from gradeval.analysis.training import Training, build
+from gradeval.analysis.training import Training, build_training_report
 from gradeval.errors import Incomplete
 from gradeval.problems.catalogue import load_task
 from gradeval.problems.tasks import Task
@@ -57,7 +57,7 @@ def test_tables_and_report(undisturbed) -> None:
     assert row["loss_low"] < row["loss"] < row["loss_high"]
     loaded = Training.load(folder)
     pd.testing.assert_frame_equal(loaded.summary, summary)
-    text = build(loaded, folder).read_text()
+    text = build_training_report(loaded, folder).read_text()
     assert "Training with gradient estimators on expclass 3-2" in text
     assert {p.name for p in (folder / "figures").glob("*.svg")} == {"objective.svg", "gradients.svg", "search.svg"}
     assert not list(folder.rglob(".*"))  # nothing temporary is left

@@ -1,4 +1,4 @@
-"""How the cost of estimators grows with depth and width: exponents with intervals, and a figure. Numbers in."""
+"""How the cost of estimators grows with depth and width: exponents with intervals, and a figure."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import statsmodels.api as sm
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogFormatterMathtext
 
-from gradeval.analysis.run.figures import (
-    FORMATS,
+from gradeval.analysis.plotting import (
+    EXTENSIONS,
     Style,
-    _legend,
-    _log_limits,
+    add_legend,
     log_axis,
+    log_limits,
     paper_style,
     render,
     styles,
-    write_atomically,
+    tidy,
 )
+from gradeval.files import write_whole
 
 QUANTITIES = {
     "evaluations": "layer and loss evaluations",
@@ -42,8 +42,18 @@ def fit_exponents(table: pd.DataFrame, quantities: Sequence[str] = tuple(QUANTIT
     1/size and 1/size² are fitted, too. What is left is the truncation of that series: the interval is that of the fit,
     widened by how much the last correction moved the exponent.
 
+    Args:
+        table: columns estimator, axis, size, and the quantities.
+        quantities: columns whose growth is fitted.
+
     Returns:
         Columns estimator, axis, quantity, exponent, exponent_low, exponent_high.
+
+    Examples:
+        >>> sizes = [4.0, 8.0, 16.0]
+        >>> table = pd.DataFrame({"estimator": "st", "axis": "depth", "size": sizes, "seconds": [16.0, 64.0, 256.0]})
+        >>> round(float(fit_exponents(table, ["seconds"])["exponent"].iloc[0]), 6)
+        2.0
     """
     rows = []
     for (estimator, axis), group in table.groupby(["estimator", "axis"], sort=False):
@@ -63,7 +73,15 @@ def fit_exponents(table: pd.DataFrame, quantities: Sequence[str] = tuple(QUANTIT
 
 
 def scaling_figure(table: pd.DataFrame, fits: pd.DataFrame) -> Figure:
-    """Cost against depth and against width on logarithmic axes, a panel for each quantity; the legend has exponents."""
+    """Draw cost against depth and against width on logarithmic axes, a panel for each quantity, lines with exponents.
+
+    Args:
+        table: as of `fit_exponents`, for both axes.
+        fits: its exponents.
+
+    Returns:
+        The figure.
+    """
     names = list(dict.fromkeys(table["estimator"]))
     looks = styles(names)
     with paper_style():
@@ -75,12 +93,12 @@ def scaling_figure(table: pd.DataFrame, fits: pd.DataFrame) -> Figure:
                 _panel(ax, rows, fits[(fits["axis"] == axis) & (fits["quantity"] == quantity)], quantity, looks)
                 ax.set_xlabel("layers" if axis == "depth" else "units of a layer")
                 ax.set_ylabel(label)
-        _legend(figure, {n: Line2D([], [], color=looks[n].colour, marker=looks[n].marker) for n in names})
+        add_legend(figure, {n: Line2D([], [], color=looks[n].colour, marker=looks[n].marker) for n in names})
     return figure
 
 
 def _panel(ax: Axes, rows: pd.DataFrame, fits: pd.DataFrame, quantity: str, looks: dict[str, Style]) -> None:
-    limits = [_log_limits(rows["size"], room=1.2), _log_limits(rows[quantity], room=1.5)]
+    limits = [log_limits(rows["size"], room=1.2), log_limits(rows[quantity], room=1.5)]
     for name, (low, high) in zip("xy", limits, strict=True):
         log_axis(ax, name, low, high)
     ax.xaxis.set_major_locator(FixedLocator(sorted(set(rows["size"]))[::2]))
@@ -97,14 +115,25 @@ def _panel(ax: Axes, rows: pd.DataFrame, fits: pd.DataFrame, quantity: str, look
         below = max(y, below + 0.065)
         place, text = (x + 0.03, below), f"{exponents[name]:.2f}"
         ax.text(*place, text, transform=ax.transAxes, color=looks[name].colour, fontsize=6.5, va="center")
-    ax.grid(color="0.92", linewidth=0.6)
-    sns.despine(ax=ax)
+    tidy(ax)
 
 
-def save_scaling(table: pd.DataFrame, fits: pd.DataFrame, folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
-    """Write the figure as ``scaling`` into ``folder``."""
+def save_scaling(
+    table: pd.DataFrame, fits: pd.DataFrame, folder: Path, formats: Sequence[str] = EXTENSIONS
+) -> list[Path]:
+    """Write the figure, named ``scaling``.
+
+    Args:
+        table: as of `fit_exponents`, for both axes.
+        fits: its exponents.
+        folder: must exist.
+        formats: the endings of the files.
+
+    Returns:
+        The paths of the files.
+    """
     figure = scaling_figure(table, fits)
     paths = [folder / f"scaling.{extension}" for extension in formats]
     for path in paths:
-        write_atomically(path, render(figure, path.suffix[1:]))
+        write_whole(path, render(figure, path.suffix[1:]))
     return paths

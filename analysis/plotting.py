@@ -1,0 +1,330 @@
+"""What all figures share: the look of a paper, a style for each estimator, axes, legends and files.
+
+An estimator keeps one colour and marker in every figure. A solid line or a filled marker belongs to an estimator that
+claims to be unbiased, a dashed line or a hollow marker to one that does not.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib.style
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont
+from matplotlib.ft2font import FT2Font
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+from gradeval.files import write_whole
+
+EXTENSIONS = ("svg", "png", "pdf")
+FONT = "DejaVu Sans"  # comes with matplotlib, so a figure has the same letters on every machine
+NOISE_FLOOR = 1e-9  # relative errors below this are floating-point noise: on a logarithmic axis they count as zero
+SOLID, DASHED = "-", (0, (4, 1.5))  # lines of estimators that claim to be unbiased, and of those that do not
+
+# Okabe and Ito's palette for the colour-blind, its yellow (too pale on white) replaced by grey.
+VERMILION, ORANGE, GREY, BLUE = "#D55E00", "#E69F00", "#7F7F7F", "#0072B2"
+SKY, PURPLE, GREEN, BLACK = "#56B4E9", "#CC79A7", "#009E73", "#000000"
+WINE = "#882255"  # of Paul Tol's muted palette
+COLOURS = (VERMILION, ORANGE, GREY, BLUE, SKY, PURPLE, GREEN, BLACK, WINE)
+MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "p", "h", "*", "d")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one estimator looks in every figure.
+
+    Attributes:
+        colour: as matplotlib names it.
+        marker: as matplotlib names it.
+    """
+
+    colour: str
+    marker: str
+
+    def line(self, unbiased: bool) -> dict[str, Any]:
+        """The line of an estimator on a panel with several.
+
+        Args:
+            unbiased: whether it claims to be unbiased.
+
+        Returns:
+            Arguments of matplotlib's ``plot``.
+
+        Examples:
+            >>> Style("#000000", "*").line(unbiased=True)["markerfacecolor"]
+            '#000000'
+        """
+        return {
+            "color": self.colour,
+            "marker": self.marker,
+            "markersize": 3.5,
+            "linestyle": SOLID if unbiased else DASHED,
+            "markerfacecolor": self.colour if unbiased else "white",
+        }
+
+
+STYLES = {  # one colour a family
+    "reinforce": Style(VERMILION, "o"),
+    "rloo": Style(VERMILION, "s"),
+    "nvil": Style(VERMILION, "D"),
+    "arm": Style(ORANGE, "s"),
+    "disarm": Style(ORANGE, "D"),
+    "arms": Style(ORANGE, "^"),
+    "muprop": Style(GREY, "v"),
+    "rebar": Style(GREY, "^"),
+    "relax": Style(GREY, "<"),
+    "double-cv": Style(GREY, ">"),
+    "concrete:temperature=0.1": Style(SKY, "^"),
+    "concrete:temperature=1.0": Style(BLUE, "v"),
+    "concrete": Style(BLUE, "d"),
+    "st-gumbel": Style(BLUE, "p"),
+    "gumbel-rao": Style(BLUE, "h"),
+    "tanh": Style(PURPLE, "P"),
+    "adf": Style(PURPLE, "X"),
+    "local-reparam": Style(PURPLE, "p"),
+    "mve": Style(PURPLE, "h"),
+    "st": Style(GREEN, "D"),
+    "hard-st": Style(GREEN, "<"),
+    "identity-st": Style(GREEN, ">"),
+    "reinmax": Style(GREEN, "h"),
+    "psa": Style(BLACK, "*"),
+    "ram": Style(WINE, "X"),
+    "leg": Style(WINE, "P"),
+}
+
+
+def styles(names: Iterable[str]) -> dict[str, Style]:
+    """A style for each name, all different (up to the 117 there are); it does not depend on the order of the names.
+
+    A known name has a fixed style, a variant of one (`rloo:samples=4`) its colour. Any other name is hashed to a place
+    among the styles that are left, and moves on from there only where two names meet.
+
+    Args:
+        names: of estimators.
+
+    Returns:
+        Styles by name.
+
+    Examples:
+        >>> styles(["psa", "mine"])["psa"]
+        Style(colour='#000000', marker='*')
+    """
+    every = [Style(colour, marker) for marker in MARKERS for colour in COLOURS]
+    taken = set(STYLES.values())
+    chosen = {}
+    for name in sorted(set(names)):
+        if name in STYLES:
+            chosen[name] = STYLES[name]
+            continue
+        start = zlib.crc32(name.encode("utf-8", "replace")) % len(every)
+        candidates = every[start:] + every[:start]
+        family = STYLES.get(name.split(":")[0])
+        if family:
+            candidates.sort(key=lambda style: style.colour != family.colour)
+        chosen[name] = next((style for style in candidates if style not in taken), candidates[0])
+        taken.add(chosen[name])
+    return chosen
+
+
+@contextmanager
+def paper_style() -> Iterator[None]:
+    """The look of all figures, whatever the reader's matplotlibrc says; matplotlib's settings are restored after.
+
+    Yields:
+        Nothing; figures made or saved within have the look.
+    """
+    settings = {
+        **sns.axes_style("ticks"),
+        "font.family": [FONT],
+        "font.sans-serif": [FONT],
+        "font.size": 8,
+        "axes.titlesize": 8,
+        "axes.labelsize": 8,
+        "figure.labelsize": 8,
+        "xtick.labelsize": 7,
+        "ytick.labelsize": 7,
+        "legend.fontsize": 7.5,
+        "axes.linewidth": 0.7,
+        "lines.linewidth": 1.2,
+        "lines.markersize": 4,
+        "xtick.major.size": 3,
+        "ytick.major.size": 3,
+        "xtick.major.width": 0.7,
+        "ytick.major.width": 0.7,
+        "svg.hashsalt": "gradeval",  # otherwise the element names in an SVG change from one run to the next
+        "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3 fonts
+    }
+    with matplotlib.style.context(["default", settings]):
+        yield
+
+
+@cache
+def _characters() -> frozenset[int]:
+    return frozenset(FT2Font(findfont(FontProperties(family=FONT))).get_charmap())
+
+
+def printable(name: str, longest: int = 34) -> str:
+    """A name that can be drawn on one line.
+
+    Args:
+        name: any text.
+        longest: number of characters that have room.
+
+    Returns:
+        The name; characters that the font lacks become ?, a long name loses its middle.
+
+    Examples:
+        >>> printable("模块:mine"), printable("abcdefghij", longest=5)
+        ('??:mine', 'ab…ij')
+    """
+    shown = "".join(c if c.isprintable() and ord(c) in _characters() else "?" for c in name)
+    half = (longest - 1) // 2
+    return shown if len(shown) <= longest else f"{shown[:half]}…{shown[-half:]}"
+
+
+def add_legend(figure: Figure, entries: Mapping[str, Line2D], title: str | None = None) -> None:
+    """Put a legend above the panels, in as many columns as fit; the figure grows by the legend's height.
+
+    Args:
+        figure: with a constrained layout.
+        entries: lines by what is written beside them.
+        title: of the legend.
+    """
+    if not entries:
+        return
+    labels = [printable(name) for name in entries]
+    width, height = figure.get_size_inches()
+    columns = max(1, min(len(labels), int(width / (0.45 + 0.067 * max(map(len, labels))))))
+    rows = math.ceil(len(labels) / columns)
+    figure.set_size_inches(width, height + 0.165 * (rows + bool(title)) + 0.1)
+    # The texts are set afterwards: matplotlib would leave out a label that begins with _ and read $ as mathematics.
+    legend = figure.legend(
+        list(entries.values()),
+        [str(place) for place in range(len(labels))],
+        loc="outside upper center",
+        ncols=columns,
+        frameon=False,
+        handlelength=2.6,
+        columnspacing=1.4,
+        title=title,
+        title_fontsize=7.5,
+    )
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        text.set(text=label, parse_math=False)
+
+
+def mark_empty(ax: Axes, why: str = "no finite value") -> None:
+    """Say on an empty panel why it is empty.
+
+    Args:
+        ax: the panel.
+        why: a few words.
+    """
+    ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", va="center", color="0.45", fontsize=7)
+
+
+def log_limits(*columns: pd.Series, room: float = 1.6) -> tuple[float, float]:
+    """Limits of a logarithmic axis that holds every finite value above rounding, and at least one decade.
+
+    Args:
+        *columns: the values.
+        room: the factor that is left beyond the smallest and the largest.
+
+    Returns:
+        The lower and the upper limit.
+
+    Examples:
+        >>> log_limits(pd.Series([1.0, 100.0, 0.0]), room=2.0)
+        (0.5, 200.0)
+    """
+    values = np.concatenate([np.asarray(column, dtype=float) for column in columns])
+    values = values[np.isfinite(values) & (values > NOISE_FLOOR)]
+    if not values.size:
+        return 0.1, 10.0
+    low, high = float(values.min()) / room, float(values.max()) * room
+    widen = max(1.0, math.sqrt(10 * low / high))
+    return low / widen, high * widen
+
+
+def log_axis(ax: Axes, name: str, low: float, high: float) -> None:
+    """Make an axis logarithmic, with ticks at powers of ten, or at 1, 2, 5 where it is short; no slow minor ticks.
+
+    Args:
+        ax: the panel.
+        name: "x" or "y".
+        low, high: the limits.
+    """
+    short = high < 50 * low
+    ax.set(**{f"{name}scale": "log", f"{name}lim": (low, high)})
+    axis: Axis = getattr(ax, f"{name}axis")
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if short else (1.0,), numticks=7))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def tidy(ax: Axes, grid: Literal["x", "y", "both"] = "both") -> None:
+    """Give a panel a faint grid and no frame above and on the right.
+
+    Args:
+        ax: the panel.
+        grid: "x", "y" or "both".
+    """
+    ax.grid(axis=grid, color="0.92", linewidth=0.6)
+    sns.despine(ax=ax)
+
+
+def save_figure(figure: Figure | None, folder: Path, name: str) -> list[Path]:
+    """Write a figure as SVG, PNG and PDF; remove these files where there is no figure.
+
+    Args:
+        figure: None where the tables have nothing to show.
+        folder: must exist.
+        name: of the files, without their ending.
+
+    Returns:
+        The paths of the files.
+    """
+    if figure is not None:
+        with paper_style():  # lay out once, not once a format: it takes most of the time
+            figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    written = []
+    for extension in EXTENSIONS:
+        path = folder / f"{name}.{extension}"
+        if figure is None:
+            path.unlink(missing_ok=True)
+            continue
+        write_whole(path, render(figure, extension))
+        written.append(path)
+    return written
+
+
+def render(figure: Figure, extension: str) -> bytes:
+    """The figure as a file's bytes, without the time of day, which would make every run's files differ.
+
+    Args:
+        figure: any.
+        extension: "svg", "png" or "pdf".
+
+    Returns:
+        The content of the file.
+    """
+    dateless = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[extension]
+    buffer = io.BytesIO()
+    with paper_style():
+        figure.savefig(buffer, format=extension, dpi=200, metadata=dateless)
+    return buffer.getvalue()

@@ -1,0 +1,113 @@
+"""The answer that a run's report opens with: a few sentences, from its tables."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from gradeval.analysis.numbers import interval_cell, layer_title, listed, sentence, significant
+from gradeval.analysis.run.summary import Verdict
+
+if TYPE_CHECKING:
+    from gradeval.analysis.run.evaluation import Evaluation
+
+
+def answer_sentences(run: Evaluation) -> list[str]:
+    """Say in a few sentences which claims hold, and which estimator to take for one draw and for many.
+
+    Args:
+        run: its tables are read.
+
+    Returns:
+        The sentences, the most important first.
+    """
+    sentences = [_claims(run.summary)]
+    single = run.summary[run.summary["layer"] == "all"].dropna(subset="relative_rmse")
+    if not single.empty:
+        sentences.append(f"From a single draw, {_best(single)}.")
+    sentences += _dominated(run)
+    curves = run.curves[run.curves["layer"] == "all"].dropna(subset="relative_rmse")
+    estimators = curves.groupby("samples")["estimator"].nunique()
+    many = max(estimators.index[estimators == estimators.max()], default=1)
+    if many > 1:
+        rows = curves[curves["samples"] == many]
+        sentences.append(f"From the mean of {many:,} draws, {_best(rows)}{_later(run.breakeven, rows)}.")
+    sentences += [f"Not evaluated: {name} ({why})." for name, why in run.manifest.get("failures", {}).items()]
+    return sentences
+
+
+def _dominated(run: Evaluation) -> list[str]:
+    """Where one layer is most of the whole gradient: say so, and the best estimator of every other layer."""
+    squares = {layer: norm**2 for layer, norm in run.norms.items() if layer != "all"}
+    if not sum(squares.values()):
+        return []
+    largest = max(squares, key=squares.__getitem__)
+    share = squares[largest] / sum(squares.values())
+    rows = run.summary.dropna(subset="relative_rmse")
+    rows = rows[~rows["layer"].isin(["all", largest])]
+    if share < 0.8 or rows.empty:
+        return []
+    best = rows.loc[rows.groupby("layer", sort=False)["relative_rmse"].idxmin()]
+    by_name = best.groupby("estimator", sort=False)["layer"]
+    others = "; ".join(f"{name} in {listed(map(layer_title, layers))}" for name, layers in by_name)
+    largest_title = "the head" if largest == "head" else layer_title(largest)
+    part = f"{largest_title} has {share:.0%} of the squared norm of the whole gradient"
+    return [sentence(f"{part}; elsewhere the most accurate single draw is that of {others}")]
+
+
+def _later(breakeven: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """Which unbiased estimator is the first to overtake the best of the rows at a yet larger number of draws."""
+    best = rows.loc[rows["relative_rmse"].idxmin()]
+    pairs = breakeven[(breakeven["layer"] == "all") & (breakeven["biased"] == best["estimator"])]
+    pairs = pairs[(pairs["draws"] > best["samples"]) & (pairs["draws"] < math.inf)]
+    if pairs.empty:
+        return ""
+    first = pairs.loc[pairs["draws"].idxmin()]
+    draws = float(f"{first.draws:.2g}")
+    return f"; {first.unbiased} overtakes it at about {draws:,.0f} draws"
+
+
+def _claims(summary: pd.DataFrame) -> str:
+    """Which claims to be unbiased hold and which fail, with the bias that could have been seen."""
+    claimed = summary[summary["unbiased_claim"].astype(bool)]
+    if claimed.empty:
+        return "No estimator of this run claims to be unbiased."
+    short = claimed["verdict"].map(lambda verdict: Verdict(verdict).short)
+    failing = claimed[short == "refuted"]
+    failed = list(dict.fromkeys(failing["estimator"]))
+    held = [name for name in dict.fromkeys(claimed["estimator"][short == "holds"]) if name not in failed]
+    parts = []
+    if held:
+        sampled = claimed["verdict"] == Verdict.HOLDS
+        whole = claimed[sampled & claimed["estimator"].isin(held) & (claimed["layer"] == "all")]
+        seen = whole["detectable_bias"].max()
+        power = (
+            f" (in the gradient of all layers, a relative bias of {significant(seen)} would have been seen with "
+            "probability 95%)"
+            if seen > 0
+            else ""
+        )
+        parts.append(f"the claim to be unbiased holds for {listed(held)}{power}")
+    for name in failed:
+        layers = [layer_title(layer) for layer in failing[failing["estimator"] == name]["layer"]]
+        parts.append(f"the claim to be unbiased fails for {name} ({listed(layers)})")
+    untested = [name for name in dict.fromkeys(claimed["estimator"]) if name not in (*held, *failed)]
+    if untested:
+        parts.append(f"the claim to be unbiased could not be tested for {listed(untested)}")
+    return sentence("; ".join(parts))
+
+
+def _best(rows: pd.DataFrame) -> str:
+    """The estimator with the smallest error, and those whose interval meets its interval."""
+    rows = rows.sort_values("relative_rmse", kind="stable")
+    first = rows.iloc[0]
+    error = interval_cell(first, "relative_rmse")
+    size = f"relative RMSE {error.text}" + (f", 95% interval {error.interval}" if error.interval else "")
+    if len(rows) == 1:
+        return f"{first['estimator']}, the only estimator of this run, has {size}"
+    near = rows.iloc[1:]
+    near = list(near[near["relative_rmse_low"] <= first["relative_rmse_high"]]["estimator"])
+    tie = f"; {listed(near)} cannot be told from it" if near else ""
+    return f"{first['estimator']} is the most accurate ({size}){tie}"

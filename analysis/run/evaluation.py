@@ -1,0 +1,134 @@
+"""The value that `gradeval.evaluate` returns: what a run measured, and the tidy tables that are made from it.
+
+Tables hold no timings, so the same seed gives the same bytes; timings stand in a table of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from gradeval.analysis.run.breakeven import breakeven_table, reduction_table
+from gradeval.analysis.run.curves import exact_curve_table, fit_table
+from gradeval.analysis.run.folder import create_run, read_run, replace_run
+from gradeval.analysis.run.record import Record
+from gradeval.analysis.run.summary import best_known, summary_table
+from gradeval.analysis.tables import without_timings
+
+
+@dataclass(frozen=True)
+class Evaluation(Record):
+    """What `gradeval.evaluate` found: the attributes of `Record`, and tables that are made from them when first used.
+
+    Attributes:
+        manifest: arguments, seeds, versions, the problem's facts, timings.
+        exact: g* flattened, [P].
+        slices: where each layer's parameters lie in it.
+        moments: by estimator.
+        curves: one row per estimator × layer × samples M.
+        exact_moments: bias, variance and scale without sampling, of the estimators that were also run on all states.
+        points, prediction: for two-dimensional inputs, the data and the mean prediction on a grid.
+
+    Examples:
+        >>> import gradeval
+        >>> problem = gradeval.load_problem("expclass", units="2", stage=0, points=4)
+        >>> run = gradeval.evaluate(problem, ["st", "psa"], draws=100)
+        >>> best = run.best[run.best["layer"] == "all"].set_index("estimator")
+        >>> float(best.loc["psa", "relative_bias"])  # exact in a network of one layer
+        0.0
+    """
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """One row per estimator × layer; the columns are explained in the report."""
+        return summary_table(self)
+
+    @cached_property
+    def best(self) -> pd.DataFrame:
+        """`summary` with exact bias and variance in place of the estimates where they are known; see `best_known`."""
+        return best_known(self.summary)
+
+    @cached_property
+    def breakeven(self) -> pd.DataFrame:
+        """From how many draws on an unbiased estimator beats a biased one; see `breakeven_table`."""
+        return breakeven_table(self.best)
+
+    @cached_property
+    def variance_reduction(self) -> pd.DataFrame:
+        """The share of the variance from REINFORCE to RAM that an estimator removes; see `reduction_table`."""
+        return reduction_table(self.best)
+
+    @cached_property
+    def fits(self) -> pd.DataFrame:
+        """bias² + variance/M fitted to the curves, beside the direct figures; see `fit_table`."""
+        return fit_table(self.curves, self.summary)
+
+    @cached_property
+    def exact_curves(self) -> pd.DataFrame:
+        """√(bias² + variance/M) from exact moments, at the curves' M; see `exact_curve_table`."""
+        return exact_curve_table(self.curves, self.exact_moments)
+
+    @property
+    def timings(self) -> pd.DataFrame:
+        """Seconds of compute per draw."""
+        seconds = self.seconds_per_draw
+        return pd.DataFrame({"estimator": list(seconds), "seconds_per_draw": list(seconds.values())})
+
+    def save(self, folder: str | Path) -> Path:
+        """Write manifest, moments and tables (csv and parquet) into a new folder, whole or not at all.
+
+        Args:
+            folder: absent or empty.
+
+        Returns:
+            The folder.
+
+        Raises:
+            GradevalError: the folder exists and is not empty, or cannot be written.
+        """
+        create_run(Path(folder), self, self._saved_tables())
+        return Path(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Evaluation:
+        """Read a saved run.
+
+        Args:
+            folder: of the run.
+
+        Returns:
+            The run, as it was saved.
+
+        Raises:
+            GradevalError: in one line: the run is missing, of another format or damaged.
+        """
+        record = read_run(Path(folder))
+        return cls(*(getattr(record, field.name) for field in fields(record)))
+
+    def rewrite(self, folder: str | Path) -> None:
+        """Make the files of a saved run anew from its moments and curves.
+
+        Args:
+            folder: of the run.
+
+        Raises:
+            CannotWrite: a full disk, say; the files are as they were.
+        """
+        replace_run(Path(folder), self, self._saved_tables())
+
+    def _saved_tables(self) -> dict[str, pd.DataFrame]:
+        tables = {
+            "summary": self.summary,
+            "curves": self.curves,
+            "exact_moments": self.exact_moments,
+            "breakeven": self.breakeven,
+            "variance_reduction": self.variance_reduction,
+            "fits": self.fits,
+            "points": self.points,
+            "prediction": self.prediction,
+        }
+        kept = {name: without_timings(table) for name, table in tables.items() if table is not None}
+        return kept | {"timings": self.timings}

@@ -1,0 +1,109 @@
+"""What the tables and the report take for granted in a run's manifest.json, which may be damaged, or a stranger's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from gradeval.errors import GradevalError
+from gradeval.files import Finite, convert, convert_entries, one_line, read_json
+
+RUN_FORMAT = "gradeval-run/2"
+MAX_MANIFEST_BYTES = 2**26
+
+Draws = Annotated[int, msgspec.Meta(ge=2, le=2**53)]
+Place = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
+class EstimatorFacts(msgspec.Struct):
+    """One estimator's entry."""
+
+    source: str
+    unbiased_claim: bool
+    deterministic: bool
+    vectorised: bool
+    draws: Draws
+    layer_evaluations: Finite
+    loss_evaluations: Finite
+    notes: list[str]
+
+
+class ProblemFacts(msgspec.Struct):
+    """The problem's entry; ``gradient_norms`` and ``slices`` are checked layer by layer."""
+
+    name: str
+    description: str
+    fingerprint: str
+    points: int
+    widths: list[int]
+    noise: str
+    states: list[Finite]
+    loss: str
+    parameters: int
+    exact_value: Finite
+    gradient_norms: dict[str, Any]
+    slices: dict[str, Any]
+
+
+class Timings(msgspec.Struct):
+    """The entry of timings."""
+
+    seconds_per_draw: dict[str, Any]
+
+
+class Manifest(msgspec.Struct):
+    """The whole manifest; what is a ``dict`` here is checked entry by entry, so that messages name the entry."""
+
+    created: str
+    arguments: dict[str, Any]
+    seed: int
+    draws: int
+    versions: dict[str, Any]
+    device: str
+    dtype: str
+    failures: dict[str, Any]
+    timings: Timings
+    problem: ProblemFacts
+    estimators: dict[str, Any]
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a run's manifest.
+
+    Args:
+        path: of manifest.json.
+
+    Returns:
+        The manifest, whose entries have the types that tables and report rely on.
+
+    Raises:
+        GradevalError: it is missing, of another format or damaged; the message names the file and the entry.
+    """
+    document = read_json(path, MAX_MANIFEST_BYTES)
+    found = document.get("format")
+    if found != RUN_FORMAT:
+        raise GradevalError(f"{path.parent}: this version reads runs of format '{RUN_FORMAT}', found {found!r:.80}.")
+    try:
+        _check(document)
+    except GradevalError as error:
+        raise GradevalError(f"{path}: {one_line(str(error))}") from None
+    return document
+
+
+def _check(document: dict[str, Any]) -> None:
+    manifest = convert(document, Manifest, "")
+    named: tuple[tuple[dict[str, Any], Any, str], ...] = (
+        (manifest.versions, str, "versions"),
+        (manifest.failures, str, "failures"),
+        (manifest.timings.seconds_per_draw, Finite, "timings.seconds_per_draw"),
+        (manifest.problem.gradient_norms, Finite, "problem.gradient_norms"),
+        (manifest.problem.slices, tuple[Place, Place], "problem.slices"),
+        (manifest.estimators, EstimatorFacts, "estimators"),
+    )
+    for entries, kind, place in named:
+        convert_entries(entries, kind, place)
+    for layer, (start, stop) in manifest.problem.slices.items():
+        if start >= stop:
+            raise GradevalError(f"problem.slices.{layer}: must be two numbers, the first below the second.")

@@ -1,0 +1,130 @@
+"""What the figures of one run share: a panel for each layer, and the same look for an estimator in all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from gradeval.analysis.numbers import layer_title
+from gradeval.analysis.plotting import DASHED, SOLID, Style, add_legend, styles, tidy
+
+if TYPE_CHECKING:
+    from gradeval.analysis.run.evaluation import Evaluation
+
+
+@dataclass(frozen=True)
+class Look:
+    """What every figure of a run needs to know about its estimators and layers, in the order of the table.
+
+    Attributes:
+        names: of the estimators.
+        layers: their names.
+        styles: by estimator.
+        unbiased: by estimator, whether it claims to be unbiased.
+    """
+
+    names: list[str]
+    layers: list[str]
+    styles: dict[str, Style]
+    unbiased: dict[str, bool]
+
+    @classmethod
+    def of(cls, run: Evaluation) -> Look:
+        """The look of a run's figures.
+
+        Args:
+            run: its summary is read.
+
+        Returns:
+            The look.
+        """
+        names = [str(name) for name in run.summary["estimator"].unique()]
+        claims = run.summary.drop_duplicates("estimator").set_index("estimator")["unbiased_claim"]
+        layers = [str(layer) for layer in run.summary["layer"].unique()]
+        return cls(names, layers, styles(names), {name: bool(claims[name]) for name in names})
+
+    def marker(self, name: str) -> dict[str, Any]:
+        """The marker of an estimator.
+
+        Args:
+            name: of the estimator.
+
+        Returns:
+            Arguments of matplotlib's ``plot``.
+        """
+        style = self.styles[name]
+        return {
+            "color": style.colour,
+            "marker": style.marker,
+            "markersize": 6.5 if style.marker == "*" else 4,  # a star fills less of its box
+            "markerfacecolor": style.colour if self.unbiased[name] else "white",
+            "markeredgecolor": style.colour,
+        }
+
+    def line(self, name: str) -> dict[str, Any]:
+        """The line of an estimator, with its marker.
+
+        Args:
+            name: of the estimator.
+
+        Returns:
+            Arguments of matplotlib's ``plot``.
+        """
+        return {**self.marker(name), "linestyle": SOLID if self.unbiased[name] else DASHED}
+
+    def legend_marker(self, name: str) -> Line2D:
+        """What stands for an estimator in a legend of markers.
+
+        Args:
+            name: of the estimator.
+
+        Returns:
+            A marker without a line.
+        """
+        return Line2D([], [], **{**self.marker(name), "linestyle": "none"})
+
+
+def layer_panels(look: Look, width: float = 2.35, height: float = 2.1) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with one panel a layer, on shared axes; a legend has room above them.
+
+    Args:
+        look: its layers are taken.
+        width, height: of a panel, in inches.
+
+    Returns:
+        The figure, and its panels by layer.
+    """
+    columns = min(3, len(look.layers))
+    rows = math.ceil(len(look.layers) / columns)
+    size = (max(columns * width, 3.6), rows * height + 0.35)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for spare in grid[len(look.layers) :]:
+        spare.remove()
+    axes = dict(zip(look.layers, grid, strict=False))
+    for layer, ax in axes.items():
+        ax.set_title(layer_title(layer))
+        tidy(ax)
+    for ax in grid[max(0, len(look.layers) - columns) : len(look.layers)]:
+        ax.tick_params(labelbottom=True)  # the panel above a spare place is the last of its column
+    return figure, axes
+
+
+def add_estimator_legend(figure: Figure, look: Look, names: Iterable[str], lines: bool) -> None:
+    """Put a legend of estimators above the panels.
+
+    Args:
+        figure: with room above the panels.
+        look: of the run's estimators.
+        names: of those that are shown.
+        lines: whether they are drawn as lines, else as markers.
+    """
+    add_legend(
+        figure, {name: Line2D([], [], **look.line(name)) if lines else look.legend_marker(name) for name in names}
+    )

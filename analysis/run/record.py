@@ -1,0 +1,52 @@
+"""What a run measured: the record that its tables, figures and report are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gradeval.analysis.run.moments import Moments
+from gradeval.analysis.statistics import Array
+
+EXACT_COLUMNS = ["estimator", "layer", "exact_relative_bias", "exact_relative_variance", "exact_scale"]
+"""The columns of `Record.exact_moments`."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run measured, and its folder keeps.
+
+    Attributes:
+        manifest: arguments, seeds, versions, the problem's facts, timings.
+        exact: g* flattened, [P].
+        slices: where each layer's parameters lie in it.
+        moments: by estimator.
+        curves: one row per estimator × layer × samples M.
+        exact_moments: bias, variance and scale without sampling, of the estimators that were also run on all states.
+        points, prediction: for two-dimensional inputs, the data and the mean prediction on a grid.
+    """
+
+    manifest: dict[str, Any]
+    exact: Array
+    slices: dict[str, slice]
+    moments: Mapping[str, Moments]
+    curves: pd.DataFrame
+    exact_moments: pd.DataFrame
+    points: pd.DataFrame | None = None
+    prediction: pd.DataFrame | None = None
+
+    @cached_property
+    def norms(self) -> dict[str, float]:
+        """‖g*‖ of each layer."""
+        return {layer: float(np.linalg.norm(self.exact[where])) for layer, where in self.slices.items()}
+
+    @property
+    def seconds_per_draw(self) -> dict[str, float]:
+        """Seconds of compute of one draw, by estimator."""
+        found: dict[str, float] = self.manifest["timings"].get("seconds_per_draw", {})
+        return found

@@ -1,0 +1,185 @@
+"""A run's folder: written whole, read back as it was, and refused in one line where it is damaged."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gradeval import Evaluation, GradevalError, evaluate
+from gradeval.analysis.run.folder import read_run
+from gradeval.analysis.run.record import Record
+from gradeval.files import CannotWrite
+
+
+@pytest.fixture(scope="module")
+def saved(small, tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Path]:
+    evaluation = evaluate(small, ["reinforce", "st", "tanh", "arm", "ram"], draws=500)
+    return evaluation, evaluation.save(tmp_path_factory.mktemp("saved") / "run")
+
+
+@pytest.fixture
+def folder(saved, tmp_path: Path) -> Path:
+    """A copy that may be damaged."""
+    return Path(shutil.copytree(saved[1], tmp_path / "run"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_run_is_read_as_it_was_saved(saved, folder: Path) -> None:
+    evaluation, _ = saved
+    again = Evaluation.load(folder)
+    assert isinstance(again, Record)
+    assert again.manifest == json.loads(json.dumps(evaluation.manifest))
+    for name in ("summary", "curves", "exact_moments", "breakeven", "variance_reduction", "fits", "points"):
+        pd.testing.assert_frame_equal(getattr(again, name), getattr(evaluation, name))
+    for name, moments in evaluation.moments.items():
+        np.testing.assert_array_equal(again.moments[name].covariance, moments.covariance)
+    before = contents(folder)
+    again.rewrite(folder)
+    assert contents(folder) == before
+    assert not [name for name in before if name.startswith(".") or name.endswith(".part")]
+    with pytest.raises(GradevalError, match="exists and is not empty"):
+        evaluation.save(folder)
+
+
+def test_only_the_table_of_timings_has_timings(saved) -> None:
+    _, folder = saved
+    columns = {path.stem: set(pd.read_csv(path).columns) for path in folder.glob("*.csv")}
+    assert {name for name, found in columns.items() if any(c.startswith("seconds") for c in found)} == {"timings"}
+
+
+def test_a_full_disk_leaves_the_files_as_they_were(saved, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: the eighth write fails; a folder that was rewritten file by file would be half new."""
+    before, calls, fsync = contents(folder), [], os.fsync
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 8:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    changed = Evaluation.load(folder)
+    changed.curves.loc[0, "cosine"] = 0.125
+    with pytest.raises(CannotWrite, match="No space left on device"):
+        changed.rewrite(folder)
+    assert contents(folder) == before
+    calls.clear()
+    with pytest.raises(GradevalError, match=r"cannot write .*No space left on device"):
+        changed.save(folder.parent / "new")
+    assert [path.name for path in folder.parent.iterdir()] == ["run"]
+
+
+def in_manifest(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        change(manifest)
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    return damage
+
+
+def in_text(old: str, new: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        text = (folder / "manifest.json").read_text()
+        assert old in text
+        (folder / "manifest.json").write_text(text.replace(old, new, 1))
+
+    return damage
+
+
+def half(name: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+
+    return damage
+
+
+def in_arrays(change: Callable[[dict[str, np.ndarray]], Any]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        with np.load(folder / "moments.npz") as file:
+            arrays = dict(file)
+        change(arrays)
+        np.savez(folder / "moments.npz", **arrays)
+
+    return damage
+
+
+def in_table(name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        change(pd.read_parquet(folder / f"{name}.parquet")).to_parquet(folder / f"{name}.parquet")
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "manifest.json").unlink(), "is not a run: it has no readable manifest.json"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), r"manifest.json: not a JSON file"),
+        (in_manifest(lambda m: m.update(format="gradeval-run/9")), "reads runs of format 'gradeval-run/2', found"),
+        (in_manifest(lambda m: m.pop("seed")), "manifest.json: Object missing required field `seed`"),
+        (in_manifest(lambda m: m["problem"].update(points="4")), "manifest.json: problem.points: expected `int`, got"),
+        (
+            in_manifest(lambda m: m["problem"].update(widths=[2, True])),
+            r"problem.widths\[1\]: expected `int`",
+        ),
+        (in_manifest(lambda m: m["problem"]["slices"].update({"1": [0]})), "problem.slices.1: expected `array` of"),
+        (in_manifest(lambda m: m["problem"]["slices"].update({"1": [3, 3]})), "problem.slices.1: must be two numbers"),
+        (in_manifest(lambda m: m["problem"]["slices"].update({"1": [0, 99]})), "layer 1 is slice"),
+        (in_manifest(lambda m: m["estimators"]["st"].update(draws=1)), "estimators.st.draws: expected `int` >= 2"),
+        (in_manifest(lambda m: m["estimators"]["st"].update(notes=[7])), r"estimators.st.notes\[0\]: expected `str`"),
+        (in_manifest(lambda m: m["estimators"].update(st=None)), "estimators.st: expected `object`, got `null`"),
+        (in_manifest(lambda m: m["failures"].update(psa=7)), "failures.psa: expected `str`, got `int`"),
+        (
+            in_manifest(lambda m: m["timings"]["seconds_per_draw"].update(st="1")),
+            "seconds_per_draw.st: expected",
+        ),
+        (
+            in_manifest(lambda m: m["estimators"]["st"].update(notes=["\ud800"])),
+            "manifest.json: not a JSON file .*surrogates",
+        ),
+        (in_text('"seed": 0', '"seed": 0, "seed": 1'), "the key 'seed' stands twice"),
+        (in_text('"seed": 0', '"seed": NaN'), "NaN is not JSON"),
+        (in_text('"seed": 0', '"seed": -Infinity'), "Infinity is not JSON"),
+        (half("moments.npz"), "moments.npz: damaged"),
+        (in_arrays(lambda a: a.pop("mean_0")), "a damaged run .*mean_0"),
+        (in_arrays(lambda a: a.update(mean_0=a["mean_0"][:-1])), "mean of 'reinforce' is float64"),
+        (in_arrays(lambda a: a.update(exact=a["exact"].astype(str))), "the exact gradient is <U"),
+        (in_arrays(lambda a: a["mean_1"].fill(np.inf)), "moments of 'st' are not finite"),
+        (in_arrays(lambda a: a["descents_1"].fill(501)), "'st' has a number of descents that cannot be"),
+        (half("curves.parquet"), "curves.parquet: damaged"),
+        (lambda folder: (folder / "exact_moments.parquet").unlink(), "exact_moments.parquet is missing"),
+        (in_table("curves", lambda t: t.assign(estimator="psa")), "curves.parquet names another estimator"),
+        (in_table("curves", lambda t: t.assign(cosine="0.5")), "column cosine of curves.parquet is no number"),
+        (in_table("exact_moments", lambda t: t.assign(exact_scale=1e200)), "column exact_scale .* beyond 1e\\+100"),
+        (in_table("curves", lambda t: t.drop(columns="samples")), "curves.parquet: damaged .*no column samples"),
+    ],
+)
+def test_a_damaged_run_is_refused_in_one_line_that_names_the_place(
+    folder: Path, damage: Callable[[Path], Any], message: str
+) -> None:
+    damage(folder)
+    with pytest.raises(GradevalError) as caught:
+        read_run(folder)
+    assert re.search(message, str(caught.value)), str(caught.value)
+    assert str(caught.value).startswith(str(folder))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(GradevalError, match="nowhere is not a run"):
+        Evaluation.load(tmp_path / "nowhere")
