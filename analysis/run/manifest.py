@@ -14,7 +14,7 @@ RUN_FORMAT = "gradeval-run/2"
 MAX_MANIFEST_BYTES = 2**26
 
 Draws = Annotated[int, msgspec.Meta(ge=2, le=2**53)]
-Place = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+End = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class EstimatorFacts(msgspec.Struct):
@@ -30,7 +30,7 @@ class EstimatorFacts(msgspec.Struct):
     notes: list[str]
 
 
-class ProblemFacts(msgspec.Struct):
+class ProblemEntry(msgspec.Struct):
     """The problem's entry; ``gradient_norms`` and ``slices`` are checked layer by layer."""
 
     name: str
@@ -65,7 +65,7 @@ class Manifest(msgspec.Struct):
     dtype: str
     failures: dict[str, Any]
     timings: Timings
-    problem: ProblemFacts
+    problem: ProblemEntry
     estimators: dict[str, Any]
 
 
@@ -99,7 +99,7 @@ def _check(document: dict[str, Any]) -> None:
         (manifest.failures, str, "failures"),
         (manifest.timings.seconds_per_draw, Finite, "timings.seconds_per_draw"),
         (manifest.problem.gradient_norms, Finite, "problem.gradient_norms"),
-        (manifest.problem.slices, tuple[Place, Place], "problem.slices"),
+        (manifest.problem.slices, tuple[End, End], "problem.slices"),
         (manifest.estimators, EstimatorFacts, "estimators"),
     )
     for entries, kind, place in named:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 from gradeval.analysis.run.manifest import RUN_FORMAT
@@ -13,13 +11,12 @@ from gradeval.model.problem import Problem
 from gradeval.reference import ExactGradient
 from gradeval.sampling.probes import count_evaluations
 from gradeval.sampling.sampler import Sampler
-
-PACKAGES = ("gradeval", "torch", "numpy", "scipy", "pandas", "statsmodels", "seaborn", "matplotlib")
+from gradeval.versions import versions_of
 
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the libraries that numbers and figures depend on."""
-    return {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
+    return versions_of("gradeval", "torch", "numpy", "scipy", "pandas", "statsmodels", "seaborn", "matplotlib")
 
 
 def problem_facts(problem: Problem, exact: ExactGradient, fingerprint: str) -> dict[str, Any]:

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +22,7 @@ from gradeval.problems.tasks import Task
 from gradeval.training.checkpoint import Phase, read_checkpoint
 from gradeval.training.measures import enumerable
 from gradeval.training.protocol import Protocol
-
-PACKAGES = ("gradeval", "torch", "numpy", "pandas", "seaborn")
+from gradeval.versions import versions_of
 
 
 @dataclass(frozen=True)
@@ -188,7 +185,7 @@ def _new_manifest(plan: TrainingPlan, arguments: dict[str, Any]) -> dict[str, An
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "kind": plan.as_json(),
         "arguments": arguments,
-        "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
+        "versions": versions_of("gradeval", "torch", "numpy", "pandas", "seaborn"),
         "problem": {
             "name": problem.name,
             "description": problem.description,

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import pandas as pd
 
 from gradeval.analysis.training import TRAINING_TABLES, Training
-from gradeval.errors import GradevalError, Incomplete, enumeration
+from gradeval.errors import GradevalError, Incomplete, enumeration, unknown_name
 from gradeval.estimators import Estimator, claims_unbiased, get_facts, resolve
 from gradeval.problems.tasks import Task
 from gradeval.progress import Progress
@@ -27,6 +27,13 @@ from gradeval.workers.jobs import run_jobs
 CHECKPOINT_SECONDS = 10.0
 
 
+class TrainingRecord(TypedDict, total=False):
+    """What `train` records of a training; no number depends on it. See `train` for what each means."""
+
+    arguments: dict[str, Any] | None
+    checkpoint_seconds: float
+
+
 def train(
     task: Task,
     estimators: Sequence[str | Estimator],
@@ -35,8 +42,7 @@ def train(
     folder: str | Path,
     workers: int = 1,
     progress: Progress | None = None,
-    arguments: dict[str, Any] | None = None,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    **record: Unpack[TrainingRecord],
 ) -> Training:
     """Train with each estimator under one protocol. A training that was stopped in the folder is resumed.
 
@@ -48,7 +54,7 @@ def train(
         workers: processes, each of which takes one estimator at a time; results do not depend on it.
         progress: told how far each estimator is.
         arguments: kept in the manifest.
-        checkpoint_seconds: at the end of an epoch a checkpoint is written if the last is older than this.
+        checkpoint_seconds: at the end of an epoch a checkpoint is written if the last is older than this; default 10.
 
     Returns:
         The tables, which are also written into ``folder``.
@@ -67,15 +73,19 @@ def train(
         >>> training.estimators, sorted(training.tables["curves"]["epoch"].unique().tolist())
         (['st', 'psa'], [0, 1, 2])
     """
+    for name in record:
+        if name not in TrainingRecord.__annotations__:
+            raise unknown_name("option of train", name, TrainingRecord.__annotations__)
     resolved = resolve(estimators)
     if workers > 1 and not all(isinstance(given, str) for given in estimators):
         raise GradevalError("with several workers estimators must be given by name, not as objects.")
     folder, plan = Path(folder), TrainingPlan(task, list(resolved), protocol or Protocol())
-    manifest = open_folder(folder, plan, arguments or {})
+    manifest = open_folder(folder, plan, record.get("arguments") or {})
     paths = {name: checkpoint_path(folder, name) for name in resolved}
+    seconds = record.get("checkpoint_seconds", CHECKPOINT_SECONDS)
     # another process imports a user's own estimator again, by its name
     own = {name: None if workers > 1 else estimator for name, estimator in resolved.items()}
-    jobs = [TrainingJob(task, name, own[name], plan.protocol, paths[name], checkpoint_seconds) for name in resolved]
+    jobs = [TrainingJob(task, name, own[name], plan.protocol, paths[name], seconds) for name in resolved]
     try:
         manifest["failures"] = failures = run_jobs(jobs, workers, progress)
         checkpoints = {name: read_checkpoint(path) for name, path in paths.items() if name not in failures}
