@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from gradeval.analysis.numbers import interval_cell, layer_title, listed, sentence, significant
-from gradeval.analysis.run.summary import Verdict
+from gradeval.analysis.run.summary import BiasVerdict
 
 if TYPE_CHECKING:
     from gradeval.analysis.run.evaluation import Evaluation
@@ -74,13 +74,13 @@ def _claims(summary: pd.DataFrame) -> str:
     claimed = summary[summary["unbiased_claim"].astype(bool)]
     if claimed.empty:
         return "No estimator of this run claims to be unbiased."
-    short = claimed["verdict"].map(lambda verdict: Verdict(verdict).short)
+    short = claimed["verdict"].map(lambda verdict: BiasVerdict(verdict).short)
     failing = claimed[short == "refuted"]
     failed = list(dict.fromkeys(failing["estimator"]))
     held = [name for name in dict.fromkeys(claimed["estimator"][short == "holds"]) if name not in failed]
     parts = []
     if held:
-        sampled = claimed["verdict"] == Verdict.HOLDS
+        sampled = claimed["verdict"] == BiasVerdict.HOLDS
         whole = claimed[sampled & claimed["estimator"].isin(held) & (claimed["layer"] == "all")]
         seen = whole["detectable_bias"].max()
         power = (

@@ -15,11 +15,11 @@ from gradeval.analysis.run.record import EXACT_COLUMNS, Record
 from gradeval.analysis.statistics import ENDS
 
 
-class Verdict(StrEnum):
+class BiasVerdict(StrEnum):
     """What a run says about the bias of an estimator in a layer. Its text is that of the column `verdict`.
 
     Examples:
-        >>> Verdict("claim of no bias refuted exactly").short
+        >>> BiasVerdict("claim of no bias refuted exactly").short
         'refuted'
     """
 
@@ -36,9 +36,9 @@ class Verdict(StrEnum):
     @property
     def short(self) -> str:
         """In a word or two, for a narrow column."""
-        if self in (Verdict.HOLDS, Verdict.HOLDS_EXACTLY):
+        if self in (BiasVerdict.HOLDS, BiasVerdict.HOLDS_EXACTLY):
             return "holds"
-        return "refuted" if self in (Verdict.REFUTED, Verdict.REFUTED_EXACTLY) else self.value
+        return "refuted" if self in (BiasVerdict.REFUTED, BiasVerdict.REFUTED_EXACTLY) else self.value
 
     @property
     def tone(self) -> str:
@@ -110,16 +110,16 @@ def _holm(pvalues: pd.Series) -> pd.Series:
     return adjusted
 
 
-def _verdict(row: Any) -> Verdict:
+def _verdict(row: Any) -> BiasVerdict:
     claimed = bool(row.unbiased_claim)
     if math.isnan(row.cosine):
-        return Verdict.UNDEFINED
+        return BiasVerdict.UNDEFINED
     if not math.isnan(row.exact_relative_bias):
         if row.exact_relative_bias < EXACTLY_UNBIASED:
-            return Verdict.HOLDS_EXACTLY if claimed else Verdict.EXACTLY_UNBIASED
-        return Verdict.REFUTED_EXACTLY if claimed else Verdict.BIASED
+            return BiasVerdict.HOLDS_EXACTLY if claimed else BiasVerdict.EXACTLY_UNBIASED
+        return BiasVerdict.REFUTED_EXACTLY if claimed else BiasVerdict.BIASED
     if math.isnan(row.bias_pvalue):
-        return Verdict.UNTESTED
+        return BiasVerdict.UNTESTED
     if row.bias_pvalue_adjusted < FAMILY_ALPHA:
-        return Verdict.REFUTED if claimed else Verdict.BIASED
-    return Verdict.HOLDS if claimed else Verdict.NO_BIAS_SEEN
+        return BiasVerdict.REFUTED if claimed else BiasVerdict.BIASED
+    return BiasVerdict.HOLDS if claimed else BiasVerdict.NO_BIAS_SEEN

@@ -56,7 +56,7 @@ def show_summary(evaluation: Evaluation) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from gradeval.analysis.run.summary import Verdict
+    from gradeval.analysis.run.summary import BiasVerdict
 
     best = evaluation.best
     rows = best[best["layer"] == "all"].sort_values("relative_rmse")
@@ -75,7 +75,7 @@ def show_summary(evaluation: Evaluation) -> None:
             "exact" if exact else f"{row.relative_bias_low:.3f}–{row.relative_bias_high:.3f}",
             f"{row.cosine:.3f}",
             f"{1e6 * row.seconds_per_draw:.0f}",
-            Verdict(row.verdict).short,
+            BiasVerdict(row.verdict).short,
         )
     Console().print(table)
     for name, message in evaluation.manifest["failures"].items():

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from gradeval.analysis.run.summary import Verdict, _verdict, best_known
+from gradeval.analysis.run.summary import BiasVerdict, _verdict, best_known
 
 ROW = {
     "unbiased_claim": True,
@@ -22,29 +22,31 @@ ROW = {
 @pytest.mark.parametrize(
     ("numbers", "claimed", "otherwise"),
     [
-        ({}, Verdict.HOLDS, Verdict.NO_BIAS_SEEN),
-        ({"bias_pvalue": 0.001, "bias_pvalue_adjusted": 0.0101}, Verdict.HOLDS, Verdict.NO_BIAS_SEEN),
-        ({"bias_pvalue": 0.001, "bias_pvalue_adjusted": 0.0099}, Verdict.REFUTED, Verdict.BIASED),
-        ({"bias_pvalue": math.nan, "bias_pvalue_adjusted": math.nan}, Verdict.UNTESTED, Verdict.UNTESTED),
-        ({"cosine": math.nan}, Verdict.UNDEFINED, Verdict.UNDEFINED),
-        ({"exact_relative_bias": 1e-12}, Verdict.HOLDS_EXACTLY, Verdict.EXACTLY_UNBIASED),
-        ({"exact_relative_bias": 1e-3}, Verdict.REFUTED_EXACTLY, Verdict.BIASED),
+        ({}, BiasVerdict.HOLDS, BiasVerdict.NO_BIAS_SEEN),
+        ({"bias_pvalue": 0.001, "bias_pvalue_adjusted": 0.0101}, BiasVerdict.HOLDS, BiasVerdict.NO_BIAS_SEEN),
+        ({"bias_pvalue": 0.001, "bias_pvalue_adjusted": 0.0099}, BiasVerdict.REFUTED, BiasVerdict.BIASED),
+        ({"bias_pvalue": math.nan, "bias_pvalue_adjusted": math.nan}, BiasVerdict.UNTESTED, BiasVerdict.UNTESTED),
+        ({"cosine": math.nan}, BiasVerdict.UNDEFINED, BiasVerdict.UNDEFINED),
+        ({"exact_relative_bias": 1e-12}, BiasVerdict.HOLDS_EXACTLY, BiasVerdict.EXACTLY_UNBIASED),
+        ({"exact_relative_bias": 1e-3}, BiasVerdict.REFUTED_EXACTLY, BiasVerdict.BIASED),
         # what is known exactly overrules the test
         (
             {"exact_relative_bias": 1e-12, "bias_pvalue": 0.0, "bias_pvalue_adjusted": 0.0},
-            Verdict.HOLDS_EXACTLY,
-            Verdict.EXACTLY_UNBIASED,
+            BiasVerdict.HOLDS_EXACTLY,
+            BiasVerdict.EXACTLY_UNBIASED,
         ),
     ],
 )
-def test_a_verdict_follows_from_the_numbers(numbers: dict[str, float], claimed: Verdict, otherwise: Verdict) -> None:
+def test_a_verdict_follows_from_the_numbers(
+    numbers: dict[str, float], claimed: BiasVerdict, otherwise: BiasVerdict
+) -> None:
     assert _verdict(SimpleNamespace(**ROW | numbers)) is claimed
     assert _verdict(SimpleNamespace(**ROW | numbers | {"unbiased_claim": False})) is otherwise
 
 
 def test_verdicts_in_a_word_and_their_tones() -> None:
     """The texts of the table are these bytes in every run that was ever saved."""
-    assert {verdict.value: (verdict.short, verdict.tone) for verdict in Verdict} == {
+    assert {verdict.value: (verdict.short, verdict.tone) for verdict in BiasVerdict} == {
         "undefined: the exact gradient is zero": ("undefined: the exact gradient is zero", ""),
         "untested: no draw differs from another": ("untested: no draw differs from another", ""),
         "claim of no bias holds": ("holds", "good"),
@@ -58,8 +60,8 @@ def test_verdicts_in_a_word_and_their_tones() -> None:
 
 
 def test_verdicts_are_written_as_their_texts() -> None:
-    """Planted: `str` of an enum that is no StrEnum, "Verdict.HOLDS", in a csv."""
-    table = pd.DataFrame({"verdict": [Verdict.HOLDS, Verdict.BIASED]})
+    """Planted: `str` of an enum that is no StrEnum, "BiasVerdict.HOLDS", in a csv."""
+    table = pd.DataFrame({"verdict": [BiasVerdict.HOLDS, BiasVerdict.BIASED]})
     assert table.to_csv(index=False) == "verdict\nclaim of no bias holds\nbiased\n"
     assert table.to_json(orient="records") == '[{"verdict":"claim of no bias holds"},{"verdict":"biased"}]'
     assert list(pd.read_parquet(_parquet(table))["verdict"]) == ["claim of no bias holds", "biased"]
