@@ -11,7 +11,7 @@ from gradeval.analysis.statistics import ENDS
 
 
 @dataclass(frozen=True)
-class TableCell:
+class NumberCell:
     """A number in a table of a report.
 
     Attributes:
@@ -85,7 +85,7 @@ def sortable(value: float) -> str:
     return "" if math.isnan(value) else "Infinity" if math.isinf(value) else repr(float(value))
 
 
-def number_cell(value: float) -> TableCell:
+def number_cell(value: float) -> NumberCell:
     """A number with three significant digits and no interval.
 
     Args:
@@ -96,12 +96,12 @@ def number_cell(value: float) -> TableCell:
 
     Examples:
         >>> number_cell(0.034567)
-        TableCell(value='0.034567', text='0.0346', interval='')
+        NumberCell(value='0.034567', text='0.0346', interval='')
     """
-    return TableCell(sortable(value), significant(value))
+    return NumberCell(sortable(value), significant(value))
 
 
-def interval_cell(row: Any, key: str, percent: bool = False) -> TableCell:
+def interval_cell(row: Any, key: str, percent: bool = False) -> NumberCell:
     """A number to the digits that its 95 % interval supports (at most four), and the interval where it has one.
 
     Args:
@@ -114,19 +114,19 @@ def interval_cell(row: Any, key: str, percent: bool = False) -> TableCell:
 
     Examples:
         >>> interval_cell({"x": 0.08345, "x_low": 0.0, "x_high": 0.17}, "x")
-        TableCell(value='0.08345', text='0.083', interval='[0, 0.17]')
+        NumberCell(value='0.08345', text='0.083', interval='[0, 0.17]')
     """
     value = float(row[key])
     low, high = (float(row.get(f"{key}{end}", math.nan)) for end in ENDS[1:])
     factor, unit = (100.0, "%") if percent else (1.0, "")
     half = (high - low) / 2
     if not half > 1e-6 * abs(value):  # no interval, or one from rounding
-        return TableCell(sortable(value), significant(factor * value) + unit * math.isfinite(value))
+        return NumberCell(sortable(value), significant(factor * value) + unit * math.isfinite(value))
     digits = 3
     if value and math.isfinite(half):
         digits = min(4, max(2, 2 + math.floor(math.log10(abs(value))) - math.floor(math.log10(half))))
     ends = f"[{significant(factor * low, digits)}, {significant(factor * high, digits)}]"
-    return TableCell(sortable(value), significant(factor * value, digits) + unit, ends)
+    return NumberCell(sortable(value), significant(factor * value, digits) + unit, ends)
 
 
 def interval_text(row: Any, key: str, factor: float = 1.0) -> str:

@@ -30,7 +30,7 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from gradeval.files import write_whole
 
-EXTENSIONS = ("svg", "png", "pdf")
+FIGURE_FORMATS = ("svg", "png", "pdf")
 FONT = "DejaVu Sans"  # comes with matplotlib, so a figure has the same letters on every machine
 NOISE_FLOOR = 1e-9  # relative errors below this are floating-point noise: on a logarithmic axis they count as zero
 SOLID, DASHED = "-", (0, (4, 1.5))  # lines of estimators that claim to be unbiased, and of those that do not
@@ -303,7 +303,7 @@ def save_figure(figure: Figure | None, folder: Path, name: str) -> list[Path]:
             figure.draw_without_rendering()
         figure.set_layout_engine("none")
     written = []
-    for extension in EXTENSIONS:
+    for extension in FIGURE_FORMATS:
         path = folder / f"{name}.{extension}"
         if figure is None:
             path.unlink(missing_ok=True)

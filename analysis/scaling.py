@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogFormatterMathtext
 
 from gradeval.analysis.plotting import (
-    EXTENSIONS,
+    FIGURE_FORMATS,
     Style,
     add_legend,
     log_axis,
@@ -119,7 +119,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, fits: pd.DataFrame, quantity: str, look
 
 
 def save_scaling(
-    table: pd.DataFrame, fits: pd.DataFrame, folder: Path, formats: Sequence[str] = EXTENSIONS
+    table: pd.DataFrame, fits: pd.DataFrame, folder: Path, formats: Sequence[str] = FIGURE_FORMATS
 ) -> list[Path]:
     """Write the figure, named ``scaling``.
 

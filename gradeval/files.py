@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, overload
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -114,37 +114,22 @@ Finite = Annotated[float, msgspec.Meta(gt=-1e300, lt=1e300)]
 """A number that is neither infinite nor near it."""
 
 
-@overload
-def convert(value: Any, kind: type[Kind], place: str) -> Kind: ...
-@overload
-def convert(value: Any, kind: Any, place: str) -> Any: ...
-
-
-def convert(value: Any, kind: Any, place: str) -> Any:
+def convert(value: Any, kind: type[Kind], place: str) -> Kind:
     """Parsed JSON as a value of a type, by msgspec: nothing is coerced, and every error names its place.
 
     Args:
         value: of `read_json`, or a part of it.
-        kind: a `msgspec.Struct`, a dataclass, `Finite`, or any type that msgspec knows.
+        kind: a `msgspec.Struct`, a dataclass, or any type that msgspec knows.
         place: of ``value`` in its file, "" for the whole.
+
+    Returns:
+        The value.
 
     Raises:
         GradevalError: "PLACE.KEY: what was expected and found".
     """
-    try:
-        return msgspec.convert(value, kind, strict=True)
-    except msgspec.ValidationError as error:
-        what, _, path = str(error).partition(" - at `")
-        inner = path.rstrip("`").removeprefix("key in ").removeprefix("$").removeprefix(".")
-        separator = "." if place and not place.endswith(" ") and inner and not inner.startswith("[") else ""
-        where = one_line(f"{place}{separator}{inner}")
-        raise GradevalError(f"{where.rstrip(': ')}: {what[0].lower()}{what[1:]}." if where else f"{what}.") from None
-
-
-@overload
-def convert_entries(entries: dict[str, Any], kind: type[Kind], place: str) -> dict[str, Kind]: ...
-@overload
-def convert_entries(entries: dict[str, Any], kind: Any, place: str) -> dict[str, Any]: ...
+    converted: Kind = _convert(value, kind, place)
+    return converted
 
 
 def convert_entries(entries: dict[str, Any], kind: Any, place: str) -> dict[str, Any]:
@@ -152,7 +137,7 @@ def convert_entries(entries: dict[str, Any], kind: Any, place: str) -> dict[str,
 
     Args:
         entries: values by name, as `read_json` gives them.
-        kind: of every value, as in `convert`.
+        kind: of every value, as in `convert`; also `Finite` and its like.
         place: of the object in its file.
 
     Returns:
@@ -161,4 +146,15 @@ def convert_entries(entries: dict[str, Any], kind: Any, place: str) -> dict[str,
     Raises:
         GradevalError: "PLACE.NAME.KEY: what was expected and found".
     """
-    return {name: convert(value, kind, f"{place}.{name}") for name, value in entries.items()}
+    return {name: _convert(value, kind, f"{place}.{name}") for name, value in entries.items()}
+
+
+def _convert(value: Any, kind: Any, place: str) -> Any:
+    try:
+        return msgspec.convert(value, kind, strict=True)
+    except msgspec.ValidationError as error:
+        what, _, path = str(error).partition(" - at `")
+        inner = path.rstrip("`").removeprefix("key in ").removeprefix("$").removeprefix(".")
+        separator = "." if place and not place.endswith(" ") and inner and not inner.startswith("[") else ""
+        where = one_line(f"{place}{separator}{inner}")
+        raise GradevalError(f"{where.rstrip(': ')}: {what[0].lower()}{what[1:]}." if where else f"{what}.") from None

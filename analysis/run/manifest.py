@@ -13,24 +13,24 @@ from gradeval.files import Finite, convert, convert_entries, one_line, read_json
 RUN_FORMAT = "gradeval-run/2"
 MAX_MANIFEST_BYTES = 2**26
 
-Draws = Annotated[int, msgspec.Meta(ge=2, le=2**53)]
-End = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+_Draws = Annotated[int, msgspec.Meta(ge=2, le=2**53)]
+_Place = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
-class EstimatorFacts(msgspec.Struct):
+class _Estimator(msgspec.Struct):
     """One estimator's entry."""
 
     source: str
     unbiased_claim: bool
     deterministic: bool
     vectorised: bool
-    draws: Draws
+    draws: _Draws
     layer_evaluations: Finite
     loss_evaluations: Finite
     notes: list[str]
 
 
-class ProblemEntry(msgspec.Struct):
+class _Problem(msgspec.Struct):
     """The problem's entry; ``gradient_norms`` and ``slices`` are checked layer by layer."""
 
     name: str
@@ -47,13 +47,13 @@ class ProblemEntry(msgspec.Struct):
     slices: dict[str, Any]
 
 
-class Timings(msgspec.Struct):
+class _Timings(msgspec.Struct):
     """The entry of timings."""
 
     seconds_per_draw: dict[str, Any]
 
 
-class Manifest(msgspec.Struct):
+class _Manifest(msgspec.Struct):
     """The whole manifest; what is a ``dict`` here is checked entry by entry, so that messages name the entry."""
 
     created: str
@@ -64,8 +64,8 @@ class Manifest(msgspec.Struct):
     device: str
     dtype: str
     failures: dict[str, Any]
-    timings: Timings
-    problem: ProblemEntry
+    timings: _Timings
+    problem: _Problem
     estimators: dict[str, Any]
 
 
@@ -93,14 +93,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _check(document: dict[str, Any]) -> None:
-    manifest = convert(document, Manifest, "")
+    manifest = convert(document, _Manifest, "")
     named: tuple[tuple[dict[str, Any], Any, str], ...] = (
         (manifest.versions, str, "versions"),
         (manifest.failures, str, "failures"),
         (manifest.timings.seconds_per_draw, Finite, "timings.seconds_per_draw"),
         (manifest.problem.gradient_norms, Finite, "problem.gradient_norms"),
-        (manifest.problem.slices, tuple[End, End], "problem.slices"),
-        (manifest.estimators, EstimatorFacts, "estimators"),
+        (manifest.problem.slices, tuple[_Place, _Place], "problem.slices"),
+        (manifest.estimators, _Estimator, "estimators"),
     )
     for entries, kind, place in named:
         convert_entries(entries, kind, place)

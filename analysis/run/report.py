@@ -15,7 +15,7 @@ import pandas as pd
 
 from gradeval.analysis.measures import EXACTLY_UNBIASED
 from gradeval.analysis.numbers import (
-    TableCell,
+    NumberCell,
     duration,
     interval_cell,
     layer_title,
@@ -76,7 +76,7 @@ RANKING_COLUMNS = (
 )
 TEXT_COLUMNS = (
     {"title": "Estimator", "meaning": "Name of the estimator, with its options.", "sorted": False},
-    {"title": "Verdict", "meaning": "What the run says about the estimator’s bias, in words.", "sorted": False},
+    {"title": "BiasVerdict", "meaning": "What the run says about the estimator’s bias, in words.", "sorted": False},
 )
 
 
@@ -172,12 +172,12 @@ def _ranking(summary: pd.DataFrame) -> list[dict[str, Any]]:
     return groups
 
 
-def _cell(row: Mapping[Any, Any], key: str) -> TableCell:
+def _cell(row: Mapping[Any, Any], key: str) -> NumberCell:
     value = row[key]
     if key == "seconds_per_draw":
-        return TableCell(sortable(value), duration(value))
+        return NumberCell(sortable(value), duration(value))
     if key == "bias_pvalue_adjusted":
-        return TableCell(sortable(value), "< 0.0001" if value < 1e-4 else significant(value))
+        return NumberCell(sortable(value), "< 0.0001" if value < 1e-4 else significant(value))
     if key == "descent_probability":
         return interval_cell(row, key, percent=True)
     cell = interval_cell(row, key)
@@ -185,7 +185,7 @@ def _cell(row: Mapping[Any, Any], key: str) -> TableCell:
     if math.isnan(exact):
         return cell
     known = f"exactly {significant(exact) if exact > EXACTLY_UNBIASED else 0}"
-    return TableCell(cell.value, cell.text, ", ".join(filter(None, (cell.interval, known))))
+    return NumberCell(cell.value, cell.text, ", ".join(filter(None, (cell.interval, known))))
 
 
 def _pairs(breakeven: pd.DataFrame) -> list[dict[str, Any]]:
@@ -209,7 +209,7 @@ def _reductions(table: pd.DataFrame) -> list[dict[str, Any]]:
             "cells": [
                 interval_cell(row, "share"),
                 *(
-                    TableCell(sortable(row[key]), f"{significant(row[key])}×")
+                    NumberCell(sortable(row[key]), f"{significant(row[key])}×")
                     for key in ("evaluations_gain", "seconds_gain")
                 ),
             ],
@@ -218,7 +218,7 @@ def _reductions(table: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _moment(row: Mapping[Any, Any], key: str, write: Callable[[float], str]) -> TableCell:
+def _moment(row: Mapping[Any, Any], key: str, write: Callable[[float], str]) -> NumberCell:
     """When an estimator is overtaken: "the start" for 0, "never" for infinity, else as ``write`` writes it."""
 
     def words(value: float) -> str:
@@ -229,7 +229,7 @@ def _moment(row: Mapping[Any, Any], key: str, write: Callable[[float], str]) -> 
         return "never" if math.isinf(value) else write(value)
 
     low, high = words(row[f"{key}_low"]), words(row[f"{key}_high"])
-    return TableCell(sortable(row[key]), words(row[key]), "" if low == high else f"[{low}, {high}]")
+    return NumberCell(sortable(row[key]), words(row[key]), "" if low == high else f"[{low}, {high}]")
 
 
 def _checks(fits: pd.DataFrame) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ The folder of a sweep:
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import json
 import tomllib

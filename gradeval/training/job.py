@@ -17,7 +17,7 @@ from gradeval.progress import Progress
 from gradeval.training.checkpoint import Checkpoint, Phase, read_checkpoint
 from gradeval.training.measures import Measures, enumerable, gradient_accuracy
 from gradeval.training.protocol import Protocol
-from gradeval.training.search import RATE_EXTENSIONS, FIRST_TRIAL_SEED, best_rate, extend_rates
+from gradeval.training.search import FIRST_TRIAL_SEED, RATE_EXTENSIONS, best_rate, extend_rates
 from gradeval.training.stacked import Recipe, Stack
 
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from gradeval import Evaluation, evaluate
-from gradeval.analysis.run.summary import Verdict
+from gradeval.analysis.run.summary import BiasVerdict
 from gradeval.program.report import show_summary
 
 
@@ -33,7 +33,7 @@ def test_every_number_shown_is_that_of_its_column(
             "exact" if low == bias == high else f"{low:.3f}–{high:.3f}",
             f"{row['cosine']:.3f}",
             f"{1e6 * row['seconds_per_draw']:.0f}",
-            Verdict(row["verdict"]).short,
+            BiasVerdict(row["verdict"]).short,
         ]
         assert abs(bias - row["cosine"]) > 1e-3  # one could stand for the other without being seen
 

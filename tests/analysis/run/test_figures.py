@@ -19,7 +19,7 @@ from matplotlib.markers import CARETDOWNBASE
 
 from gradeval.analysis.plotting import STYLES, render, styles
 from gradeval.analysis.run.figures import RUN_FIGURES, save_run_figures
-from gradeval.analysis.run.summary import Verdict
+from gradeval.analysis.run.summary import BiasVerdict
 from gradeval.analysis.run.table_figures import _short
 
 SEVEN = ("reinforce", "arm", "concrete:temperature=0.1", "concrete:temperature=1.0", "tanh", "st", "psa")
@@ -36,12 +36,12 @@ SIZES = {
 }
 
 
-def verdict(claimed: bool, seen: bool, bias: float) -> Verdict:
+def verdict(claimed: bool, seen: bool, bias: float) -> BiasVerdict:
     if math.isnan(bias):
-        return Verdict.UNDEFINED
+        return BiasVerdict.UNDEFINED
     if seen:
-        return Verdict.REFUTED if claimed else Verdict.BIASED
-    return Verdict.HOLDS if claimed else Verdict.NO_BIAS_SEEN
+        return BiasVerdict.REFUTED if claimed else BiasVerdict.BIASED
+    return BiasVerdict.HOLDS if claimed else BiasVerdict.NO_BIAS_SEEN
 
 
 def make_run(

@@ -15,7 +15,7 @@ import pytest
 from gradeval.analysis.run.answer import answer_sentences
 from gradeval.analysis.run.figures import RUN_FIGURES
 from gradeval.analysis.run.report import _pairs, _ranking, build_report, report_page
-from gradeval.analysis.run.summary import Verdict
+from gradeval.analysis.run.summary import BiasVerdict
 
 make_run = runpy.run_path(str(Path(__file__).with_name("test_figures.py")))["make_run"]
 CHROMIUM = Path("/usr/bin/chromium")
@@ -63,11 +63,11 @@ def test_opens_with_the_answer() -> None:
 def test_answer_names_a_claim_that_fails_and_where() -> None:
     run = make_run()
     wrong = (run.summary["estimator"] == "arm") & run.summary["layer"].isin(["2", "all"])
-    run.summary.loc[wrong, "verdict"] = Verdict.REFUTED
+    run.summary.loc[wrong, "verdict"] = BiasVerdict.REFUTED
     first = answer_sentences(run)[0]
     assert first.startswith("The claim to be unbiased holds for reinforce (")
     assert first.endswith("; the claim to be unbiased fails for arm (layer 2 and all layers).")
-    run.summary.loc[wrong, "verdict"] = Verdict.HOLDS
+    run.summary.loc[wrong, "verdict"] = BiasVerdict.HOLDS
     assert "holds for reinforce and arm" in answer_sentences(run)[0]
 
 
