@@ -11,8 +11,8 @@ import pytest
 from jaxtyping import install_import_hook
 
 # `python -m pytest` and `python -c` put the current folder first on the path. In the checkout that hides the installed
-# package behind a `gradeval` without `gradeval.analysis` and `gradeval.reference`, which setup.cfg maps: so the checkout
-# is taken off the path, here and in the programs that tests start.
+# package behind a `gradeval` without `gradeval.analysis` and `gradeval.reference`, which setup.cfg maps. So the
+# checkout is taken off the path, here and in the programs that tests start.
 os.environ["PYTHONSAFEPATH"] = "1"
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parents[1]]
 if "gradeval" in sys.modules:  # pytest has imported the plugin, perhaps from there
