@@ -1,13 +1,23 @@
-"""Shapes are checked at run time in tests; problems are small enough to enumerate."""
+"""Tests import what is installed, check shapes at run time, and enumerate small problems."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
 
+# `python -m pytest` and `python -c` put the current folder first on the path. In the checkout that hides the installed
+# package behind a `gradeval` without `gradeval.analysis` and `gradeval.reference`, which setup.cfg maps. So the
+# checkout is taken off the path, here and in the programs that tests start.
+os.environ["PYTHONSAFEPATH"] = "1"
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parents[1]]
+if "gradeval" in sys.modules:  # pytest has imported the plugin, perhaps from there
+    for name in [name for name in sys.modules if name.partition(".")[0] == "gradeval"]:
+        del sys.modules[name]
 if "--benchmark-only" not in sys.argv:  # the checks would be timed too
     install_import_hook("gradeval", "beartype.beartype")  # for all that tests import from here on
 

@@ -270,7 +270,7 @@ def batch(loader: str, seed: int, count: int) -> tuple[Counter[str], list[str], 
 
 
 def _putenv_seen() -> bool:
-    """os.putenv by-passes os.environ: ask the C library."""
+    """os.putenv bypasses os.environ: ask the C library."""
     import ctypes
 
     getenv = ctypes.CDLL(None).getenv
