@@ -76,7 +76,7 @@ RANKING_COLUMNS = (
 )
 TEXT_COLUMNS = (
     {"title": "Estimator", "meaning": "Name of the estimator, with its options.", "sorted": False},
-    {"title": "BiasVerdict", "meaning": "What the run says about the estimator’s bias, in words.", "sorted": False},
+    {"title": "Verdict", "meaning": "What the run says about the estimator’s bias, in words.", "sorted": False},
 )
 
 
