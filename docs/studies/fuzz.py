@@ -34,10 +34,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from safetensors.numpy import load, save
 
 from gradeval import Evaluation, GradevalError, Problem, evaluate
 from gradeval.analysis.run.report import report_page
-from gradeval.evaluation.store import Plan, parse_chunk, read_chunk, status
+from gradeval.evaluation.chunk_file import parse_chunk, read_chunk
+from gradeval.evaluation.plan import Plan
+from gradeval.evaluation.status import run_status
 from gradeval.model.network import StochasticBinaryNetwork
 
 BATCH = 500
@@ -133,29 +136,48 @@ def spoil_json(content: bytes, chance: random.Random) -> bytes:
     return text.encode("utf-8", errors="surrogatepass")
 
 
+def spoil_one_array(arrays: dict[str, Any], chance: random.Random, others: list[Callable[[Any], Any]]) -> None:
+    """Replace one of the arrays, or leave it out."""
+    name = chance.choice(list(arrays))
+    choices: list[Callable[[Any], Any]] = [
+        lambda old: np.zeros(0),
+        lambda old: old[None],
+        lambda old: old.ravel()[:-1],
+        lambda old: old * np.nan,
+        lambda old: -np.abs(old.astype(float)),
+        lambda old: old.astype(np.float16),
+        lambda old: old > 0,
+        lambda old: np.full(old.shape, 1e308),
+        *others,
+    ]
+    arrays[name] = chance.choice(choices)(arrays[name])
+    if chance.random() < 0.1:
+        del arrays[name]
+
+
+def spoil_safetensors(content: bytes, chance: random.Random) -> bytes:
+    """Other arrays, or a header that lies about them."""
+    if chance.random() < 0.5:
+        arrays = load(content)
+        spoil_one_array(arrays, chance, [lambda old: np.full(old.shape, np.inf), lambda old: old.astype(np.int8)])
+        return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = spoil_json(content[8:end], chance)
+    size = chance.choice([len(header)] * 4 + [0, 2**63])
+    return size.to_bytes(8, "little") + header + content[end:]
+
+
 def spoil_arrays(content: bytes, chance: random.Random) -> bytes:
     with np.load(io.BytesIO(content)) as file:
         arrays: dict[str, Any] = {name: file[name] for name in file.files}
-    name = chance.choice(list(arrays))
-    old = arrays[name]
-    choices: list[Callable[[], Any]] = [
-        lambda: np.array([Pickle()], dtype=object),
-        lambda: np.asarray(old, dtype=str),
-        lambda: np.zeros(0),
-        lambda: np.zeros((1,) * 32),
-        lambda: old[None],
-        lambda: old.ravel()[:-1],
-        lambda: old * np.nan,
-        lambda: -np.abs(old),
-        lambda: old.astype(np.float16),
-        lambda: old.astype(complex),
-        lambda: old > 0,
-        lambda: np.zeros(3, dtype=[("a", "f8"), ("b", "i4")]),
-        lambda: np.full(old.shape, 1e308),
+    others: list[Callable[[Any], Any]] = [
+        lambda old: np.array([Pickle()], dtype=object),
+        lambda old: np.asarray(old, dtype=str),
+        lambda old: np.zeros((1,) * 32),
+        lambda old: old.astype(complex),
+        lambda old: np.zeros(3, dtype=[("a", "f8"), ("b", "i4")]),
     ]
-    arrays[name] = chance.choice(choices)()
-    if chance.random() < 0.1:
-        del arrays[name]
+    spoil_one_array(arrays, chance, others)
     sink = io.BytesIO()
     chance.choice([np.savez, np.savez_compressed])(sink, **arrays)
     if chance.random() < 0.2:  # a header that lies about the size, or a foreign entry
@@ -194,17 +216,20 @@ def spoil_table(content: bytes, chance: random.Random) -> bytes:
         case _:
             table = table.set_column(column, table.column_names[column], chance.choice(others)())
     if chance.random() < 0.2:
-        table = table.replace_schema_metadata(
-            {"pandas": chance.choice(["", "{", "[]", '{"columns": 1}']), "chunk": "["}
-        )
+        table = table.replace_schema_metadata({"pandas": chance.choice(["", "{", "[]", '{"columns": 1}'])})
     sink = io.BytesIO()
     pq.write_table(table, sink, compression=chance.choice(["none", "snappy", "zstd", "gzip"]))
     return sink.getvalue()
 
 
 def spoil(path: Path, content: bytes, chance: random.Random) -> bytes:
-    structure = {".json": spoil_json, ".npz": spoil_arrays, ".parquet": spoil_table}[path.suffix]
-    return (spoil_bytes if chance.random() < 0.4 else structure)(content, chance)
+    structures = {
+        ".json": spoil_json,
+        ".npz": spoil_arrays,
+        ".parquet": spoil_table,
+        ".safetensors": spoil_safetensors,
+    }
+    return (spoil_bytes if chance.random() < 0.4 else structures[path.suffix])(content, chance)
 
 
 def one(loader: str, home: Path, chance: random.Random) -> None:
@@ -213,14 +238,14 @@ def one(loader: str, home: Path, chance: random.Random) -> None:
     plan_path = run / "plan.json"
     if loader == "chunk":  # also past the checksum, which a stranger can forge
         plan = Plan.read(run)
-        (path,) = run.glob("chunks/st-*/*.parquet")
+        (path,) = run.glob("chunks/st-*/*.safetensors")
         parse_chunk(spoil(path, path.read_bytes(), chance), plan, "st", chance.choice([0, 0, 0, 1, 10**9]), 300)
         return
     choices = {
         "problem": [home / "problem.json"],
         "plan": [plan_path],
         "run": [run / name for name in ("manifest.json", "moments.npz", "curves.parquet", "exact_moments.parquet")],
-        "status": [plan_path, *run.glob("chunks/*/*.parquet"), run / "plan.json"],
+        "status": [plan_path, *run.glob("chunks/*/*.safetensors"), run / "plan.json"],
     }
     path = chance.choice(choices[loader])
     before = path.read_bytes()
@@ -231,14 +256,14 @@ def one(loader: str, home: Path, chance: random.Random) -> None:
         elif loader == "plan":
             plan = Plan.read(run)
             if "st" in plan.estimators:
-                (chunk,) = run.glob("chunks/st-*/*.parquet")
+                (chunk,) = run.glob("chunks/st-*/*.safetensors")
                 read_chunk(chunk, plan, "st")
         elif loader == "run":
             found = Evaluation.load(run)
             if chance.random() < 0.05:
                 report_page(found, [])
         else:
-            status(run)
+            run_status(run)
     finally:
         path.write_bytes(before)
 

@@ -76,7 +76,7 @@ def study(home: Path, options: argparse.Namespace) -> str:
         return [sys.executable, str(home / "run.py"), *map(str, arguments)]
 
     def chunks(folder: str) -> int:
-        return sum(1 for _ in (home / folder).glob("chunks/*/*.parquet"))
+        return sum(1 for _ in (home / folder).glob("chunks/*/*.safetensors"))
 
     subprocess.run(command("undisturbed", 1), check=True)
     total = chunks("undisturbed")
