@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 
+from gradeval.analysis import measures
 from gradeval.errors import GradevalError
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import EnumeratedStates, generator
@@ -58,20 +59,26 @@ class ExactMoments:
 
     def relative_bias(self) -> dict[str, float]:
         """‖E[g] − g*‖ / ‖g*‖ by layer."""
-        return {k: float(self.bias[w].norm() / self.exact[w].norm()) for k, w in self.slices.items()}
+        return {k: float(measures.relative(self.bias[w].norm(), self.exact[w].norm())) for k, w in self.slices.items()}
 
     def relative_variance(self) -> dict[str, float]:
         """tr Cov(g) / ‖g*‖² by layer."""
-        return {k: float(self.variance[w].sum() / self.exact[w].norm() ** 2) for k, w in self.slices.items()}
+        return {
+            k: float(measures.relative_variance(self.variance[w].sum(), self.exact[w].norm()))
+            for k, w in self.slices.items()
+        }
 
     def relative_rmse(self, samples: int = 1) -> dict[str, float]:
         """√(bias² + variance/M) relative to ‖g*‖, of the mean of M = ``samples`` draws, by layer."""
         bias, variance = self.relative_bias(), self.relative_variance()
-        return {k: (bias[k] ** 2 + variance[k] / samples) ** 0.5 for k in self.slices}
+        return {k: float(measures.mean_square(bias[k], variance[k], samples) ** 0.5) for k in self.slices}
 
     def scale(self) -> dict[str, float]:
         """⟨E g, g*⟩ / ‖g*‖² by layer."""
-        return {k: float(self.mean[w] @ self.exact[w] / self.exact[w].norm() ** 2) for k, w in self.slices.items()}
+        return {
+            k: float(measures.scale(self.mean[w] @ self.exact[w], self.exact[w].norm() ** 2))
+            for k, w in self.slices.items()
+        }
 
 
 def _on_states(

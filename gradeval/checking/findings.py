@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
+from gradeval.analysis.measures import bias_size, cosine
+
 ROUNDING = 1e-5  # of ‖g*‖: exact moments agree with an explanation to this
 
 
@@ -84,7 +86,7 @@ class Finding:
         """‖E g − g*‖/‖g*‖: estimate, lower and upper bound."""
         squared = float(((self.mean - self.exact) ** 2).sum())
         found = math.sqrt(squared)
-        return math.sqrt(max(0.0, squared - self.noise)), max(0.0, found - self.radius), found + self.radius
+        return bias_size(squared, self.noise), max(0.0, found - self.radius), found + self.radius
 
     @property
     def cosine(self) -> tuple[float, float, float]:
@@ -92,7 +94,7 @@ class Finding:
         norm = float(np.linalg.norm(self.mean))
         if norm <= max(self.radius, 1e-12):
             return (0.0, -1.0, 1.0) if self.radius else (0.0, 0.0, 0.0)
-        angle, spread = math.acos(max(-1.0, min(1.0, self.scale / norm))), math.asin(self.radius / norm)
+        angle, spread = math.acos(max(-1.0, min(1.0, cosine(self.scale, norm)))), math.asin(self.radius / norm)
         return math.cos(angle), math.cos(min(math.pi, angle + spread)), math.cos(max(0.0, angle - spread))
 
     def is_near(self, mean: Float[np.ndarray, " p"]) -> bool:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from gradeval.analysis.measures import relative_variance
 from gradeval.checking.claims import Claims, State, worst
 from gradeval.checking.findings import Finding, Value
 from gradeval.checking.limits import ENUMERATED_ENTRIES, EQUAL, REPLICATES, Limits
@@ -105,7 +106,7 @@ class Subject:
         moments = exact_moments(self.problem, self.estimator, workers=1)
         for _, layer, where, norm in _with_gradient(self.truth):
             exact, mean = (v[where].cpu().numpy() / norm for v in (self.truth.vector, moments.mean))
-            variance = max(0.0, float(moments.variance[where].sum())) / norm**2
+            variance = relative_variance(max(0.0, float(moments.variance[where].sum())), norm)
             unequal = bool(np.linalg.norm(mean - exact) > EQUAL)
             what = (self.place, layer, shape_of(self.problem, layer), exact, mean, 0.0, 0.0)
             self.findings.append(Finding(*what, variance, variance, variance, unequal, 0.0, 0))
@@ -133,7 +134,7 @@ class Subject:
             exact = self.truth.vector[where].cpu().numpy() / norm
             test = mean_test(means[:, where] / norm - exact, level, floor(index, norm))
             rare = rare_event_error((float(sizes[index]) / norm) ** 2, draws, level)
-            error = mean_test(squares[:, index, None] / norm**2, level, rare)
+            error = mean_test(relative_variance(squares[:, index, None], norm), level, rare)
             bias = float(np.linalg.norm(test.mean))
             low, high, square = max(0.0, bias - test.radius), bias + test.radius, float(error.mean[0])
             variance = (

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradeval.analysis.measures import cosine
 from gradeval.analysis.run.moments import Layout, Moments
 
 BLOCK = 1000  # draws, one of the M of `tree` that all smaller ones divide
@@ -112,7 +113,7 @@ class Scorer:
         squares = (gradients - self.exact) ** 2 @ self.membership
         inner = gradients @ self.weighted
         norms = (gradients**2 @ self.membership).sqrt()
-        cosines = torch.where(norms > 0, inner / (norms * self.norms).clamp(min=1e-300), 0.0)
+        cosines = torch.where(norms > 0, cosine(inner, (norms * self.norms).clamp(min=1e-300)), 0.0)
         return squares, torch.where(self.norms > 0, cosines, torch.nan), inner
 
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradeval.analysis.measures import bias_size, cosine, relative, relative_variance
 from gradeval.estimators import Estimator
 from gradeval.estimators.protocol import fit
 from gradeval.model.problem import Problem
@@ -149,16 +150,16 @@ def gradient_accuracy(problem: Problem, name: str, estimator: Estimator, draws: 
         norm = float(target.norm())
         if norm == 0:
             continue
-        cosines = found @ target / (found.norm(dim=1) * norm).clamp(min=1e-300)
+        cosines = cosine(found @ target, (found.norm(dim=1) * norm).clamp(min=1e-300))
         variance = float(found.var(0).sum())
-        square = float((found.mean(0) - target).norm() ** 2) - variance / draws
+        square = float((found.mean(0) - target).norm() ** 2)
         rows.append(
             {
                 "layer": layer,
                 "cosine": float(cosines.mean()),
-                "relative_bias": math.sqrt(max(0.0, square)) / norm,
-                "relative_variance": variance / norm**2,
-                "noise": math.sqrt(variance / draws) / norm,
+                "relative_bias": relative(bias_size(square, variance / draws), norm),
+                "relative_variance": relative_variance(variance, norm),
+                "noise": relative(math.sqrt(variance / draws), norm),
             }
         )
     return rows
