@@ -13,7 +13,7 @@ import torch
 from matplotlib.ticker import ScalarFormatter
 
 from gradeval.estimators import TABLE, get_estimator
-from gradeval.estimators.protocol import fit, samples_of
+from gradeval.estimators.protocol import learns, samples_of
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.problem import Problem
 from gradeval.sampling.probes import count_evaluations
@@ -29,7 +29,8 @@ def counts(name: str, depth: int) -> tuple[int, int]:
     network = StochasticBinaryNetwork.linear(2, [WIDTH] * depth, 1)
     problem = Problem(network, torch.ones(1, 2, dtype=torch.float64), torch.ones(1, dtype=torch.float64))
     estimator = get_estimator(name)
-    estimator = fit(estimator, name, problem, 0).estimator
+    if learns(estimator):
+        estimator = estimator.fit(problem, 0)
     found = count_evaluations(problem, estimator)
     assert found == TABLE[name].evaluations([WIDTH] * depth, samples_of(estimator)), name
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -84,10 +85,17 @@ def parse_json(content: bytes, place: str) -> dict[str, Any]:
     Raises:
         GradevalError: no JSON object, a key twice, NaN or Infinity.
     """
+    constants: list[_Constant] = []
+
+    def constant(name: str) -> _Constant:
+        constants.append(_Constant(name))
+        return constants[-1]
+
     try:
-        document = json.loads(
-            content.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant
-        )
+        document = json.loads(content.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=constant)
+        if constants:
+            where, found = _place_of(constants[0], document), constants[0].name
+            raise GradevalError(f"{place}: {where}must be a finite number, found {found}.")
         if b"\\u" in content:  # half a surrogate pair cannot be printed, nor written
             json.dumps(document, ensure_ascii=False).encode()
     except (RecursionError, ValueError) as error:
@@ -106,8 +114,25 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
+@dataclass(frozen=True, eq=False)
+class _Constant:
+    """NaN, Infinity or -Infinity, which Python's parser takes and JSON does not have."""
+
+    name: str
+
+
+def _place_of(wanted: Any, document: Any) -> str:
+    """Where a part of a document stands, "a.b[2]: "; empty for the document itself."""
+    todo = [("", document)]
+    while todo:  # no recursion: the document may be as deep as the parser allows
+        place, node = todo.pop()
+        if node is wanted:
+            return f"{place.removeprefix('.')}: " if place else ""
+        if isinstance(node, dict):
+            todo += [(f"{place}.{k:.40}" if k.isidentifier() else f"{place}[{k[:40]!a}]", v) for k, v in node.items()]
+        elif isinstance(node, list):
+            todo += [(f"{place}[{k}]", v) for k, v in enumerate(node)]
+    raise AssertionError("not a part of the document")
 
 
 Finite = Annotated[float, msgspec.Meta(gt=-1e300, lt=1e300)]

@@ -96,7 +96,7 @@ def test_spoilt_files_of_every_kind() -> None:
 
 
 def test_limits_on_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gradeval.model.problem.MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr("gradeval.model.problem_file.MAX_FILE_BYTES", 1000)
     monkeypatch.setattr("gradeval.evaluation.store.MAX_PLAN_BYTES", 1000)
     monkeypatch.setattr("gradeval.analysis.run.manifest.MAX_MANIFEST_BYTES", 1000)
     for name in ("problem.json", "plan.json", "manifest.json"):

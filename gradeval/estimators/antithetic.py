@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradeval.errors import GradevalError
-from gradeval.estimators.surrogate import PointLoss, carry, continue_path, leave_one_out
+from gradeval.estimators.surrogate import carry, continue_path, leave_one_out
+from gradeval.model.head_loss import PointLoss
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.randomness import Randomness
 

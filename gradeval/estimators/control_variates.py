@@ -12,7 +12,6 @@ from torch import Tensor
 
 from gradeval.errors import GradevalError
 from gradeval.estimators.surrogate import (
-    PointLoss,
     Step,
     carry,
     leave_one_out,
@@ -21,6 +20,7 @@ from gradeval.estimators.surrogate import (
     noise_given_state,
     sample_path,
 )
+from gradeval.model.head_loss import PointLoss
 from gradeval.model.network import BinaryLayer, StochasticBinaryNetwork
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import RandomDraws, Randomness, derived_seed, generator

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradeval.estimators.surrogate import PointLoss, carry, flipped_losses, noise_given_state, sample_path
+from gradeval.estimators.surrogate import carry, flipped_losses, noise_given_state, sample_path
+from gradeval.model.head_loss import PointLoss
 from gradeval.model.maps import Terms
 from gradeval.model.network import BinaryLayer, StochasticBinaryNetwork
 from gradeval.model.randomness import Randomness

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradeval.estimators.surrogate import PointLoss
+from gradeval.model.head_loss import PointLoss
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.noise import safe_sqrt
 from gradeval.model.randomness import Randomness

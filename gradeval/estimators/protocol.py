@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
@@ -16,16 +16,25 @@ Estimator = Callable[..., Any]
 
 
 class Learner(Protocol):
-    """An estimator that learns something on a problem before it is evaluated, and is frozen then.
+    """An estimator that learns something on a problem before it is evaluated; then it is frozen.
 
     Attributes:
-        budget: steps of `fit`, as it tells them to ``advance``.
+        budget: the number of steps of `fit`.
     """
 
     budget: int
 
     def fit(self, problem: Problem, seed: int, advance: Advance | None = None) -> Estimator:
-        """The estimator with what it has learned."""
+        """Learn what the estimator needs.
+
+        Args:
+            problem: what to fit to.
+            seed: of all chance in the fit.
+            advance: a callback for progress; it is given the number of steps done since its last call.
+
+        Returns:
+            An estimator with what was learned; this one stays as it is.
+        """
 
     @property
     def learned(self) -> dict[str, Any]:
@@ -33,27 +42,42 @@ class Learner(Protocol):
 
 
 def learns(estimator: Estimator) -> TypeGuard[Learner]:
-    """Whether an estimator has to be fitted to a problem first."""
+    """Whether an estimator must be fitted to a problem first.
+
+    Args:
+        estimator: any.
+
+    Returns:
+        True where it has a method ``fit``.
+    """
     return callable(getattr(estimator, "fit", None))
 
 
 @dataclass(frozen=True)
 class Fit:
-    """An estimator that is ready to be evaluated, and what it has learned for that; empty where it learns nothing."""
+    """An estimator that is ready to be evaluated.
+
+    Attributes:
+        estimator: the fitted one.
+        learned: what it has learned, for the report; empty where it learns nothing.
+    """
 
     estimator: Estimator
     learned: dict[str, Any]
 
 
 def fit(estimator: Estimator, name: str, problem: Problem, *seeds: object, advance: Advance | None = None) -> Fit:
-    """The estimator fitted to a problem, where it is a `Learner`; else as it is.
+    """Fit an estimator to a problem, where it is a `Learner`; any other stays as it is.
 
     Args:
         estimator: any.
-        name: its name.
+        name: its name; the seed of the fit follows from it, from ``seeds`` and from the problem.
         problem: what it is fitted to.
-        seeds: what its chance follows from, beside the problem and the name.
-        advance: told its steps.
+        seeds: what else the seed of the fit follows from.
+        advance: a callback for progress; it is given the number of steps done since its last call.
+
+    Returns:
+        The estimator to be evaluated, and what it has learned.
     """
     if not learns(estimator):
         return Fit(estimator, {})
@@ -64,16 +88,67 @@ def fit(estimator: Estimator, name: str, problem: Problem, *seeds: object, advan
 
 
 def owns_sampling(estimator: Estimator) -> bool:
-    """Whether it samples by itself, so that it cannot be vectorised."""
+    """Whether an estimator samples by itself, so that it cannot be vectorised.
+
+    Args:
+        estimator: any.
+
+    Returns:
+        True where it has an attribute ``owns_sampling`` that is true.
+    """
     return bool(getattr(estimator, "owns_sampling", False))
 
 
 def samples_of(estimator: Estimator) -> int:
-    """K, the number of samples of one draw; 0 where it has no such number."""
+    """The number K of samples that one draw of an estimator takes.
+
+    Args:
+        estimator: any.
+
+    Returns:
+        Its attribute ``samples``; 0 where it has none.
+    """
     samples = getattr(estimator, "samples", 0)
     return samples if isinstance(samples, int) else 0
 
 
 def claim_of(estimator: Estimator) -> bool:
-    """Whether a user's own estimator claims to be unbiased, by an attribute ``unbiased``."""
+    """Whether a user's own estimator claims to be unbiased.
+
+    Args:
+        estimator: any.
+
+    Returns:
+        True where it has an attribute ``unbiased`` that is true.
+    """
     return bool(getattr(estimator, "unbiased", False))
+
+
+def settings_of(estimator: Estimator, names: Iterable[str]) -> dict[str, Any]:
+    """The values that an estimator's hyper-parameters have.
+
+    Args:
+        estimator: one that has them as attributes.
+        names: of the hyper-parameters.
+
+    Returns:
+        Each value by its name, in the order of ``names``.
+    """
+    return {name: getattr(estimator, name) for name in names}
+
+
+def home_of(estimator: Estimator) -> str:
+    """Where a user's own estimator is defined.
+
+    Args:
+        estimator: a function, or an object with ``__call__``.
+
+    Returns:
+        "module:name" of the function, or of the object's class.
+    """
+    cls = type(estimator)
+    module, name = (
+        getattr(estimator, "__module__", cls.__module__),
+        getattr(estimator, "__qualname__", cls.__qualname__),
+    )
+    return f"{module}:{name}"

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradeval.errors import GradevalError
-from gradeval.estimators.surrogate import PointLoss, carry, flipped_losses
+from gradeval.estimators.surrogate import carry, flipped_losses
+from gradeval.model.head_loss import PointLoss
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.randomness import Randomness
 

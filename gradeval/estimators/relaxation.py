@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradeval.errors import GradevalError
-from gradeval.estimators.surrogate import PointLoss, carry, noise_given_state
+from gradeval.estimators.surrogate import carry, noise_given_state
+from gradeval.model.head_loss import PointLoss
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.randomness import Randomness
 

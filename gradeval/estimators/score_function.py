@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradeval.errors import GradevalError
-from gradeval.estimators.surrogate import PointLoss, Step, carry, leave_one_out, sample_path
+from gradeval.estimators.surrogate import Step, carry, leave_one_out, sample_path
+from gradeval.model.head_loss import PointLoss
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import RandomDraws, Randomness, generator

@@ -1,7 +1,7 @@
 """From a spec string to an estimator and back.
 
-An estimator is any callable ``(network, inputs, loss, randomness) -> [..., points]`` written for one draw: the gradient
-of its mean over points estimates ∇J and its value estimates E[f]. The table only gives names to the built-in ones.
+A spec is the name of a row of the table, with hyper-parameters (``concrete:temperature=0.1``), or the place of a user's
+own estimator (``package.module:name``, ``file.py:name``).
 """
 
 from __future__ import annotations
@@ -13,15 +13,27 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from gradeval.errors import GradevalError, unknown_name
-from gradeval.estimators.protocol import Estimator, claim_of
+from gradeval.estimators.protocol import Estimator, claim_of, home_of, settings_of
 from gradeval.estimators.table import TABLE, Facts
 
 
 def split_specs(text: str) -> list[str]:
-    """Split "psa,concrete:temperature=0.1,arm" at the commas that do not separate hyper-parameters."""
+    """Split a list of specs at the commas that do not separate hyper-parameters.
+
+    Args:
+        text: specs with commas between them; blanks around them are dropped.
+
+    Returns:
+        The specs.
+
+    Examples:
+        >>> split_specs("psa, gumbel-rao:temperature=1,samples=10, arm")
+        ['psa', 'gumbel-rao:temperature=1,samples=10', 'arm']
+    """
     specs: list[str] = []
     for piece in filter(None, (piece.strip() for piece in text.split(","))):
         if re.fullmatch(r"[\w-]+=[^:]*", piece) and specs:
@@ -32,13 +44,23 @@ def split_specs(text: str) -> list[str]:
 
 
 def get_estimator(spec: str) -> Estimator:
-    """The estimator a spec names: a row of the table with hyper-parameters, or a user's ``module:name``.
+    """The estimator that a spec names.
 
-    ``concrete:temperature=0.1`` is built in; ``package.module:name`` and ``file.py:name`` import (and so execute) the
-    user's own code.
+    Args:
+        spec: ``name`` or ``name:key=value,key=value`` of the table, an alias included; or a user's own
+            ``package.module:name`` or ``file.py:name``, which imports that code and so runs it.
+
+    Returns:
+        The estimator. A user's class is called without arguments.
 
     Raises:
         GradevalError: an unknown name (with near matches), hyper-parameter or value.
+
+    Examples:
+        >>> get_estimator("concrete:temperature=0.1")
+        Concrete(temperature=0.1)
+        >>> get_estimator("zgr")
+        ReinMax()
     """
     name, _, rest = spec.partition(":")
     name = next((facts.name for facts in TABLE.values() if name in facts.aliases), name)
@@ -53,7 +75,18 @@ def get_estimator(spec: str) -> Estimator:
 
 
 def get_facts(estimator: Estimator) -> Facts | None:
-    """The table's row of a built-in estimator; None for a user's own."""
+    """The row of the table of a built-in estimator.
+
+    Args:
+        estimator: any.
+
+    Returns:
+        Its facts; None for a user's own.
+
+    Examples:
+        >>> get_facts(get_estimator("psa")).source
+        'Shekhovtsov, Yanush & Flach 2020, arXiv:2006.03143'
+    """
     cls = type(estimator)
     for facts in TABLE.values():
         if f"gradeval.estimators.{facts.target}" == f"{cls.__module__}:{cls.__qualname__}":
@@ -62,7 +95,14 @@ def get_facts(estimator: Estimator) -> Facts | None:
 
 
 def claims_unbiased(estimator: Estimator) -> bool:
-    """Whether an estimator claims to be unbiased: by its row, or by an attribute ``unbiased`` of a user's own."""
+    """Whether an estimator claims to be unbiased.
+
+    Args:
+        estimator: any.
+
+    Returns:
+        What its row says, or a user's own by its attribute ``unbiased``.
+    """
     facts = get_facts(estimator)
     return facts.unbiased if facts else claim_of(estimator)
 
@@ -71,19 +111,70 @@ def spec_of(estimator: Estimator) -> str:
     """The spec that `get_estimator` turns into this estimator again (before it was fitted).
 
     A hyper-parameter whose default is 0 turns something on, and is left out at 0.
+
+    Args:
+        estimator: any.
+
+    Returns:
+        "name:key=value,…" of a built-in one, "module:name" of a user's own.
+
+    Examples:
+        >>> from gradeval.estimators.relaxation import Concrete
+        >>> spec_of(Concrete(0.5))
+        'concrete:temperature=0.5'
     """
     facts = get_facts(estimator)
     if facts is None:
-        name = getattr(estimator, "__qualname__", type(estimator).__qualname__)
-        return f"{getattr(estimator, '__module__', type(estimator).__module__)}:{name}"
-    shown = [(name, getattr(estimator, name)) for name in hyper_parameters(type(estimator))]
-    values = ",".join(f"{name}={value}" for name, value in shown if value or value != getattr(type(estimator), name))
+        return home_of(estimator)
+    defaults = hyper_parameters(type(estimator))
+    settings = settings_of(estimator, defaults)
+    values = ",".join(f"{name}={value}" for name, value in settings.items() if value or value != defaults[name])
     return f"{facts.name}:{values}" if values else facts.name
 
 
 def hyper_parameters(cls: type) -> dict[str, Any]:
-    """The defaults of a built-in estimator's hyper-parameters: its fields but those that a fit sets (repr=False)."""
+    """The hyper-parameters of a built-in estimator: its fields but those that a fit sets (repr=False).
+
+    Args:
+        cls: the class of an estimator, a dataclass.
+
+    Returns:
+        The default by the name; None where a fit finds the value unless it is given.
+
+    Examples:
+        >>> from gradeval.estimators.relaxation import GumbelRao
+        >>> hyper_parameters(GumbelRao)
+        {'temperature': 1.0, 'samples': 10}
+    """
     return {field.name: field.default for field in dataclasses.fields(cls) if field.repr}
+
+
+def resolve(estimators: Sequence[str | Estimator]) -> dict[str, Estimator]:
+    """Specs and callables as estimators with the names that tables show.
+
+    Args:
+        estimators: specs, or estimators themselves.
+
+    Returns:
+        Each estimator by its name, in the order given.
+
+    Raises:
+        GradevalError: none given, or two of the same name.
+
+    Examples:
+        >>> list(resolve(["st", "concrete:temperature=1"]))
+        ['st', 'concrete:temperature=1.0']
+    """
+    resolved: dict[str, Estimator] = {}
+    for given in estimators:
+        estimator = get_estimator(given) if isinstance(given, str) else given
+        name = spec_of(estimator) if get_facts(estimator) or not isinstance(given, str) else given
+        if name in resolved:
+            raise GradevalError(f"estimator '{name}' is given twice.")
+        resolved[name] = estimator
+    if not resolved:
+        raise GradevalError("no estimators given.")
+    return resolved
 
 
 def _names() -> list[str]:
@@ -110,19 +201,7 @@ def _build(cls: type, name: str, text: str) -> Estimator:
 
 def _import_user(module: str, name: str) -> Estimator:
     try:
-        if module.endswith(".py"):
-            found = importlib.util.spec_from_file_location(Path(module).stem, module)
-            assert found is not None
-            assert found.loader is not None
-            loaded = importlib.util.module_from_spec(found)
-            sys.modules[found.name] = loaded  # dataclasses look their module up there
-            found.loader.exec_module(loaded)
-        else:
-            sys.path.insert(0, "")
-            try:
-                loaded = importlib.import_module(module)
-            finally:
-                sys.path.remove("")
+        loaded = _load(module)
     except (ImportError, FileNotFoundError) as error:
         near = unknown_name("estimator", module, _names())
         raise GradevalError(f"cannot import '{module}' ({error}); if a built-in was meant: {near}") from None
@@ -140,19 +219,18 @@ def _import_user(module: str, name: str) -> Estimator:
     return result
 
 
-def resolve(estimators: Sequence[str | Estimator]) -> dict[str, Estimator]:
-    """Specs and callables as a dict from the name shown in tables to the callable.
-
-    Raises:
-        GradevalError: none given, or two of the same name.
-    """
-    resolved: dict[str, Estimator] = {}
-    for given in estimators:
-        estimator = get_estimator(given) if isinstance(given, str) else given
-        name = spec_of(estimator) if get_facts(estimator) or not isinstance(given, str) else given
-        if name in resolved:
-            raise GradevalError(f"estimator '{name}' is given twice.")
-        resolved[name] = estimator
-    if not resolved:
-        raise GradevalError("no estimators given.")
-    return resolved
+def _load(module: str) -> ModuleType:
+    """A module by its name, from the present folder too, or a file ending in .py."""
+    if module.endswith(".py"):
+        found = importlib.util.spec_from_file_location(Path(module).stem, module)
+        assert found is not None
+        assert found.loader is not None
+        loaded = importlib.util.module_from_spec(found)
+        sys.modules[found.name] = loaded  # dataclasses look their module up there
+        found.loader.exec_module(loaded)
+        return loaded
+    sys.path.insert(0, "")
+    try:
+        return importlib.import_module(module)
+    finally:
+        sys.path.remove("")

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradeval.errors import GradevalError
-from gradeval.estimators.surrogate import PointLoss, carry
+from gradeval.estimators.surrogate import carry
+from gradeval.model.head_loss import PointLoss
 from gradeval.model.network import BinaryLayer, StochasticBinaryNetwork
 from gradeval.model.randomness import Randomness
 

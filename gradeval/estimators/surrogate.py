@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradeval.model.head_loss import HeadLoss, PointLoss
 from gradeval.model.network import BinaryLayer, StochasticBinaryNetwork
-from gradeval.model.problem import HeadLoss
 from gradeval.model.randomness import Randomness
-
-PointLoss = Callable[[Tensor], Tensor]
-"""x_L ↦ f(x_L): [..., points, units] -> [..., points]."""
 
 
 def carry(t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -23,7 +23,7 @@ def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print as 
     if as_json:
         facts = {
             "problems": [asdict(row) for row in PROBLEMS.values()],
-            "estimators": [asdict(row) for row in TABLE.values()],
+            "estimators": [row.as_data() for row in TABLE.values()],
         }
         print(json.dumps(facts, indent=1))
         return

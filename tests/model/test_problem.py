@@ -42,23 +42,37 @@ def set_in(document: dict, place: list, value: object) -> None:
     [
         (["format"], "gradeval-problem/2", r"reads 'gradeval-problem/1', found 'gradeval-problem/2'"),
         (["noise"], "logistik", "unknown noise 'logistik': did you mean logistic"),
-        (["noise"], 3, "noise: must be a name, found 3"),
+        (["noise"], 3, "noise: expected `str`, got `int`"),
+        (["noise"], "a\nb", r"noise: must be printable text, found 'a\\nb'"),
         (["loss"], "square", "unknown loss 'square': did you mean squared"),
-        (["states"], [0], "states: must have 2 entries, found 1"),
+        (["name"], "a\x1b[31m", "name: must be printable text"),
+        (["description"], 3, "description: expected `str`, got `int`"),
+        (["states"], "\ud800", "not a JSON file .*surrogates not allowed"),
+        (["descripton"], "a typing error", "descripton: unknown key 'descripton': did you mean description"),
+        (["layers", 1, "wieght"], [], r"layers\[1\].wieght: unknown key 'wieght': did you mean weight"),
+        (["head", "a\nb"], [], r"head.a\\nb: unknown key 'a\\nb': known are bias, weight"),
+        (["states"], [0], "states: expected `array` of length 2, got 1"),
         (["states"], [1, 0], r"states must be \[lo, hi\] with lo < hi"),
-        (["layers"], [], "layers: must be a list of at least one layer"),
-        (["layers", 1], {"bias": [0]}, r"layers\[1\].weight: missing"),
+        (["layers"], [], "layers: expected `array` of length >= 1"),
+        (["layers"], "2-3", "layers: expected `array`, got `str`"),
+        (["layers", 1], {"bias": [0]}, r"layers\[1\]: object missing required field `weight`"),
         (["layers", 1, "weight", 2, 1], float("nan"), r"layers\[1\].weight\[2\]\[1\]: must be a finite number"),
-        (["layers", 1, "weight", 2, 1], float("inf"), r"layers\[1\].weight\[2\]\[1\]: must be a finite number"),
-        (["layers", 1, "weight", 2, 1], "1", r"layers\[1\].weight\[2\]\[1\]: must be a number, found '1'"),
-        (["layers", 1, "weight", 2, 1], True, r"layers\[1\].weight\[2\]\[1\]: must be a number"),
-        (["layers", 1, "weight", 2], [1.0], r"layers\[1\].weight\[2\]: must have 2 entries"),
+        (["layers", 1, "weight", 2, 1], -float("inf"), r"layers\[1\].weight\[2\]\[1\]: must be a finite number"),
+        (["layers", 1, "weight", 2, 1], 1e300, r"layers\[1\].weight\[2\]\[1\]: expected `float` < 1e\+300"),
+        (["layers", 1, "weight", 2, 1], -(10**400), r"layers\[1\].weight\[2\]\[1\]: number out of range"),
+        (["layers", 1, "weight", 2, 1], "1", r"layers\[1\].weight\[2\]\[1\]: expected `float`, got `str`"),
+        (["layers", 1, "weight", 2, 1], True, r"layers\[1\].weight\[2\]\[1\]: expected `float`, got `bool`"),
+        (["layers", 1, "weight", 2], [1.0], r"layers\[1\].weight\[2\]: must have 2 entries, found 1"),
         (["layers", 1, "bias"], [0.0], r"layers\[1\].bias: must have 3 entries, found 1"),
-        (["layers", 0, "weight"], [], r"layers\[0\].weight: must have at least 1 entries, found 0"),
+        (["layers", 0, "weight"], [], r"layers\[0\].weight: expected `array` of length >= 1"),
         (["head", "weight", 0], [1.0], r"head.weight\[0\]: must have 3 entries, found 1"),
-        (["inputs"], [], "inputs: must have at least 1 entries, found 0"),
+        (["inputs"], [], "inputs: expected `array` of length >= 1"),
+        (["inputs", 2], [1.0], r"inputs\[2\]: must have 2 entries, found 1"),
         (["targets"], [1.0], "targets: must have 4 entries, found 1"),
         (["targets", 0], 0.5, "needs one target per point, each -1 or 1"),
+        (["targets", 3], [0.5], r"targets\[3\]: must be a number as targets\[0\] is, found a list"),
+        (["targets"], [[1.0], [1.0], 1.0, [1.0]], r"targets\[2\]: must be a list as targets\[0\] is, found a number"),
+        (["targets"], [[1.0], [1.0], [1.0, 2.0], [1.0]], r"targets\[2\]: must have 1 entries, found 2"),
     ],
 )  # fmt: skip
 def test_damaged_files_are_refused(make_problem, tmp_path: Path, place: list, value: object, message: str) -> None:
@@ -80,7 +94,15 @@ def test_missing_keys_are_named(make_problem, tmp_path: Path, key: str) -> None:
     document = json.loads(path.read_text())
     del document[key]
     path.write_text(json.dumps(document))
-    with pytest.raises(GradevalError, match=f"{key}: missing"):
+    with pytest.raises(GradevalError, match=f"missing required field `{key}`"):
+        Problem.load(path)
+
+
+def test_a_key_that_stands_twice_is_refused(make_problem, tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    make_problem().save(path)
+    path.write_text(path.read_text().replace('"noise":', '"noise": "normal", "noise":', 1))
+    with pytest.raises(GradevalError, match="the key 'noise' stands twice"):
         Problem.load(path)
 
 
@@ -95,7 +117,7 @@ def test_files_that_are_no_problem(tmp_path: Path, content: bytes) -> None:
 def test_unknown_names_and_absent_files(tmp_path: Path) -> None:
     with pytest.raises(GradevalError, match="unknown problem 'expclas': did you mean expclass"):
         load_problem("expclas")
-    with pytest.raises(GradevalError, match="cannot read problem file"):
+    with pytest.raises(GradevalError, match=r"cannot read .*absent.json: No such file"):
         load_problem(str(tmp_path / "absent.json"))
     with pytest.raises(GradevalError, match="unknown option of problem 'expclass' 'unit': did you mean units"):
         load_problem("expclass", unit="5-5")

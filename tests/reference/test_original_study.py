@@ -14,7 +14,7 @@ from gradeval import Problem, evaluate
 from gradeval.estimators import PAPER
 from gradeval.reference import exact_gradient
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = Path(__file__).parents[3] / "shared" / "data"
 NAME = "5-5-5-epoch-1"
 
 pytestmark = pytest.mark.skipif(
