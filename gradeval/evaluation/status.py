@@ -8,7 +8,7 @@ from typing import Any
 from gradeval.errors import GradevalError
 from gradeval.evaluation.chunk_file import chunk_of_name, read_chunk
 from gradeval.evaluation.plan import Plan
-from gradeval.evaluation.store import holder_of, home_of
+from gradeval.evaluation.store import holder_of, estimator_folder
 from gradeval.sampling.streaming import CHUNK
 
 
@@ -44,7 +44,7 @@ def run_status(folder: str | Path) -> dict[str, Any]:
 
 
 def _estimator(folder: Path, plan: Plan, name: str) -> dict[str, Any]:
-    planned, home = plan.estimators[name].draws, home_of(folder, name)
+    planned, home = plan.estimators[name].draws, estimator_folder(folder, name)
     done: dict[int, int] = {}
     damaged = []
     for path in sorted(home.glob("*")):

@@ -111,7 +111,7 @@ class Store:
                 problem.save(self.folder / "problem.json")
             plan.write(self.folder)
             for name in plan.estimators:
-                home = home_of(self.folder, name)
+                home = estimator_folder(self.folder, name)
                 home.mkdir(parents=True, exist_ok=True)
                 for path in home.iterdir():
                     if path.suffix == ".part":
@@ -124,7 +124,7 @@ class Store:
     def _compare(self, there: Plan, wanted: Plan) -> None:
         there.refuse_others(wanted, self.folder)
         for name in there.estimators:
-            home = home_of(self.folder, name)
+            home = estimator_folder(self.folder, name)
             if (what := there.changed(name, wanted)) and any(home.glob("*-*")):
                 raise GradevalError(
                     f"{what} '{name}' has changed since its chunks were made: remove {home} to make them anew, or "
@@ -154,7 +154,7 @@ class Store:
         self._chunks[name, index, count] = self._write(name, chunk_name(content, index, count), content)
 
     def _write(self, name: str, file: str, content: bytes) -> Path:
-        path = home_of(self.folder, name) / file
+        path = estimator_folder(self.folder, name) / file
         with _writing(path):
             write_whole(path, content)
         return path
@@ -162,7 +162,7 @@ class Store:
     def read_exact(self, name: str) -> list[dict[str, Any]] | None:
         """The exact moments of an estimator by layer; None where they are missing, or damaged, which is noted."""
         assert self.plan is not None
-        for path in sorted(home_of(self.folder, name).glob("exact-*.json")):
+        for path in sorted(estimator_folder(self.folder, name).glob("exact-*.json")):
             try:
                 return read_exact(path, self.plan, name)
             except GradevalError as error:
@@ -180,7 +180,7 @@ class Store:
 
     def succeed(self, name: str) -> None:
         """Forget an earlier failure of an estimator."""
-        (home_of(self.folder, name) / "failure.txt").unlink(missing_ok=True)
+        (estimator_folder(self.folder, name) / "failure.txt").unlink(missing_ok=True)
 
 
 @contextmanager
@@ -191,7 +191,7 @@ def _writing(path: Path) -> Iterator[None]:
         raise CannotWrite(path, error) from None
 
 
-def home_of(folder: Path, name: str) -> Path:
+def estimator_folder(folder: Path, name: str) -> Path:
     """The folder of an estimator's files: readable, and different for different names."""
     readable = re.sub(r"[^A-Za-z0-9=.+-]+", "_", name).strip("._")[:60]
     return folder / "chunks" / f"{readable}-{text_digest(name)[:8]}"
