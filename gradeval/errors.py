@@ -36,6 +36,22 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> GradevalError:
     return GradevalError(f"unknown {kind} '{name}': {hint}")
 
 
+def check_options(function: str, given: Iterable[str], known: type) -> None:
+    """Refuse a keyword argument that a function does not know.
+
+    Args:
+        function: its name.
+        given: the names of the keyword arguments it was given.
+        known: the TypedDict of those it knows.
+
+    Raises:
+        GradevalError: it does not know one of them; the message names near matches.
+    """
+    for name in given:
+        if name not in known.__annotations__:
+            raise unknown_name(f"option of {function}", name, known.__annotations__)
+
+
 def estimator_error(name: str, error: BaseException) -> GradevalError:
     """What an estimator did wrong, as a sentence about it.
 

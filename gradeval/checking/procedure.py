@@ -14,7 +14,7 @@ from gradeval.checking.conclusion import conclude
 from gradeval.checking.limits import Limits
 from gradeval.checking.subject import Subject
 from gradeval.checking.verdict import Verdict
-from gradeval.errors import unknown_name
+from gradeval.errors import check_options
 from gradeval.estimators import Estimator, claims_unbiased, resolve
 from gradeval.model.problem import Problem
 from gradeval.progress import Progress, Silent
@@ -76,9 +76,7 @@ def check(
         >>> gradeval.check("disarm").headline
         'disarm: unbiased: HOLDS'
     """
-    for option in options:
-        if option not in CheckOptions.__annotations__:
-            raise unknown_name("option of check", option, CheckOptions.__annotations__)
+    check_options("check", options, CheckOptions)
     bounds = ("max_relative_bias", "min_cosine", "max_relative_variance")
     limits = Limits(**{key: options[key] for key in options if key not in (*bounds, "unbiased")})  # type: ignore[literal-required]
     ((name, subject),) = resolve([estimator]).items()

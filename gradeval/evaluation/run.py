@@ -18,7 +18,7 @@ from gradeval.analysis.run.curves import CURVE_COLUMNS
 from gradeval.analysis.run.evaluation import Evaluation
 from gradeval.analysis.run.moments import Moments
 from gradeval.analysis.run.record import EXACT_COLUMNS
-from gradeval.errors import GradevalError, Incomplete, unknown_name
+from gradeval.errors import GradevalError, Incomplete, check_options
 from gradeval.estimators import Estimator, get_facts, resolve
 from gradeval.estimators.protocol import fit, learns
 from gradeval.evaluation.chunks import ChunkMaker, Failure, SentChunkMaker, compute_seconds, probe_numbers
@@ -92,9 +92,7 @@ def evaluate(
         >>> sorted(set(evaluation.summary["estimator"]))
         ['psa', 'reinforce']
     """
-    for name in execution:
-        if name not in Execution.__annotations__:
-            raise unknown_name("option of evaluate", name, Execution.__annotations__)
+    check_options("evaluate", execution, Execution)
     resolved = resolve(estimators)
     specs = {given for given in estimators if isinstance(given, str)}
     own = {name for name, e in resolved.items() if name in specs and not get_facts(e) and not learns(e)}

@@ -8,7 +8,7 @@ from typing import Any
 from gradeval.errors import GradevalError
 from gradeval.evaluation.chunk_file import chunk_of_name, read_chunk
 from gradeval.evaluation.plan import Plan
-from gradeval.evaluation.store import holder_of, estimator_folder
+from gradeval.evaluation.store import estimator_folder, holder_of
 from gradeval.sampling.streaming import CHUNK
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypedDict, Unpack
 import pandas as pd
 
 from gradeval.analysis.training import TRAINING_TABLES, Training
-from gradeval.errors import GradevalError, Incomplete, enumeration, unknown_name
+from gradeval.errors import GradevalError, Incomplete, check_options, enumeration
 from gradeval.estimators import Estimator, claims_unbiased, get_facts, resolve
 from gradeval.problems.tasks import Task
 from gradeval.progress import Progress
@@ -73,9 +73,7 @@ def train(
         >>> training.estimators
         ['st', 'psa']
     """
-    for name in record:
-        if name not in TrainingRecord.__annotations__:
-            raise unknown_name("option of train", name, TrainingRecord.__annotations__)
+    check_options("train", record, TrainingRecord)
     resolved = resolve(estimators)
     if workers > 1 and not all(isinstance(given, str) for given in estimators):
         raise GradevalError("with several workers estimators must be given by name, not as objects.")

@@ -355,3 +355,8 @@ def test_unbiased_estimators_are_not_refuted_where_units_are_saturated(make_prob
 def test_evaluations_are_counted(make_problem, name: str, layers: int, losses: int) -> None:
     """ARM: L(L + 1)/2 layers and L + 1 losses; PSA: L forward, L − 1 times all flips, and 1 + n losses."""
     assert count_evaluations(make_problem((3, 4, 2)), get_estimator(name)) == (layers, losses)
+
+
+def test_an_option_that_evaluate_does_not_know_is_refused(small) -> None:
+    with pytest.raises(GradevalError, match="unknown option of evaluate 'wokers': did you mean workers"):
+        evaluate(small, ["st"], draws=40, wokers=2)  # type: ignore[call-arg]
