@@ -12,16 +12,27 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of the fixture; each can be given in the call instead."""
+    """Add the fixture's options; an argument in the call overrides its option.
+
+    Args:
+        parser: pytest's.
+    """
     group = parser.getgroup("gradeval", "checks of gradient estimators (gradeval)")
     group.addoption("--gradeval-seed", type=int, default=0, metavar="N", help="seed of the draws (0)")
     group.addoption("--gradeval-alpha", type=float, default=1e-6, metavar="A", help="false-alarm rate (1e-6)")
-    group.addoption("--gradeval-draws", type=int, metavar="N", help="most draws on one problem")
+    group.addoption("--gradeval-draws", type=int, metavar="N", help="maximum number of draws on one problem")
 
 
 @pytest.fixture
 def gradeval_check(request: pytest.FixtureRequest) -> Callable[..., Verdict]:
-    """`gradeval.check` as an assertion: fails with table and diagnosis unless all that is claimed holds."""
+    """`gradeval.check` as an assertion: the test fails, with table and diagnosis, unless every claim holds.
+
+    Args:
+        request: pytest's, with the options.
+
+    Returns:
+        A function that takes the arguments of `gradeval.check` and returns its verdict.
+    """
 
     def check(estimator: Any, **arguments: Any) -> Verdict:
         __tracebackhide__ = True

@@ -2,8 +2,8 @@
 
     python docs/studies/false_alarms.py [--seeds 200] [--power-seeds 500] [--workers 2]
 
-Every verdict is kept in a cache file (false-alarms.jsonl in the system's temporary folder, or --cache), so that an
-interrupted study goes on where it was.
+Every verdict is kept in a cache file (false-alarms.jsonl in the system's temporary folder, or --cache): the same
+command resumes an interrupted study.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """The small problems that `gradeval check` runs an estimator on; the exact gradient of each is known.
 
 One to three layers, widths 1 to 6, both encodings, five noises, three losses, one data point and many, saturated units
-(|a| ≈ 40: their states never change and their gradients vanish). Facts that could explain a wrong factor (widths,
+(|a| ≈ 40: their states never change and their gradients vanish). The facts that could explain a wrong factor (widths,
 numbers of points, of layers, of inputs, δ = hi − lo) differ between the problems, so that an explanation that fits all
 of them is the right one.
 
-Each is drawn from a seed and a scale of the weights, chosen among several hundred for this: the gradients stand out of
-the noise of REINFORCE and DisARM (by exact moments), no state of a unit is rarer than 0.04 unless saturated (rare ones
-are found late by sampling), every unit has a share in the gradient, and straight-through, or PSA, is biased.
+Each problem is drawn from a seed and a scale of the weights. These were chosen among several hundred so that the
+gradients stand out of the noise of REINFORCE and DisARM (by exact moments), no state of a unit is rarer than 0.04
+unless the unit is saturated (sampling sees rare states late), every unit has a share in the gradient, and
+straight-through, or PSA, is biased.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from gradeval.checking.limits import EQUAL, check_range
 
 
 class State(StrEnum):
-    """What is known of a claim."""
+    """What is known about a claim."""
 
     HOLDS = "holds"
     FAILS = "fails"
@@ -20,7 +20,15 @@ class State(StrEnum):
 
     @classmethod
     def of(cls, fails: bool, holds: bool) -> State:
-        """FAILS before HOLDS before UNDECIDED."""
+        """The state of a claim of which two things are known; FAILS comes before HOLDS.
+
+        Args:
+            fails: whether the claim is refuted.
+            holds: whether it is shown to hold.
+
+        Returns:
+            UNDECIDED where it is neither.
+        """
         return cls.FAILS if fails else cls.HOLDS if holds else cls.UNDECIDED
 
 
@@ -40,7 +48,18 @@ class RowState(StrEnum):
 
 
 def worst(states: Iterable[State]) -> State:
-    """FAILS where one of them fails, else UNDECIDED where one of them is; HOLDS where all hold, or there are none."""
+    """The state of several claims together.
+
+    Args:
+        states: any number of them.
+
+    Returns:
+        FAILS where one of them fails, else UNDECIDED where one is undecided; HOLDS where all hold, or there are none.
+
+    Examples:
+        >>> worst([State.HOLDS, State.UNDECIDED])
+        <State.UNDECIDED: 'undecided'>
+    """
     found = set(states)
     return next((state for state in (State.FAILS, State.UNDECIDED) if state in found), State.HOLDS)
 
@@ -70,7 +89,15 @@ class Claims:
         check_range("max_relative_variance", self.max_relative_variance, 0.0, math.inf)
 
     def words(self) -> list[str]:
-        """One phrase for each claim."""
+        """The claims in words, one phrase each.
+
+        Returns:
+            The phrases; none where nothing is claimed.
+
+        Examples:
+            >>> Claims(True, min_cosine=0.9).words()
+            ['unbiased', 'cosine of the mean ≥ 0.9']
+        """
         phrases = ["unbiased"] if self.unbiased else []
         for value, phrase in (
             (self.max_relative_bias, "relative bias ≤ {:g}"),

@@ -18,7 +18,7 @@ from gradeval.checking.subject import Subject
 from gradeval.checking.verdict import Verdict
 
 NOTHING_CLAIMED = (
-    "nothing is claimed, so nothing was judged: give --unbiased or a bound, or set an attribute `unbiased`"
+    "nothing is claimed, so nothing was judged: give --unbiased or a bound, or set the estimator's attribute `unbiased`"
 )
 
 
@@ -44,7 +44,7 @@ def conclude(name: str, claims: Claims, limits: Limits, subjects: Sequence[Subje
     state = worst(s.state for s in subjects)
     lines = _explained(claims, limits, subjects, state)
     notes += [
-        f"{s.problem.name}: no layer has a gradient, there is nothing to compare with"
+        f"{s.problem.name}: no layer has a gradient, so there is nothing to compare with"
         for s in subjects
         if s.vanishing and not s.findings
     ]
@@ -67,7 +67,7 @@ def _explained(claims: Claims, limits: Limits, subjects: Sequence[Subject], stat
     lines += _beyond_bounds(claims, subjects, limits.detect)
     if claims.unbiased:
         lines += [
-            f"{s.problem.name}, layer {layer}: the exact gradient is zero, the mean one is not"
+            f"{s.problem.name}, layer {layer}: the exact gradient is zero, but the mean gradient is not"
             for s in subjects
             for layer, found in s.vanishing.items()
             if found is State.FAILS
@@ -81,10 +81,10 @@ def _why_undecided(table: pd.DataFrame, detect: float) -> list[str]:
         return []
     where = open_.iloc[open_["detectable"].argmax()]
     bias = f"{where['detectable']:.2g}"
-    why = f"a relative bias of {bias} could be found, not of {detect:g}; raise max-draws or detect"
+    why = f"a relative bias of {bias} would have been found, but not one of {detect:g}; raise max-draws or detect"
     if math.isinf(where["detectable"]):
         most = REPLICATES - FREEDOM
-        why = f"the gradient varies in more than {most} directions, too many to test; take fewer parameters"
+        why = f"the mean gradient varies in more than {most} directions, too many to test; take fewer parameters"
     return [
         f"undecided on {len(open_)} of {len(table)} rows within {int(open_['draws'].max()):,} draws: on "
         f"{where['problem']}, layer {where['layer']}, {why}"
@@ -104,12 +104,13 @@ def _beyond_bounds(claims: Claims, subjects: Sequence[Subject], detect: float) -
         if bad:
             extreme = max(bad, key=lambda f: sign * figure(f))
             where = f"{extreme.place.name}, layer {extreme.layer}"
-            lines.append(f"{words} {figure(extreme):.3g}, the bound is {bound:g}: {where} (worst of {len(bad)})")
+            rows = f"the worst of {len(bad)} rows" if len(bad) > 1 else "the only row"
+            lines.append(f"the {words} is {figure(extreme):.3g}, the bound is {bound:g}: on {where} ({rows})")
     return lines
 
 
 def _on_problems(pairs: list[tuple[str, str]], total: int) -> list[str]:
-    """Equal texts once, with where they apply."""
+    """Every text once, with the problems on which it applies unless these are all."""
     where: dict[str, list[str]] = {}
     for text, problem in pairs:
         where.setdefault(text, []).append(problem)

@@ -8,7 +8,6 @@ where it says what every mean gradient of the group is, the right ones included,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 
 import numpy as np
 
@@ -27,7 +26,7 @@ def _below(place: Place, layer: str) -> int:
 
 
 def _natural() -> Iterator[Factor]:
-    """Factors with names, the likelier first; each with its inverse, and with the other sign at the end."""
+    """The factors that have a name, the likelier first, each with its inverse; then the same with a minus sign."""
 
     def delta(place: Place, layer: str) -> float:
         return place.states[1] - place.states[0]
@@ -99,7 +98,16 @@ GROUPINGS: tuple[dict[str, Callable[[Finding], bool]], ...] = (
 
 
 def diagnose(findings: list[Finding], values: list[Value]) -> list[str]:
-    """Lines in words: for each group of wrong layers what explains them, then where it fails, then the value."""
+    """Explain in words what is wrong with an estimator.
+
+    Args:
+        findings: what is known of every layer of every problem.
+        values: what is known of the mean value on every problem.
+
+    Returns:
+        One line for each group of wrong layers, then what the failing problems have in common, then the same for the
+        value; no lines where nothing is wrong.
+    """
     wrong = [f for f in findings if f.unequal]
     lines = []
     if wrong:
@@ -115,7 +123,10 @@ def diagnose(findings: list[Finding], values: list[Value]) -> list[str]:
 
 
 def _groups(findings: list[Finding]) -> list[str]:
-    """The first grouping in which every group with a wrong layer is explained; else the finest of three, in numbers."""
+    """One line for each group of the first grouping that explains every group with a wrong layer.
+
+    Where none does, the line of a group without an explanation says in numbers how it is wrong.
+    """
     # all together only where the head and some layer are wrong
     together = len({f.layer == "head" for f in findings if f.unequal}) == 2
     for grouping in GROUPINGS if together else GROUPINGS[1:]:
@@ -168,11 +179,13 @@ def _factor(group: list[Finding]) -> str | None:
 
 
 def _block(group: list[Finding]) -> str | None:
-    if any(f.shape is None for f in group):
+    if not any(f.shape for f in group if f.unequal):
         return None
     for name, part in (("bias", 1), ("weight", 0)):
 
         def without(f: Finding, part: int = part) -> np.ndarray:
+            if f.shape is None:
+                return f.exact
             blocks = list(f.split(f.exact))
             blocks[part] = 0 * blocks[part]
             return np.concatenate([block.ravel() for block in blocks])
@@ -207,10 +220,12 @@ def _density(group: list[Finding]) -> str | None:
 
 def _units(group: list[Finding]) -> str | None:
     """Each unit's gradient is either right or zero."""
-    if any(f.shape is None for f in group):
-        return None
     silent: set[str] = set()
     for f in group:
+        if f.shape is None:
+            if not f.is_near(f.exact):
+                return None
+            continue
         (weight, bias), (mean, offset) = f.split(f.exact), f.split(f.mean)
         exact, found = np.column_stack([weight, bias]), np.column_stack([mean, offset])
         tolerance = f.radius + ROUNDING
@@ -268,7 +283,7 @@ def _value(values: list[Value]) -> list[str]:
 
 
 def _where(wrong: list[Place], every: list[Place], what: str) -> list[str]:
-    """The one property of a problem that goes with failing, if there is one."""
+    """The property that the failing problems have and no other problem has, if there is one."""
     bad, names = {p.name for p in wrong}, {p.name for p in every}
     if bad == names:
         return []
@@ -280,22 +295,14 @@ def _where(wrong: list[Place], every: list[Place], what: str) -> list[str]:
         "a layer has more than one unit": lambda p: max(p.widths) > 1,
     }
     for states in sorted({p.states for p in every}):
-        tests[f"the states are {{{states[0]:g}, {states[1]:g}}}"] = partial(_has, "states", states)
+        tests[f"the states are {{{states[0]:g}, {states[1]:g}}}"] = lambda p, states=states: p.states == states
     for noise in sorted({p.noise for p in every}):
-        tests[f"the noise is {noise}"] = partial(_has, "noise", noise)
-        tests[f"the noise is not {noise}"] = partial(_has_not, "noise", noise)
+        tests[f"the noise is {noise}"] = lambda p, noise=noise: p.noise == noise
+        tests[f"the noise is not {noise}"] = lambda p, noise=noise: p.noise != noise
     for loss in sorted({p.loss for p in every}):
-        tests[f"the loss is {loss}"] = partial(_has, "loss", loss)
-        tests[f"the loss is not {loss}"] = partial(_has_not, "loss", loss)
+        tests[f"the loss is {loss}"] = lambda p, loss=loss: p.loss == loss
+        tests[f"the loss is not {loss}"] = lambda p, loss=loss: p.loss != loss
     for text, test in tests.items():
         if {p.name for p in every if test(p)} == bad:
             return [f"{what} is wrong exactly where {text}"]
     return []
-
-
-def _has(attribute: str, value: object, place: Place) -> bool:
-    return bool(getattr(place, attribute) == value)
-
-
-def _has_not(attribute: str, value: object, place: Place) -> bool:
-    return not _has(attribute, value, place)

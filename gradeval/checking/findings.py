@@ -90,7 +90,7 @@ class Finding:
 
     @property
     def cosine(self) -> tuple[float, float, float]:
-        """The cosine between E[g] and g*: estimate, lower and upper bound; zero where E[g] is."""
+        """The cosine between E[g] and g*: estimate, lower and upper bound; zero where E[g] may be zero."""
         norm = float(np.linalg.norm(self.mean))
         if norm <= max(self.radius, 1e-12):
             return (0.0, -1.0, 1.0) if self.radius else (0.0, 0.0, 0.0)
@@ -98,11 +98,25 @@ class Finding:
         return math.cos(angle), math.cos(min(math.pi, angle + spread)), math.cos(max(0.0, angle - spread))
 
     def is_near(self, mean: Float[np.ndarray, " p"]) -> bool:
-        """Whether E[g]/‖g*‖ may be ``mean``."""
+        """Whether E[g]/‖g*‖ may be a given vector.
+
+        Args:
+            mean: the vector, [p].
+
+        Returns:
+            Whether it is within the radius, and rounding, of the estimate.
+        """
         return float(np.linalg.norm(self.mean - mean)) <= self.radius + ROUNDING
 
     def split(self, vector: Float[np.ndarray, " p"]) -> tuple[np.ndarray, np.ndarray]:
-        """The weight and the bias of a layer's vector."""
+        """Split a layer's vector into weight and bias; the layer must have a ``shape``.
+
+        Args:
+            vector: flattened, weight then bias, [p].
+
+        Returns:
+            The weight, [units, inputs], and the bias, [units].
+        """
         assert self.shape is not None
         weight, bias = np.split(vector, [math.prod(self.shape)])
         return weight.reshape(self.shape), bias
@@ -110,7 +124,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Value:
-    """What is known of E[value] on one problem, beside J."""
+    """What is known of the mean value E[value] on one problem.
+
+    Attributes:
+        place: the problem.
+        exact: J.
+        mean: the estimate of E[value].
+        radius: |estimate − E[value]| is at most this, at 1 − α together with all else; zero if exact.
+        unequal: whether E[value] = J is rejected.
+    """
 
     place: Place
     exact: float

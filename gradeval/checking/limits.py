@@ -10,23 +10,26 @@ import torch
 from gradeval.errors import GradevalError
 
 EQUAL = 1e-6  # an exact relative bias below this is rounding (of single precision, too)
-ENUMERATED_ENTRIES = 2**26  # joint states × points × parameters that are enumerated, a second or two
+ENUMERATED_ENTRIES = 2**26  # joint states × points × parameters that are enumerated; it takes a second or two
 REPLICATES, LEAST_POINTS = 64, 32
 FIRST_POINTS, FIRST_IN_A_LOOP = 512, 128  # of the first look, unless max_draws is below; a loop takes its time
 MAX_DRAWS = 2**23
-COARSE = 0.05  # first every problem is known so well (or half of detect); where none fails, as the claims need
-ROWS_AT_ONCE = 2**14
+COARSE = 0.05  # first every problem is known this well (or to half of detect); then, where none fails, as claimed
+ROWS_AT_ONCE, ENTRIES_AT_ONCE = 2**14, 2**24  # draws, and entries of their gradients, in memory
 MAX_SOBOL = torch.quasirandom.SobolEngine.MAXDIM
 
 
 def check_range(name: str, value: float | None, low: float, high: float, strict: bool = False) -> None:
-    """Raise GradevalError unless a number is None or lies within its range.
+    """Refuse a number that is out of its range.
 
     Args:
         name: of the number.
-        value: the number.
+        value: the number; None is accepted.
         low, high: the ends of the range.
         strict: whether ``low`` itself is outside.
+
+    Raises:
+        GradevalError: the number is outside.
     """
     if value is not None and not (low < value <= high if strict else low <= value <= high):
         least = "above" if strict else "at least"
@@ -64,6 +67,13 @@ class Limits:
         return max(COARSE, self.detect / 2)
 
     def first_points(self, vectorised: bool) -> int:
-        """Points of every replicate at the first look."""
+        """The points of every replicate at the first look.
+
+        Args:
+            vectorised: whether draws are made all at once; a loop begins with fewer.
+
+        Returns:
+            A power of two.
+        """
         first = FIRST_POINTS if vectorised else FIRST_IN_A_LOOP
         return int(min(first, 2 ** int(math.log2(self.max_draws // REPLICATES))))

@@ -14,7 +14,7 @@ from gradeval.checking.conclusion import conclude
 from gradeval.checking.limits import Limits
 from gradeval.checking.subject import Subject
 from gradeval.checking.verdict import Verdict
-from gradeval.errors import check_options
+from gradeval.errors import GradevalError, check_options
 from gradeval.estimators import Estimator, claims_unbiased, resolve
 from gradeval.model.problem import Problem
 from gradeval.progress import Progress, Silent
@@ -52,10 +52,10 @@ def check(
 
     Args:
         estimator: a spec ("psa", "module:name", "file.py:name") or a callable.
-        problems: instead of the battery's.
+        problems: to check it on; by default the battery's.
         workers: threads; the result does not depend on it. Default: one per core.
-        progress: told of every problem that is done.
-        unbiased: check E[g] = ∇J and E[value] = J; default: where the estimator claims it.
+        progress: receives progress, two steps for each problem.
+        unbiased: whether to check E[g] = ∇J and E[value] = J; by default where the estimator claims it.
         max_relative_bias: a bound for ‖E g − g*‖/‖g*‖ in every layer.
         min_cosine: a bound for the cosine between E[g] and g* in every layer.
         max_relative_variance: a bound for tr Cov(g)/‖g*‖² of one draw in every layer.
@@ -105,7 +105,9 @@ def _study(
     workers: int,
     progress: Progress,
 ) -> list[Subject]:
-    """All that is needed of the estimator on every problem: first coarsely, then, where none fails, as claimed."""
+    """Study the estimator on every problem: first coarsely, then, unless it fails somewhere, as the claims need."""
+    if not problems:
+        raise GradevalError("problems is empty: give at least one problem, or leave it out for the battery's.")
     tests = sum(2 * len(problem.network.layer_slices()) - 1 for problem in problems)
 
     def refine(subject: Subject, radius: float | None) -> None:
@@ -114,7 +116,7 @@ def _study(
 
     progress.start(TASK, 2 * len(problems))
     with quiet_vmap(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        # one after the other: what is global (a generator, parameters) can be watched
+        # one after the other, so that changes of what is global (a generator, parameters) are seen
         subjects = [Subject(name, estimator, problem, claims, limits, tests) for problem in problems]
         for radius in (limits.coarse, None):
             if not any(s.trouble or (radius is None and s.state is State.FAILS) for s in subjects):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradeval.checking.limits import MAX_SOBOL, REPLICATES, ROWS_AT_ONCE
+from gradeval.checking.limits import ENTRIES_AT_ONCE, MAX_SOBOL, REPLICATES, ROWS_AT_ONCE
 from gradeval.errors import GradevalError
 from gradeval.model.randomness import derived_seed, generator
 from gradeval.reference import ExactGradient
@@ -43,8 +43,16 @@ class Replicates:
         self.largest = np.zeros(0)
 
     def add(self, points: int) -> None:
-        """Add so many points to every replicate; counts as a look. Raises GradevalError where a draw is not finite."""
-        at_once = max(1, ROWS_AT_ONCE // REPLICATES)
+        """Add points to every replicate; this counts as a look.
+
+        Args:
+            points: how many more, of each replicate.
+
+        Raises:
+            GradevalError: a draw's gradient or value is NaN or infinite.
+        """
+        rows = min(ROWS_AT_ONCE, ENTRIES_AT_ONCE // len(self.truth.vector))
+        at_once = max(1, rows // REPLICATES)
         for start in range(0, points, at_once):
             self._add(min(at_once, points - start))
         self.points += points
@@ -73,7 +81,11 @@ class Replicates:
         self.sums = [a + b for a, b in zip(self.sums, parts, strict=True)] if self.sums else parts
 
     def means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The mean gradient [replicates, P], value [replicates], and ‖g − g*‖² by layer with the value's squared error
-        [replicates, layers + 1], of every replicate."""
+        """The means of every replicate over its draws so far.
+
+        Returns:
+            The gradient, [replicates, P]; the value, [replicates]; and the squares, [replicates, layers + 1], which are
+            ‖g − g*‖² by layer and, in the last column, the value's squared error.
+        """
         gradients, values, squares = ((total / self.points).cpu().numpy() for total in self.sums)
         return gradients, values[:, 0], squares

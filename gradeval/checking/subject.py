@@ -19,7 +19,7 @@ from gradeval.estimators.protocol import fit
 from gradeval.model.problem import Problem
 from gradeval.reference import MAX_BITS, ExactGradient, exact_gradient, exact_moments
 from gradeval.sampling.probes import check_pointwise, count_chance, describe, probe
-from gradeval.sampling.sampler import Sampler
+from gradeval.sampling.sampler import OWN_CHANCE, Sampler
 
 
 class Subject:
@@ -56,7 +56,8 @@ class Subject:
         self.exactly, self.rarest = False, 0.0
         try:
             estimator = fit(estimator, name, problem, limits.seed).estimator
-            self.uniforms, self.notes = probe(problem, estimator)
+            behaviour = probe(problem, estimator)
+            self.uniforms, self.notes = behaviour.uniforms, behaviour.notes
             self.estimator = estimator
             self.sampler = Sampler(problem, name, estimator)
         except GradevalError as error:
@@ -65,13 +66,17 @@ class Subject:
         except Exception as error:
             self.trouble = f"raises {describe(error)}"
             return
-        self.notes += [note for note in self.sampler.notes if "randomness of its own" not in note]
+        self.notes += [note for note in self.sampler.notes if note != OWN_CHANCE]  # the probe says it better
         self.truth = exact_gradient(problem)
         self.place = place_of(problem, estimator)
         self.exactly = _can_be_enumerated(self.sampler, len(self.truth.vector), self.notes)
 
     def refine(self, radius: float | None) -> None:
-        """Draw until every claim is decided, or every mean gradient is known within ``radius`` of ‖g*‖."""
+        """Draw until every claim is decided, or every mean gradient is known well enough. Trouble is kept, not raised.
+
+        Args:
+            radius: how well, relative to ‖g*‖; None: only the claims count.
+        """
         try:
             if self.exactly:
                 if not self.findings:

@@ -62,16 +62,17 @@ class Verdict:
         if self.table.empty:
             return "No problem could be evaluated."
         sampled = self.table["method"] == "sampled"
-        decided = self.table["problem"][~sampled].nunique()
-        exact = f"{decided} problem{'s' * (decided != 1)} decided exactly, on all joint states"
+        exact = f"{_count(self.table[~sampled])} decided exactly, on all joint states"
         if not sampled.any():
             return f"{exact}: no false alarm is possible."
         worst = float(self.table["detectable"][sampled].max())
+        found = f"A relative bias of {worst:.2g} in any layer would have been found with probability {POWER:g}."
+        if math.isinf(worst):
+            found = "In some layer no bias would have been found, however large."
         return (
-            f"{exact}; {self.table['problem'][sampled].nunique()} by at most {self.table['draws'].max():,} draws: "
-            f"all tests and bounds together err with probability ≤ {self.alpha:g}; a relative bias of {worst:.2g} in "
-            f"any layer would have been found with probability {POWER:g} (seed {self.seed}). Events rarer than one in "
-            f"{1 / self.rarest:,.0f} draws excepted: what is not seen is not tested."
+            f"{exact}; {_count(self.table[sampled])} decided by at most {self.table['draws'].max():,} draws "
+            f"(seed {self.seed}): all tests and bounds together err with probability ≤ {self.alpha:g}. {found} "
+            f"Events rarer than one in {1 / self.rarest:,.0f} draws may have gone unseen, and are not covered."
         )
 
     def __str__(self) -> str:
@@ -84,7 +85,11 @@ class Verdict:
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes), self.guarantee])
 
     def as_dict(self) -> dict[str, Any]:
-        """The verdict for JSON, with null for infinities and NaN."""
+        """The verdict for JSON.
+
+        Returns:
+            A dictionary of texts, numbers and lists; infinities and NaN are None.
+        """
         rows = self.table.replace([math.inf, -math.inf], math.nan).astype(object)
         return {
             "estimator": self.name,
@@ -98,3 +103,8 @@ class Verdict:
             "seed": self.seed,
             "rows": rows.where(rows.notna(), None).to_dict("records"),
         }
+
+
+def _count(rows: pd.DataFrame) -> str:
+    problems = rows["problem"].nunique()
+    return f"{problems} problem{'' if problems == 1 else 's'}"

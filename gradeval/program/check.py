@@ -13,26 +13,35 @@ if TYPE_CHECKING:
 
 def check_command(
     estimator: Annotated[
-        str, typer.Argument(help="module:name or file.py:name (which runs that code), or the spec of a built-in one.")
+        str, typer.Argument(help="Spec of a built-in estimator, or module:name or file.py:name (which runs that code).")
     ],
     unbiased: Annotated[
-        bool | None, typer.Option(help="Check that it is unbiased; by default where it claims to be.")
+        bool | None, typer.Option(help="Check that it is unbiased. Default: if it claims to be.")
     ] = None,
-    max_relative_bias: Annotated[float | None, typer.Option(help="Bound for the relative bias of a layer.")] = None,
-    min_cosine: Annotated[float | None, typer.Option(help="Bound for the cosine of a layer's mean gradient.")] = None,
+    max_relative_bias: Annotated[
+        float | None, typer.Option(help="Upper bound for the relative bias of every layer.")
+    ] = None,
+    min_cosine: Annotated[
+        float | None, typer.Option(help="Lower bound for the cosine between mean and exact gradient of every layer.")
+    ] = None,
     max_relative_variance: Annotated[
-        float | None, typer.Option(help="Bound for the relative variance of a layer's gradient, one draw.")
+        float | None, typer.Option(help="Upper bound for the relative variance of one draw of every layer's gradient.")
     ] = None,
-    alpha: Annotated[float, typer.Option(help="False-alarm rate of all tests and looks together.")] = 1e-6,
-    detect: Annotated[float, typer.Option(help="Relative bias of a layer that is found with probability 0.99.")] = 0.01,
+    alpha: Annotated[float, typer.Option(help="Probability of any false alarm, in all tests together.")] = 1e-6,
+    detect: Annotated[
+        float, typer.Option(help="Relative bias of a layer that must be found with probability 0.99.")
+    ] = 0.01,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
-    max_draws: Annotated[int | None, typer.Option(help="Most draws on one problem; 8,388,608 if not given.")] = None,
+    max_draws: Annotated[
+        int | None, typer.Option(help="Maximum number of draws on one problem; 8,388,608 if not given.")
+    ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Threads; results do not depend on it. One per core if not given.")
+        int | None,
+        typer.Option(help="Number of threads; the verdict does not depend on it. One per core if not given."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON on standard output.")] = False,
 ) -> None:
-    """Check an estimator against exact gradients: exit 0 holds, 1 fails, 2 unusable input, 3 undecided."""
+    """Check an estimator against exact gradients. Exit code: 0 holds, 1 fails, 2 unusable input, 3 undecided."""
     from gradeval.program.progress import Lines, TerminalProgress
 
     with TerminalProgress(lines=Lines.NEVER, transient=True) as progress:
@@ -60,7 +69,11 @@ def check_command(
 
 
 def show_verdict(verdict: Verdict) -> None:
-    """The diagnosis, the table (all of it, or the rows that fail), the guarantee, and last the verdict."""
+    """Print a verdict: its diagnosis, table and guarantee, and last the headline again.
+
+    Args:
+        verdict: of `check`. Where rows fail, only those are printed.
+    """
     from rich.console import Console
     from rich.markup import escape
     from rich.padding import Padding
@@ -76,9 +89,7 @@ def show_verdict(verdict: Verdict) -> None:
         console.print(Padding(escape(text), (0, 0, 0, 2)), highlight=False)
     if len(verdict.table):
         rows = verdict.failing if len(verdict.failing) else verdict.table
-        line(
-            "\nBias, variance: relative to the layer's exact gradient's norm, or its square; value: (E[value] − J)/|J|"
-        )
+        line("\nBias and variance are relative to the exact gradient's norm and its square; value: (E[value] − J)/|J|")
         for problem, group in rows.groupby("problem", sort=False):
             first = group.iloc[0]
             how = f"{first.draws:,} draws" if first.draws else "exact"

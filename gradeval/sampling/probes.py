@@ -1,10 +1,11 @@
-"""Probes: an estimator is run once or twice and watched, to see what it asks of chance, costs and does wrong."""
+"""Probes run an estimator once or twice and watch it: what chance it takes, what it costs, what it does wrong."""
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +17,32 @@ from gradeval.errors import GradevalError
 from gradeval.estimators.protocol import Estimator
 from gradeval.model.maps import Form
 from gradeval.model.network import BinaryLayer, StochasticBinaryNetwork
-from gradeval.model.problem import PointLoss, Problem
-from gradeval.model.randomness import EnumeratedStates, GivenUniforms, RandomDraws, Randomness, generator
+from gradeval.model.problem import Problem
+from gradeval.model.randomness import EnumeratedStates, GivenUniforms, RandomDraws, generator
 from gradeval.sampling.surrogates import Surrogate
 
 
 def count_chance(problem: Problem, estimator: Callable[..., Tensor]) -> tuple[int, bool]:
-    """What an estimator asks of chance for one data point.
+    """Count the Bernoulli variables that one draw of an estimator takes for each data point.
 
     Args:
-        problem: any; its first point is used.
-        estimator: that is watched.
+        problem: the estimator is run on its first point.
+        estimator: any surrogate.
 
     Returns:
-        The number of Bernoulli variables it takes, and whether it asks for any other chance.
+        Their number, and whether the estimator asks for any other chance as well (uniform or normal variables, noise).
+
+    Raises:
+        GradevalError: the estimator does not return one number per point.
+
+    Examples:
+        >>> import gradeval
+        >>> from gradeval.estimators import get_estimator
+        >>> problem = gradeval.load_problem("expclass", units="2-3", stage=0)
+        >>> count_chance(problem, get_estimator("reinforce"))
+        (5, False)
+        >>> count_chance(problem, get_estimator("concrete"))
+        (0, True)
     """
     network = problem.network
     count = EnumeratedStates(None, generator(network.device, "count"), network.dtype)
@@ -52,17 +65,18 @@ class _FixedChance(RandomDraws):
 
 
 def check_pointwise(problem: Problem, estimator: Callable[..., Tensor], points: int = 4) -> None:
-    """Raise GradevalError unless an estimator's surrogate of a point, and its gradient, do not depend on other points.
+    """Refuse an estimator that mixes data points.
 
-    An estimator that mixes points (a baseline from the batch, say) has other moments than its points one by one.
+    Its surrogates of several points, and their gradients, must be those of each point alone. An estimator that mixes
+    points (by a baseline from the batch, say) has other moments than the sum over its points.
 
     Args:
-        problem: any.
-        estimator: that is watched.
-        points: how many of the problem's points are compared.
+        problem: the estimator is run on its first points.
+        estimator: any surrogate.
+        points: how many points to run it on.
 
     Raises:
-        GradevalError: it depends on other points, has randomness of its own, or cannot be run on one point alone.
+        GradevalError: the estimator mixes points, cannot be run on one of them, or has randomness of its own.
     """
     network = problem.network
     chance = _FixedChance(generator(network.device, "fixed"), network.dtype)
@@ -80,111 +94,159 @@ def check_pointwise(problem: Problem, estimator: Callable[..., Tensor], points: 
     try:
         values, gradient = run(slice(0, points))
         if not all(map(torch.equal, (values, gradient), run(slice(0, points)))):
-            raise GradevalError("it uses randomness of its own, which cannot be enumerated")
+            raise GradevalError("the estimator has randomness of its own, which cannot be enumerated")
         alone = [run(slice(i, i + 1)) for i in range(points)]
         agree = torch.allclose(values, torch.cat([v for v, _ in alone]), rtol=1e-8, atol=1e-10)
         agree &= torch.allclose(gradient, torch.stack([g for _, g in alone]).sum(0), rtol=1e-8, atol=1e-10)
     except GradevalError:
         raise
     except Exception as error:
-        raise GradevalError(f"it cannot be run on one data point alone ({type(error).__name__}: {error})") from None
+        raise GradevalError(
+            f"the estimator cannot be run on one data point alone ({type(error).__name__}: {error})"
+        ) from None
     if not agree:
-        raise GradevalError("what it returns for one data point depends on the other points")
+        raise GradevalError("what the estimator returns for one data point depends on the other points")
 
 
-def probe(problem: Problem, estimator: Estimator) -> tuple[int, list[str]]:
-    """Draw once, plainly, and watch.
+@dataclass(frozen=True)
+class Behaviour:
+    """What a watched draw of an estimator showed.
+
+    Attributes:
+        uniforms: the number of uniform variables that a draw takes; every other variable is a function of these.
+        notes: what the user should know, such as a use of global randomness.
+    """
+
+    uniforms: int
+    notes: list[str]
+
+
+def probe(problem: Problem, estimator: Estimator) -> Behaviour:
+    """Make one plain draw of an estimator, on copies of network and data, and watch what it does.
+
+    The draw is repeated with the same randomness, to see whether it gives the same numbers.
 
     Args:
-        problem: any; the estimator gets copies of its network and data.
-        estimator: that is watched.
+        problem: what the estimator is run on.
+        estimator: any surrogate, fitted if it learns.
 
     Returns:
-        The number of uniform variables that the draw takes, and notes.
+        What was seen.
 
     Raises:
-        GradevalError: the estimator raises, returns a wrong type or shape, NaN, or what has no gradient; it writes to
-            the parameters or the data.
+        GradevalError: the estimator raises, returns a wrong type or shape, gives NaN or infinity, has no gradient, or
+            writes to the parameters or the data.
+
+    Examples:
+        >>> import gradeval
+        >>> from gradeval.estimators import get_estimator
+        >>> problem = gradeval.load_problem("expclass", units="2-3", stage=0, points=10)
+        >>> probe(problem, get_estimator("reinforce"))
+        Behaviour(uniforms=50, notes=[])
     """
-    network, random = deepcopy(problem.network), generator(problem.network.device, "probe")
-    data = problem.inputs.clone(), problem.targets.clone()
-    before = {name: p.detach().clone() for name, p in network.state_dict(keep_vars=True).items()}
-    state = _global_state()
-
-    def draw() -> tuple[Tensor, Tensor, int]:
-        chance = GivenUniforms(torch.empty(0, dtype=network.dtype), random.manual_seed(1), network.dtype)
-        loss = problem.loss_function(network, data[1])
-        gradient, value = _plain_draw(estimator, network, data[0], loss, chance)
-        return gradient, value, chance.taken
-
-    gradient, value, taken = draw()
-    for name, old, new in (("inputs", problem.inputs, data[0]), ("targets", problem.targets, data[1])):
-        if not torch.equal(old, new):
-            raise GradevalError(f"writes to the data ({name})")
-    for name, tensor in network.state_dict(keep_vars=True).items():
-        if not torch.equal(tensor.detach(), before[name]):
-            raise GradevalError(f"writes to the network's parameters ({name})")
+    trial = _Trial(problem, deepcopy(problem.network), problem.inputs.clone(), problem.targets.clone())
+    before = _global_states()
+    gradient, value, uniforms = trial.draw(estimator)
+    trial.check_untouched()
     for what, numbers in (("gradients", gradient), ("values", value)):
         if not bool(torch.isfinite(numbers).all()):
             raise GradevalError(f"gives NaN or infinite {what}")
-    names = [name for name, old, new in zip(_GLOBAL, state, _global_state(), strict=True) if old != new]
-    if names:
-        return taken, [
-            f"uses global randomness ({', '.join(names)}): draws do not follow from the seed; "
-            "take chance from `randomness`"
-        ]
-    again, value_again, _ = draw()
-    if not (torch.equal(gradient, again) and torch.equal(value, value_again)):
-        return taken, ["gives other numbers for the same randomness: it keeps a state, or has randomness of its own"]
-    return taken, []
+    after = _global_states()
+    if names := [name for name in before if before[name] != after[name]]:
+        note = f"uses global randomness ({', '.join(names)}): draws do not follow from the seed; take chance from"
+        return Behaviour(uniforms, [f"{note} `randomness`"])
+    again = trial.draw(estimator)
+    if torch.equal(gradient, again[0]) and torch.equal(value, again[1]):
+        return Behaviour(uniforms, [])
+    note = "gives other numbers for the same randomness: it keeps a state, or has randomness of its own"
+    return Behaviour(uniforms, [note])
 
 
-def _plain_draw(
-    estimator: Estimator, network: StochasticBinaryNetwork, inputs: Tensor, loss: PointLoss, chance: Randomness
-) -> tuple[Float[Tensor, " P"], Float[Tensor, " points"]]:
-    """The gradient and the value of one draw, without any vectorisation."""
-    try:
-        value = estimator(network, inputs, loss, chance)
-    except GradevalError:
-        raise
-    except Exception as error:
-        raise GradevalError(f"raises {describe(error)}") from error
-    if not isinstance(value, Tensor):
-        raise GradevalError(f"returns {type(value).__name__}, not a tensor of one number per point")
-    if value.shape != (len(inputs),):
-        raise GradevalError(
-            f"returns the wrong shape: {list(value.shape)} where one number per point is needed "
-            f"(points = {len(inputs)})"
-        )
-    if not value.requires_grad:
-        raise GradevalError("returns a value without a gradient: it was detached or made under no_grad")
-    parameters = list(network.parameters())
-    try:
-        found = torch.autograd.grad(value.mean(), parameters, allow_unused=True, materialize_grads=True)
-    except RuntimeError as error:
-        raise GradevalError(f"has no gradient that autograd can take: {str(error).splitlines()[0]}") from error
-    return torch.cat([g.flatten() for g in found]), value.detach()
+@dataclass(frozen=True)
+class _Trial:
+    """Copies of a problem's network and data, on which an estimator is tried."""
+
+    problem: Problem
+    network: StochasticBinaryNetwork
+    inputs: Tensor
+    targets: Tensor
+
+    def draw(self, estimator: Estimator) -> tuple[Tensor, Tensor, int]:
+        """Gradient, value of each point and the number of uniform variables of one draw, always of the same chance."""
+        network, random = self.network, generator(self.network.device).manual_seed(1)
+        chance = GivenUniforms(torch.empty(0, dtype=network.dtype), random, network.dtype)
+        try:
+            value = estimator(network, self.inputs, self.problem.loss_function(network, self.targets), chance)
+        except GradevalError:
+            raise
+        except Exception as error:
+            raise GradevalError(f"raises {describe(error)}") from error
+        value = self.checked(value)
+        try:
+            found = torch.autograd.grad(
+                value.mean(), list(network.parameters()), allow_unused=True, materialize_grads=True
+            )
+        except RuntimeError as error:
+            raise GradevalError(f"has no gradient that autograd can take: {str(error).splitlines()[0]}") from error
+        return torch.cat([g.flatten() for g in found]), value.detach(), chance.taken
+
+    def checked(self, value: object) -> Tensor:
+        """What an estimator returned, if it is one number per point and has a gradient."""
+        if not isinstance(value, Tensor):
+            raise GradevalError(f"returns {type(value).__name__}, not a tensor of one number per point")
+        points = self.problem.points
+        if value.shape != (points,):
+            raise GradevalError(
+                f"returns the wrong shape: {list(value.shape)} where one number per point is needed (points = {points})"
+            )
+        if not value.requires_grad:
+            raise GradevalError("returns a value without a gradient: it was detached or made under no_grad")
+        return value
+
+    def check_untouched(self) -> None:
+        """Raise GradevalError where an estimator wrote to the copies."""
+        problem = self.problem
+        for name, old, new in (("inputs", problem.inputs, self.inputs), ("targets", problem.targets, self.targets)):
+            if not torch.equal(old, new):
+                raise GradevalError(f"writes to the data ({name})")
+        before = problem.network.state_dict()
+        for name, tensor in self.network.state_dict().items():
+            if not torch.equal(tensor, before[name]):
+                raise GradevalError(f"writes to the network's parameters ({name})")
 
 
-_GLOBAL = ("torch's", "numpy's")
-
-
-def _global_state() -> tuple[bytes, bytes]:
-    return (
-        torch.get_rng_state().numpy().tobytes(),
-        repr(np.random.get_state()).encode() + np.random.get_state()[1].tobytes(),  # type: ignore[index]
-    )
+def _global_states() -> dict[str, bytes]:
+    """The states of the process's own generators, by whose they are."""
+    numbers = np.random.get_state()
+    return {
+        "torch's": torch.get_rng_state().numpy().tobytes(),
+        "numpy's": repr(numbers).encode() + numbers[1].tobytes(),  # type: ignore[index]
+    }
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one line: its type, its message, and the file and line that raised it."""
+    """Describe an exception in one line.
+
+    Args:
+        error: that was raised and caught.
+
+    Returns:
+        Its type, the first line of its message, and the file and line that raised it.
+
+    Examples:
+        >>> try:
+        ...     [][3]
+        ... except IndexError as error:
+        ...     print(describe(error).partition(" (")[0])
+        IndexError: list index out of range
+    """
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''} ({Path(frame.filename).name}, line {frame.lineno})"
+    text = "".join(f": {line}" for line in str(error).strip().splitlines()[:1])
+    return f"{type(error).__name__}{text} ({Path(frame.filename).name}, line {frame.lineno})"
 
 
 class _CountingLayer(BinaryLayer):
-    """A layer that counts how often it is evaluated, per point; all flips in closed form count as one evaluation."""
+    """A layer that counts its evaluations for each point; all flips in closed form count as one."""
 
     count = 0.0
 
@@ -204,19 +266,20 @@ class _CountingLayer(BinaryLayer):
 
 
 def count_evaluations(problem: Problem, estimator: Estimator) -> tuple[float, float]:
-    """What one draw of an estimator costs per data point.
+    """Count what one draw of an estimator evaluates for each data point.
 
     Args:
-        problem: any; a copy of its network counts.
-        estimator: that is watched.
+        problem: what the estimator is run on.
+        estimator: any surrogate, fitted if it learns.
 
     Returns:
-        The numbers of evaluations of one layer, and of the loss.
+        The number of evaluations of a layer, and of the loss (head included). All flips of a layer's inputs that are
+        made in closed form count as one evaluation of the layer.
 
     Examples:
-        >>> from gradeval import load_problem
+        >>> import gradeval
         >>> from gradeval.estimators import get_estimator
-        >>> problem = load_problem("expclass", units="2-3", stage=0, points=4)
+        >>> problem = gradeval.load_problem("expclass", units="2-3", stage=0)
         >>> count_evaluations(problem, get_estimator("reinforce"))
         (2.0, 1.0)
     """

@@ -22,6 +22,7 @@ from gradeval.sampling.streaming import CHUNK
 from gradeval.sampling.surrogates import Surrogate
 from gradeval.torch_private import quiet_vmap
 
+OWN_CHANCE = "uses randomness of its own: draws do not follow from the seed"
 BATCH_BYTES = 2**23  # one vectorised batch keeps its largest tensor about this small: it should stay in the cache
 
 
@@ -67,7 +68,7 @@ class Sampler:
         self.deterministic = not trial.used and bool((gradients[0] == gradients[1]).all())
         self.own_chance = not trial.used and not self.deterministic
         if self.own_chance:
-            self.notes.append("uses randomness of its own: draws do not follow from the seed")
+            self.notes.append(OWN_CHANCE)
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in vars(self).items() if key != "_local"}

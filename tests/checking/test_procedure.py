@@ -1,48 +1,33 @@
-"""`gradeval check`, its sequential test, its diagnosis, the adapter for foreign code and the pytest plugin."""
+"""Verdicts: claims that hold, fail and stay undecided; estimators that behave badly; networks of other maps."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from gradeval import Problem, StochasticBinaryNetwork, load_problem
+from gradeval.checking import replicates
 from gradeval.checking.battery import ROWS, make_problem
 from gradeval.checking.places import is_saturated
 from gradeval.checking.procedure import check
 from gradeval.checking.sequential import mean_test
 from gradeval.errors import GradevalError
 from gradeval.estimators import get_estimator
-from gradeval.estimators.foreign import Foreign
 from gradeval.estimators.surrogate import carry, sample_path
+from gradeval.sampling.sampler import Sampler
 
-FAULTS = sorted((Path(__file__).parents[1] / "faults").glob("*.py"))
-ENVIRONMENT = os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"}
 ONE = [make_problem(ROWS[0])]
 QUIET = [make_problem(ROWS[3])]  # little variance: few draws of what is drawn in a loop
 PAIR = [make_problem(ROWS[0]), make_problem(ROWS[5])]
 
 
-def module_of(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def fault(name: str):
-    return module_of(Path(__file__).parents[1] / "faults" / f"{name}.py").estimator
-
-
-# --- planted faults --------------------------------------------------------------------------------
+def wrong_sign(network, inputs, loss, randomness):
+    f = get_estimator("reinforce")(network, inputs, loss, randomness)
+    return 2 * f.detach() - f
 
 
 # --- verdicts --------------------------------------------------------------------------------------
@@ -122,9 +107,11 @@ def test_the_same_seed_gives_the_same_verdict_whatever_the_workers() -> None:
         ({"detect": 2.0}, "detect must be above 0 and at most 1"),
         ({"min_cosine": -2.0}, "min_cosine must be at least -1"),
         ({"max_draws": 1}, "max_draws must be at least"),
+        ({"problems": []}, "problems is empty"),
+        ({"detct": 0.1}, "unknown option of check 'detct': did you mean detect"),
     ],
 )
-def test_unusable_arguments(arguments: dict[str, float], message: str) -> None:
+def test_unusable_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(GradevalError, match=message):
         check("st", **arguments)
 
@@ -171,36 +158,7 @@ def test_what_cannot_be_vectorised_runs_in_a_loop_and_says_so() -> None:
     assert any("drawn in a loop" in note for note in verdict.notes)
 
 
-# --- the parts -------------------------------------------------------------------------------------
-
-
-# --- foreign code ----------------------------------------------------------------------------------
-
-
-def foreign(scale: float, value: object = None, backward: bool = True):
-    def sample(network, inputs, loss):
-        x, log_prob = inputs, 0.0
-        for layer in network.layers:
-            a = layer.preactivation(x)
-            s = torch.bernoulli(layer.probability(a).detach())
-            log_prob, x = log_prob + layer.log_prob(s, a), layer.encode(s)
-        f = loss(x)
-        if backward:
-            (f + scale * f.detach() * log_prob).mean().backward()
-        return f.detach() if value is None else value
-
-    return Foreign(sample, unbiased=True)
-
-
-# --- the program and the plugin --------------------------------------------------------------------
-
-
-def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, text=True, capture_output=True, timeout=300)
-
-
-GRADEVAL = ("-c", "from gradeval.program.app import main; main()")
+# --- problems at the edge ---------------------------------------------------------------------------
 
 
 def test_nothing_to_compare_with_is_no_green_light() -> None:
@@ -239,7 +197,7 @@ def test_a_bias_where_the_exact_gradient_is_zero_is_seen(noise: float) -> None:
     assert honest.verdict == "holds", str(honest)
     found = check(Stray(1.0, noise), unbiased=True, problems=[problem])
     assert found.verdict == "fails"
-    assert "layer 1: the exact gradient is zero, the mean one is not" in str(found)
+    assert "layer 1: the exact gradient is zero, but the mean gradient is not" in str(found)
 
 
 def test_more_directions_than_replicates_can_test_are_undecided() -> None:
@@ -257,6 +215,7 @@ def test_more_directions_than_replicates_can_test_are_undecided() -> None:
     verdict = check("arm", problems=[Problem(network, inputs, torch.ones(40, dtype=torch.float64), "logistic")])
     assert verdict.verdict == "undecided"
     assert "varies in more than 52 directions" in " ".join(verdict.notes)
+    assert "In some layer no bias would have been found" in verdict.guarantee  # it said: a bias of inf
     assert verdict.table["draws"].max() < 2**20  # more draws are of no use
 
 
@@ -273,9 +232,41 @@ def test_networks_of_other_maps_are_checked(name: str, options: dict[str, str], 
     found = check("reinforce", problems=[problem], detect=0.3, max_draws=2**14, workers=1)
     assert found.verdict == verdict, found
     assert set(found.table["layer"]) == {"1", "2", "head"}
-    wrong = check(fault("sign"), unbiased=True, problems=[problem], detect=0.3, max_draws=2**14, workers=1)
+    wrong = check(wrong_sign, unbiased=True, problems=[problem], detect=0.3, max_draws=2**14, workers=1)
     assert wrong.verdict == "fails"
     assert any("the sign is wrong" in line for line in wrong.diagnosis), wrong
+
+
+def test_the_memory_of_many_parameters_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws come in smaller parts where their gradients are long, and the verdict is the same but for rounding."""
+    whole = check("arm", detect=0.2, problems=ONE, workers=1).table
+    rows: list[int] = []
+    given = Sampler.given
+    monkeypatch.setattr(
+        Sampler, "given", lambda self, part, random: rows.append(len(part)) or given(self, part, random)
+    )
+    monkeypatch.setattr(replicates, "ENTRIES_AT_ONCE", 64 * 9 * 100)
+    parts = check("arm", detect=0.2, problems=ONE, workers=1).table
+    assert max(rows) == 64 * 100  # nine parameters
+    assert whole["verdict"].equals(parts["verdict"])
+
+
+def test_progress_has_two_steps_for_each_problem() -> None:
+    """The contract: a task is started, advanced to its total and finished."""
+    told: list[tuple[Any, ...]] = []
+
+    class Told:
+        def start(self, task: str, total: int) -> None:
+            told.append(("start", task, total))
+
+        def advance(self, task: str, steps: int) -> None:
+            told.append(("advance", task, steps))
+
+        def finish(self, task: str, note: str = "") -> None:
+            told.append(("finish", task, note))
+
+    check("reinforce", problems=PAIR, workers=2, progress=Told())
+    assert told == [("start", "checking", 4), *4 * [("advance", "checking", 1)], ("finish", "checking", "")]
 
 
 def test_saturated_units_are_seen() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binom, poisson
+from scipy.stats import f as fisher
 
 from gradeval.checking.battery import ROWS, make_problem
 from gradeval.checking.procedure import check
@@ -118,3 +119,23 @@ def test_draws_that_are_all_exact_have_no_variance() -> None:
     verdict = check(exact, unbiased=True, max_relative_variance=1e-3, problems=[problem], workers=1)
     assert verdict.verdict == "holds", verdict
     assert (verdict.table["method"] == "sampled").all()
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.4])
+def test_more_entries_than_replicates_are_tested_by_the_same_formula(shift: float) -> None:
+    """80 entries that vary in 3 directions, with a bias outside them: T² by the 80 × 80 matrix S + floor² I itself.
+
+    Planted: without what lies outside the directions, the statistic of the shifted mean is too small to reject.
+    """
+    random, level, floor, replicates = np.random.default_rng(4), 1e-4, 0.05, 64
+    sample = random.standard_normal((replicates, 3)) @ random.standard_normal((3, 80))
+    outside = np.linalg.svd(sample)[2][-1]
+    sample += shift * outside
+    found = mean_test(sample, level, floor)
+    mean, covariance = sample.mean(0), np.cov(sample.T) / replicates
+    statistic = mean @ np.linalg.solve(covariance + floor**2 * np.eye(80), mean)
+    critical = 3 * 63 / 61 * fisher.isf(level, 3, 61)
+    assert found.rejected == (statistic > critical) == (shift > 0)
+    assert found.noise == pytest.approx(np.trace(covariance))
+    largest = np.linalg.eigvalsh(covariance)[-1] + floor**2
+    assert found.radius == pytest.approx(math.sqrt(critical * largest))
