@@ -295,14 +295,22 @@ def _where(wrong: list[Place], every: list[Place], what: str) -> list[str]:
         "a layer has more than one unit": lambda p: max(p.widths) > 1,
     }
     for states in sorted({p.states for p in every}):
-        tests[f"the states are {{{states[0]:g}, {states[1]:g}}}"] = lambda p, states=states: p.states == states
+        tests[f"the states are {{{states[0]:g}, {states[1]:g}}}"] = _having(lambda p: p.states, states)
     for noise in sorted({p.noise for p in every}):
-        tests[f"the noise is {noise}"] = lambda p, noise=noise: p.noise == noise
-        tests[f"the noise is not {noise}"] = lambda p, noise=noise: p.noise != noise
+        tests[f"the noise is {noise}"] = _having(lambda p: p.noise, noise)
+        tests[f"the noise is not {noise}"] = _lacking(lambda p: p.noise, noise)
     for loss in sorted({p.loss for p in every}):
-        tests[f"the loss is {loss}"] = lambda p, loss=loss: p.loss == loss
-        tests[f"the loss is not {loss}"] = lambda p, loss=loss: p.loss != loss
+        tests[f"the loss is {loss}"] = _having(lambda p: p.loss, loss)
+        tests[f"the loss is not {loss}"] = _lacking(lambda p: p.loss, loss)
     for text, test in tests.items():
         if {p.name for p in every if test(p)} == bad:
             return [f"{what} is wrong exactly where {text}"]
     return []
+
+
+def _having(fact: Callable[[Place], object], value: object) -> Callable[[Place], bool]:
+    return lambda place: fact(place) == value
+
+
+def _lacking(fact: Callable[[Place], object], value: object) -> Callable[[Place], bool]:
+    return lambda place: fact(place) != value
