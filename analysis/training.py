@@ -361,7 +361,7 @@ def training_answer(training: Training) -> list[str]:
     if len(final):
         best = final.iloc[0]
         near = list(final["estimator"][1:][list(final["loss_low"][1:] <= best["loss_high"])])
-        tie = f"; the intervals of {', '.join(near)} meet it" if near else ""
+        tie = f"; the intervals of {', '.join(near)} overlap with it" if near else ""
         sentences.append(
             f"The lowest training objective is that of {best['estimator']}: {interval_text(best, 'loss')} "
             f"(mean over {best['seeds']} seeds with its 95 % interval){tie}."
@@ -370,7 +370,7 @@ def training_answer(training: Training) -> list[str]:
     if len(test):
         best = test.sort_values("accuracy").iloc[-1]
         share = interval_text(best, "accuracy", 100.0)
-        sentences.append(f"On the test set {best['estimator']} is right for {share} % of the points.")
+        sentences.append(f"On the test set {best['estimator']} classifies {share} % of the points correctly.")
     sentences += [f"Not trained: {name} ({why})." for name, why in training.manifest["failures"].items()]
     return sentences
 

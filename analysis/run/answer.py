@@ -109,5 +109,5 @@ def _best(rows: pd.DataFrame) -> str:
         return f"{first['estimator']}, the only estimator of this run, has {size}"
     near = rows.iloc[1:]
     near = list(near[near["relative_rmse_low"] <= first["relative_rmse_high"]]["estimator"])
-    tie = f"; {listed(near)} cannot be told from it" if near else ""
+    tie = f"; {listed(near)} cannot be distinguished from it" if near else ""
     return f"{first['estimator']} is the most accurate ({size}){tie}"

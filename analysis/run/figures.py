@@ -33,7 +33,7 @@ RUN_FIGURES: dict[str, tuple[Callable[[Evaluation], Figure | None], str]] = {
     "rmse": (
         rmse_curves,
         "Relative root-mean-square error, √(E‖ḡ − g*‖²) / ‖g*‖, of the mean ḡ of M draws. Variance falls as 1/M: a "
-        "curve that goes on falling shows variance, one that levels off has reached its bias. Bands are 95% intervals, "
+        "curve that keeps falling shows variance, one that levels off has reached its bias. Bands are 95% intervals, "
         "dotted lines exact (no sampling), where known. "
         "Solid: claims to be unbiased; dashed: does not.",
     ),

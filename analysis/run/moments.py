@@ -1,4 +1,4 @@
-"""The streamed moments of one estimator, and the one place that knows where what lies in them."""
+"""The streamed moments of one estimator, and the one place that knows how they are laid out."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from gradeval.analysis.statistics import Array
 
 @dataclass(frozen=True)
 class Layout:
-    """Where what lies in a vector of [g − g*, squared errors, cosines, value] of one draw.
+    """How the numbers of one draw, [g − g*, squared errors, cosines, value], are laid out in a vector.
 
-    With P parameters and K named layers ("1".."L", "head", "all") it has D = P + 2K + 1 entries.
+    With P parameters and K named layers ("1".."L", "head", "all") the vector has D = P + 2K + 1 entries.
 
     Args:
         parameters: P.
         slices: where each layer's parameters lie among the P.
+
+    Examples:
+        >>> layout = Layout(5, {"1": slice(0, 3), "head": slice(3, 5), "all": slice(0, 5)})
+        >>> layout.size, layout.square("head"), layout.cosine("head")
+        (12, 6, 9)
     """
 
     parameters: int
@@ -48,15 +53,36 @@ class Layout:
         return [*range(self.squares.stop), self.size - 1]
 
     def square(self, layer: str) -> int:
-        """The place of ‖g − g*‖² of one layer."""
+        """The place of ‖g − g*‖² of one layer.
+
+        Args:
+            layer: its name.
+
+        Returns:
+            Its index in the vector.
+        """
         return self.parameters + self.number(layer)
 
     def cosine(self, layer: str) -> int:
-        """The place of cos(g, g*) of one layer."""
+        """The place of cos(g, g*) of one layer.
+
+        Args:
+            layer: its name.
+
+        Returns:
+            Its index in the vector.
+        """
         return self.parameters + len(self.slices) + self.number(layer)
 
     def number(self, layer: str) -> int:
-        """The place of a layer among the K."""
+        """The place of a layer among the K.
+
+        Args:
+            layer: its name.
+
+        Returns:
+            Its index among the layers.
+        """
         return self.layers.index(layer)
 
 
@@ -88,28 +114,70 @@ class Moments:
         return self.mean[: self.layout.parameters]
 
     def bias(self, layer: str) -> Array:
-        """The mean of g − g* in one layer."""
+        """The mean of g − g* in one layer.
+
+        Args:
+            layer: its name.
+
+        Returns:
+            One number for each of the layer's parameters.
+        """
         return self.mean[self.layout.slices[layer]]
 
     def spread(self, layer: str) -> Array:
-        """The covariance of g in one layer."""
+        """The covariance of g in one layer.
+
+        Args:
+            layer: its name.
+
+        Returns:
+            A square matrix with a row for each of the layer's parameters.
+        """
         where = self.layout.slices[layer]
         return self.covariance[where, where]
 
     def square(self, layer: str) -> tuple[float, float]:
-        """Mean and variance of ‖g − g*‖² in one layer."""
+        """Mean and variance of ‖g − g*‖² in one layer.
+
+        Args:
+            layer: its name.
+
+        Returns:
+            Mean and variance over single draws.
+        """
         return self._of(self.layout.square(layer))
 
     def cosine(self, layer: str) -> tuple[float, float]:
-        """Mean and variance of cos(g, g*) in one layer."""
+        """Mean and variance of cos(g, g*) in one layer.
+
+        Args:
+            layer: its name.
+
+        Returns:
+            Mean and variance over single draws.
+        """
         return self._of(self.layout.cosine(layer))
 
     def third(self, layer: str) -> Array:
-        """Third moments of ‖g − g*‖², cos(g, g*), ‖g − E g‖² and ⟨g, g*⟩ in one layer, [4]."""
+        """Third moments of ‖g − g*‖², cos(g, g*), ‖g − E g‖² and ⟨g, g*⟩ in one layer, [4].
+
+        Args:
+            layer: its name.
+
+        Returns:
+            The four moments, about the means of chunks.
+        """
         return self.thirds[self.layout.number(layer) :: len(self.layout.slices)]
 
     def descent(self, layer: str) -> int:
-        """The number of draws with ⟨g, g*⟩ > 0 in one layer."""
+        """The number of draws with ⟨g, g*⟩ > 0 in one layer.
+
+        Args:
+            layer: its name.
+
+        Returns:
+            The number.
+        """
         return int(self.descents[self.layout.number(layer)])
 
     def _of(self, place: int) -> tuple[float, float]:

@@ -38,7 +38,7 @@ RANKING_COLUMNS = (
         "relative_rmse",
         "RMSE, 1 draw",
         "Root-mean-square error of a single draw, √(E‖g − g*‖²) / ‖g*‖: bias and variance together. 0 is perfect; "
-        "above 1, no step at all would have been closer.",
+        "above 1, taking no step would be more accurate.",
     ),
     (
         "relative_bias",

@@ -68,7 +68,11 @@ def compare_command(
 
 
 def show_comparison(comparison: Comparison) -> None:
-    """Print what changed, the answer and the notes."""
+    """Print what changed, the answer and the notes.
+
+    Args:
+        comparison: of two runs.
+    """
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -245,6 +246,22 @@ def test_every_output_survives_hostile_names(baselines) -> None:
     (row,) = (line for line in text.splitlines() if "evaluations" in line and line.startswith("|"))
     assert len([c for i, c in enumerate(row) if c == "|" and row[i - 1] != "\\"]) == 9
     assert "<b>" not in text
+
+
+def test_the_documented_gate_runs(make_problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python of docs/ci.md, as it stands there but for the number of draws."""
+    text = (Path(__file__).parents[3] / "docs" / "ci.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    monkeypatch.chdir(tmp_path)
+    problem = make_problem((2, 2))
+    problem.save("problem.json")
+    Baseline.of(evaluate(problem, ["st", "psa"], draws=200)).save("gradeval-baseline.json")
+    names: dict[str, Any] = {}
+    exec(block.replace("20_000", "200"), names)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psa.PathSampleAnalytic, "__call__", without_head_flips())
+        with pytest.raises(AssertionError, match=r"Regression\. worse: psa"):
+            names["test_no_regression"]()
 
 
 def gradeval(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -84,10 +84,10 @@ def test_answer_for_other_runs(shape: dict[str, Any], sentence: str) -> None:
     assert sentence in " ".join(answer_sentences(make_run(**shape)))
 
 
-def test_answer_says_when_the_best_cannot_be_told_from_the_next() -> None:
+def test_answer_says_when_the_best_is_not_distinguished_from_the_next() -> None:
     run = make_run(["st", "psa"], ["all"])
     run.summary["relative_rmse_low"] -= 0.2
-    assert "; st cannot be told from it." in answer_sentences(run)[1]
+    assert "; st cannot be distinguished from it." in answer_sentences(run)[1]
 
 
 def test_answer_names_estimators_that_failed() -> None:
