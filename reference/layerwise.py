@@ -18,10 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from gradeval.model.network import BinaryLayer
 from gradeval.model.problem import Problem
+from gradeval.progress import Advance
 from gradeval.reference.joint import binary_digits
-
-Advance = Callable[[int], None]
-"""Told the multiply–adds of every chunk as it is done."""
 
 # The products of one chunk of rows: beyond this size memory is given back to the system and faulted in again for every
 # chunk, which doubles the time; below it the calls themselves begin to count (measured: 1 to 2 MiB are fastest).

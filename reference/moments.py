@@ -116,12 +116,13 @@ def exact_moments(
     workers: int | None = None,
     advance: Advance | None = None,
 ) -> ExactMoments:
-    """Exact mean and covariance of one draw of ``estimator``.
+    """Exact mean and covariance of one draw of an estimator.
 
     Points are drawn independently: Cov(mean over points) = Σ_points Cov / N². Chance beyond Bernoulli states (noise,
     uniform or normal variables) is sampled within every joint state and leaves a standard error.
 
     Args:
+        problem: network, data and loss.
         estimator: any surrogate that can be vectorised.
         samples: draws of the further chance in each joint state.
         seed: of those.
@@ -129,8 +130,19 @@ def exact_moments(
         workers: threads; the result does not depend on it. Default: one per core.
         advance: told the number of states done since it was last told.
 
+    Returns:
+        The moments, with the exact gradient beside them.
+
     Raises:
         GradevalError: the estimator takes more than 2^18 joint states per point, or mixes points.
+
+    Examples:
+        >>> from gradeval import load_problem
+        >>> from gradeval.estimators import get_estimator
+        >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
+        >>> moments = exact_moments(problem, get_estimator("reinforce"))
+        >>> moments.relative_bias()["all"] < 1e-12
+        True
     """
     check_pointwise(problem, estimator)
     bits, continuous = count_chance(problem, estimator)
@@ -139,20 +151,47 @@ def exact_moments(
             f"the estimator takes {bits} Bernoulli variables per point, 2^{bits} joint states; "
             f"the limit is 2^{MAX_BITS}."
         )
-    if not continuous:
-        samples = 1
-    dtype, device, points = problem.network.dtype, problem.network.device, problem.points
-    size = sum(p.numel() for p in problem.network.parameters())
-    chunk = max(1, memory // (3 * points * size * dtype.itemsize * samples))
-    own = threading.local()  # a functional call exchanges the parameters of the module it calls
+    work = _StateSums(problem, estimator, bits, samples if continuous else 1, seed, memory)
+    sums: list[Tensor] = []
+    workers = workers or torch.get_num_threads()
+    with quiet_vmap(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            for parts in pool.map(work, range(0, 2**bits, work.chunk)):
+                sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else list(parts)
+                if advance:
+                    advance(work.chunk)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    mean, second, value, within = sums
+    covariance = (second - mean.T @ mean) / problem.points**2
+    exact = exact_gradient(problem)
+    error = within.sum(0).sqrt() / problem.points
+    return ExactMoments(mean.mean(0), covariance, value.item(), exact.vector, exact.slices, error)
 
-    def work(first: int) -> tuple[Tensor, ...]:
-        """Sums over the states first..first+chunk−1 of mean, second moment, value, and variance within a state."""
-        if not hasattr(own, "surrogate"):
-            own.surrogate = Surrogate(problem, estimator)
-        numbers = torch.arange(first, min(first + chunk, 2**bits), device=device).repeat_interleave(samples)
-        states = binary_digits(numbers, 0, bits).to(dtype)
-        g, values, weights = _on_states(own.surrogate, states, generator(device, "exact moments", seed, first))
+
+class _StateSums:
+    """Sums over a chunk of joint states of mean, second moment, value, and variance within a state."""
+
+    def __init__(
+        self, problem: Problem, estimator: Callable[..., Tensor], bits: int, samples: int, seed: int, memory: int
+    ) -> None:
+        self.problem, self.estimator, self.bits, self.samples, self.seed = problem, estimator, bits, samples, seed
+        self.size = sum(p.numel() for p in problem.network.parameters())
+        self.chunk = max(1, memory // (3 * problem.points * self.size * problem.network.dtype.itemsize * samples))
+        self._own = threading.local()  # a functional call exchanges the parameters of the module it calls
+
+    def __call__(self, first: int) -> tuple[Tensor, ...]:
+        """The sums over the states from ``first`` on."""
+        problem, samples, points, size = self.problem, self.samples, self.problem.points, self.size
+        device = problem.network.device
+        if not hasattr(self._own, "surrogate"):
+            self._own.surrogate = Surrogate(problem, self.estimator)
+        last = min(first + self.chunk, 2**self.bits)
+        numbers = torch.arange(first, last, device=device).repeat_interleave(samples)
+        states = binary_digits(numbers, 0, self.bits).to(problem.network.dtype)
+        random = generator(device, "exact moments", self.seed, first)
+        g, values, weights = _on_states(self._own.surrogate, states, random)
         roots = weights.expand(len(states), points).sqrt()
         if not bool((roots > 0).all()):
             g = torch.where(roots[..., None] > 0, g, 0.0)  # impossible states may have infinite scores
@@ -165,20 +204,3 @@ def exact_moments(
             spread = g.reshape(-1, samples, points, size).var(1)
             within = (roots.reshape(-1, samples, points)[:, 0, :, None] ** 2 * spread / samples).sum(0)
         return mean, second, value, within
-
-    sums: list[Tensor] = []
-    workers = workers or torch.get_num_threads()
-    with quiet_vmap(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            for parts in pool.map(work, range(0, 2**bits, chunk)):
-                sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else list(parts)
-                if advance:
-                    advance(chunk)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    mean, second, value, within = sums
-    covariance = (second - mean.T @ mean) / points**2
-    exact = exact_gradient(problem)
-    error = within.sum(0).sqrt() / points
-    return ExactMoments(mean.mean(0), covariance, value.item(), exact.vector, exact.slices, error)

@@ -147,7 +147,7 @@ class _Run:
     def prepare(self) -> None:
         """The exact gradient, fits and first draws; then the plan in the folder."""
         request, problem = self.request, self.problem
-        self.truth = exact_gradient(problem)
+        self.truth = exact_gradient(problem, progress=self.progress)
         self.reference_seconds = time.perf_counter() - self.began
         self.fingerprint = problem.fingerprint()
         target = target_of(self.truth)

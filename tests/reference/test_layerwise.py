@@ -15,12 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import gradeval.reference
 from gradeval.errors import GradevalError
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.noise import NOISES
 from gradeval.model.problem import Problem
-from gradeval.reference import exact_gradient, layerwise, layerwise_values, predicted_cost
+from gradeval.reference import exact, exact_gradient, layerwise, layerwise_values, predicted_cost
 from gradeval.reference.cost import costs
 
 FALSE_ALARM = 1e-6
@@ -309,16 +308,29 @@ def test_limits_can_be_set(make_problem) -> None:
         exact_gradient(problem, "joint", seconds=1.0)
 
 
-def test_long_computations_show_a_bar_on_stderr(
-    make_problem, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(gradeval.reference, "PATIENCE", 0.0)
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    problem = make_problem((8, 8))
-    quiet = exact_gradient(problem, "layerwise", progress=False)
-    assert capsys.readouterr() == ("", "")
-    shown = exact_gradient(problem, "layerwise")
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "exact gradient" in err
+class Told:
+    """Progress that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.total = self.done = self.ended = 0
+
+    def start(self, task: str, total: int) -> None:
+        assert task == "exact gradient"
+        self.total = total
+
+    def advance(self, task: str, steps: int) -> None:
+        self.done += steps
+
+    def finish(self, task: str, note: str = "") -> None:
+        self.ended += 1
+
+
+def test_progress_is_told_of_long_computations(make_problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, short, long = make_problem((8, 8)), Told(), Told()
+    quiet = exact_gradient(problem, "layerwise", progress=short)
+    assert short.total == short.ended == 0
+    monkeypatch.setattr(exact, "PATIENCE", 0.0)
+    shown = exact_gradient(problem, "layerwise", progress=long)
+    assert long.ended == 1
+    assert long.total / 2 < long.done <= 2 * long.total
     assert shown.value == quiet.value
