@@ -25,7 +25,7 @@ from gradeval.training.checkpoint import Phase, read_checkpoint
 from gradeval.training.measures import enumerable
 from gradeval.training.protocol import Protocol
 
-PACKAGES = ("gradeval", "torch", "numpy", "pandas", "seaborn")
+TRAINING_PACKAGES = ("gradeval", "torch", "numpy", "pandas", "seaborn")
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,8 @@ def _new_manifest(plan: TrainingPlan, arguments: dict[str, Any]) -> dict[str, An
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "kind": plan.as_json(),
         "arguments": arguments,
-        "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
+        "versions": {"python": platform.python_version()}
+        | {package: version(package) for package in TRAINING_PACKAGES},
         "problem": {
             "name": problem.name,
             "description": problem.description,

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import pandas as pd
 
 from gradeval.analysis.training import TRAINING_TABLES, Training
-from gradeval.errors import GradevalError, Incomplete, enumeration
+from gradeval.errors import GradevalError, Incomplete, enumeration, unknown_name
 from gradeval.estimators import Estimator, claims_unbiased, get_facts, resolve
 from gradeval.problems.tasks import Task
 from gradeval.progress import Progress
@@ -27,16 +27,22 @@ from gradeval.workers.jobs import run_jobs
 CHECKPOINT_SECONDS = 10.0
 
 
+class TrainingExecution(TypedDict, total=False):
+    """How `train` carries a training out; no number depends on it. See `train` for what each means."""
+
+    workers: int
+    progress: Progress | None
+    arguments: dict[str, Any] | None
+    checkpoint_seconds: float
+
+
 def train(
     task: Task,
     estimators: Sequence[str | Estimator],
     protocol: Protocol | None = None,
     *,
     folder: str | Path,
-    workers: int = 1,
-    progress: Progress | None = None,
-    arguments: dict[str, Any] | None = None,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    **execution: Unpack[TrainingExecution],
 ) -> Training:
     """Train with each estimator under one protocol. A training that was stopped in the folder is resumed.
 
@@ -45,10 +51,11 @@ def train(
         estimators: specs, the user's own ("module:name") or callables.
         protocol: what is the same for all of them; `Protocol()` if not given.
         folder: for checkpoints and tables.
-        workers: processes, each of which takes one estimator at a time; results do not depend on it.
+        workers: processes, each of which takes one estimator at a time; 1 if not given.
         progress: told how far each estimator is.
         arguments: kept in the manifest.
-        checkpoint_seconds: at the end of an epoch a checkpoint is written if the last is older than this.
+        checkpoint_seconds: at the end of an epoch a checkpoint is written if the last is older than this; 10 if not
+            given.
 
     Returns:
         The tables, which are also written into ``folder``.
@@ -67,17 +74,21 @@ def train(
         >>> training.estimators, sorted(training.tables["curves"]["epoch"].unique().tolist())
         (['st', 'psa'], [0, 1, 2])
     """
-    resolved = resolve(estimators)
+    for name in execution:
+        if name not in TrainingExecution.__annotations__:
+            raise unknown_name("option of train", name, TrainingExecution.__annotations__)
+    resolved, workers = resolve(estimators), execution.get("workers", 1)
     if workers > 1 and not all(isinstance(given, str) for given in estimators):
         raise GradevalError("with several workers estimators must be given by name, not as objects.")
     folder, plan = Path(folder), TrainingPlan(task, list(resolved), protocol or Protocol())
-    manifest = open_folder(folder, plan, arguments or {})
+    manifest = open_folder(folder, plan, execution.get("arguments") or {})
     paths = {name: checkpoint_path(folder, name) for name in resolved}
     # another process imports a user's own estimator again, by its name
     own = {name: None if workers > 1 else estimator for name, estimator in resolved.items()}
-    jobs = [TrainingJob(task, name, own[name], plan.protocol, paths[name], checkpoint_seconds) for name in resolved]
+    seconds = execution.get("checkpoint_seconds", CHECKPOINT_SECONDS)
+    jobs = [TrainingJob(task, name, own[name], plan.protocol, paths[name], seconds) for name in resolved]
     try:
-        manifest["failures"] = failures = run_jobs(jobs, workers, progress)
+        manifest["failures"] = failures = run_jobs(jobs, workers, execution.get("progress"))
         checkpoints = {name: read_checkpoint(path) for name, path in paths.items() if name not in failures}
         training = _collect(manifest, resolved, {name: found for name, found in checkpoints.items() if found})
         training.save(folder)
