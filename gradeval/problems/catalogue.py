@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ProblemFacts:
+class RegisteredProblem:
     """A registered problem: the functions that make it, what it is and where it comes from.
 
     Args:
@@ -41,17 +41,17 @@ class ProblemFacts:
     optimiser: str = "sgd"
 
 
-PROBLEMS: dict[str, ProblemFacts] = {
+PROBLEMS: dict[str, RegisteredProblem] = {
     facts.name: facts
     for facts in (
-        ProblemFacts(
+        RegisteredProblem(
             "expclass",
             "gradeval.expclass:expclass_problem",
             "gradeval.expclass:expclass_task",
             "2-D classification by a trained network of linear binary layers (--units, --stage)",
             "Shekhovtsov et al. 2020, arXiv:2006.03143, appendix C.1",
         ),
-        ProblemFacts(
+        RegisteredProblem(
             "digits",
             "",
             "gradeval.problems.image_tasks:digits_task",
@@ -61,7 +61,7 @@ PROBLEMS: dict[str, ProblemFacts] = {
             batch=32,
             optimiser="adam",
         ),
-        ProblemFacts(
+        RegisteredProblem(
             "autoencoder",
             "",
             "gradeval.problems.image_tasks:autoencoder_task",

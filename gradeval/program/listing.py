@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gradeval.estimators import Facts
-    from gradeval.problems.catalogue import ProblemFacts
+    from gradeval.problems.catalogue import RegisteredProblem
 
 
 def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
@@ -31,7 +31,7 @@ def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print as 
     show_lists(PROBLEMS.values(), TABLE.values())
 
 
-def show_lists(problems: Iterable[ProblemFacts], estimators: Iterable[Facts]) -> None:
+def show_lists(problems: Iterable[RegisteredProblem], estimators: Iterable[Facts]) -> None:
     """The tables of problems and estimators."""
     from rich.console import Console
     from rich.markup import escape

@@ -10,7 +10,6 @@ The folder of a sweep:
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 import json
 import tomllib
@@ -43,7 +42,7 @@ CELLS_TASK = "cells of the sweep"
 
 
 @dataclass(frozen=True)
-class Cell:
+class SweepCell:
     """One network, on which all estimators are evaluated.
 
     Args:
@@ -52,7 +51,7 @@ class Cell:
         folder: of the cells' tables.
 
     Examples:
-        >>> Cell({"name": "expclass", "units": "3-3"}, SETTINGS, Path("cells")).name
+        >>> SweepCell({"name": "expclass", "units": "3-3"}, SETTINGS, Path("cells")).name
         'name=expclass units=3-3'
     """
 
@@ -91,10 +90,8 @@ class Cell:
             if error.exit_code == 130:
                 raise KeyboardInterrupt from None
             raise
-        content = io.BytesIO()
-        self._table(problem, found).to_parquet(content, index=False)
         try:
-            write_whole(self.path, content.getvalue())
+            write_whole(self.path, self._table(problem, found).to_parquet(index=False))
         except OSError as error:
             raise CannotWrite(self.path, error) from None
 
@@ -119,7 +116,7 @@ class Cell:
         return table
 
 
-def read_sweep(path: str | Path, folder: str | Path) -> list[Cell]:
+def read_sweep(path: str | Path, folder: str | Path) -> list[SweepCell]:
     """Read a sweep file: its cells are all combinations of the options that are lists.
 
     A sweep file is TOML with two tables: ``[problem]`` holds the options of `load_problem`, ``name`` among them, each a
@@ -153,7 +150,7 @@ def read_sweep(path: str | Path, folder: str | Path) -> list[Cell]:
         raise GradevalError(f"{path}: {error}") from None
     cells = Path(folder) / "cells"
     return [
-        Cell(dict(zip(options, values, strict=True)), settings, cells)
+        SweepCell(dict(zip(options, values, strict=True)), settings, cells)
         for values in itertools.product(*options.values())
     ]
 
@@ -221,7 +218,7 @@ def run_sweep(path: str | Path, folder: str | Path, *, workers: int = 1, progres
     todo = [cell for cell in cells if not cell.path.exists()]
     # a process takes seconds to start: each is started once, and of n processes each evaluates every n-th cell
     count = min(workers, len(todo))
-    shares = [CellsOfOneProcess(f"part {k + 1} of {count}", todo[k::count]) for k in range(count)]
+    shares = [ProcessCells(f"part {k + 1} of {count}", todo[k::count]) for k in range(count)]
     try:
         progress.start(CELLS_TASK, len(todo))
         failures = run_jobs(shares, min(workers, max(1, count)), progress)
@@ -240,18 +237,18 @@ def run_sweep(path: str | Path, folder: str | Path, *, workers: int = 1, progres
     return sweep
 
 
-def _plan(cells: Sequence[Cell]) -> dict[str, Any]:
+def _plan(cells: Sequence[SweepCell]) -> dict[str, Any]:
     """The contents of sweep.json."""
     named = [{"name": cell.name, "problem": cell.problem, "file": cell.path.name} for cell in cells]
     return {"format": SWEEP_FORMAT, "settings": cells[0].settings, "cells": named}
 
 
-def _collect(cells: Sequence[Cell]) -> Sweep:
+def _collect(cells: Sequence[SweepCell]) -> Sweep:
     return Sweep(pd.concat([pd.read_parquet(cell.path) for cell in cells], ignore_index=True))
 
 
 @dataclass(frozen=True)
-class CellsOfOneProcess:
+class ProcessCells:
     """The cells that one process evaluates, one after the other.
 
     Args:
@@ -260,7 +257,7 @@ class CellsOfOneProcess:
     """
 
     name: str
-    cells: list[Cell]
+    cells: list[SweepCell]
 
     def run(self, progress: Progress) -> None:
         """Evaluate the cells; one that fails leaves the others.
@@ -377,7 +374,7 @@ def rebuild_sweep(folder: str | Path) -> Sweep:
     if not (folder / SWEEP_FILE).exists():
         return Sweep.load(folder)
     saved = _read_plan(folder)
-    cells = [Cell(cell.problem, saved.settings, folder / "cells") for cell in saved.cells]
+    cells = [SweepCell(cell.problem, saved.settings, folder / "cells") for cell in saved.cells]
     done = [cell for cell in cells if cell.path.exists()]
     if not done:
         raise GradevalError(f"{folder}: no cell of the sweep is done. Repeat the command that began it to resume.")

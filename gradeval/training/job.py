@@ -17,7 +17,7 @@ from gradeval.progress import Progress
 from gradeval.training.checkpoint import Checkpoint, Phase, read_checkpoint
 from gradeval.training.measures import Measures, enumerable, gradient_accuracy
 from gradeval.training.protocol import Protocol
-from gradeval.training.search import FIRST_TRIAL_SEED, RATE_EXTENSIONS, best_rate, extend_rates
+from gradeval.training.search import FIRST_TRIAL_SEED, MAX_EXTENSIONS, best_rate, extend_rates
 from gradeval.training.stacked import Recipe, Stack
 
 
@@ -69,7 +69,7 @@ class TrainingJob:
     def _search(self, estimator: Estimator, checkpoint: Checkpoint, progress: Progress) -> None:
         """Try rates, and two more where the best is at an end."""
         rates = sorted(self.protocol.rates)
-        for extension in range(RATE_EXTENSIONS + 1):
+        for extension in range(MAX_EXTENSIONS + 1):
             tried = {trial["rate"] for trial in checkpoint.trials}
             if todo := [rate for rate in rates if rate not in tried]:
                 self._try_rates(todo, estimator, checkpoint, progress)
@@ -77,7 +77,7 @@ class TrainingJob:
             if not math.isfinite(objective):
                 raise GradevalError(f"estimator '{self.name}': training diverged at every rate that was tried.")
             extended = extend_rates(rates, best)
-            if extended == rates or extension == RATE_EXTENSIONS:
+            if extended == rates or extension == MAX_EXTENSIONS:
                 break
             rates = extended
         checkpoint.rate, checkpoint.phase = best, Phase.RUNS

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-RATE_EXTENSIONS = 2  # how often the search tries two rates more when the best is the smallest or the largest
+MAX_EXTENSIONS = 2  # how often the search tries two rates more when the best is the smallest or the largest
 FIRST_TRIAL_SEED = 1_000_000  # trials share no seed with the runs
 
 

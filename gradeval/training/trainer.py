@@ -27,9 +27,11 @@ from gradeval.workers.jobs import run_jobs
 CHECKPOINT_SECONDS = 10.0
 
 
-class TrainingRecord(TypedDict, total=False):
-    """What `train` records of a training; no number depends on it. See `train` for what each means."""
+class TrainingExecution(TypedDict, total=False):
+    """How `train` carries a training out; no number depends on it. See `train` for what each means."""
 
+    workers: int
+    progress: Progress | None
     arguments: dict[str, Any] | None
     checkpoint_seconds: float
 
@@ -40,21 +42,20 @@ def train(
     protocol: Protocol | None = None,
     *,
     folder: str | Path,
-    workers: int = 1,
-    progress: Progress | None = None,
-    **record: Unpack[TrainingRecord],
+    **execution: Unpack[TrainingExecution],
 ) -> Training:
     """Train with each estimator under one protocol. A training that was stopped in the folder is resumed.
 
     Args:
         task: what is trained on.
         estimators: specs, the user's own ("module:name") or callables.
-        protocol: what is the same for all of them; default `Protocol()`.
+        protocol: what is the same for all of them; `Protocol()` if not given.
         folder: for checkpoints and tables.
-        workers: processes, each of which takes one estimator at a time; results do not depend on it.
+        workers: processes, each of which takes one estimator at a time; 1 if not given.
         progress: told how far each estimator is.
         arguments: kept in the manifest.
-        checkpoint_seconds: at the end of an epoch a checkpoint is written if the last is older than this; default 10.
+        checkpoint_seconds: at the end of an epoch a checkpoint is written if the last is older than this; 10 if not
+            given.
 
     Returns:
         The tables, which are also written into ``folder``.
@@ -73,19 +74,19 @@ def train(
         >>> training.estimators
         ['st', 'psa']
     """
-    check_options("train", record, TrainingRecord)
-    resolved = resolve(estimators)
+    check_options("train", execution, TrainingExecution)
+    resolved, workers = resolve(estimators), execution.get("workers", 1)
     if workers > 1 and not all(isinstance(given, str) for given in estimators):
         raise GradevalError("with several workers estimators must be given by name, not as objects.")
     folder, plan = Path(folder), TrainingPlan(task, list(resolved), protocol or Protocol())
-    manifest = open_folder(folder, plan, record.get("arguments") or {})
+    manifest = open_folder(folder, plan, execution.get("arguments") or {})
     paths = {name: checkpoint_path(folder, name) for name in resolved}
-    seconds = record.get("checkpoint_seconds", CHECKPOINT_SECONDS)
     # another process imports a user's own estimator again, by its name
     own = {name: None if workers > 1 else estimator for name, estimator in resolved.items()}
+    seconds = execution.get("checkpoint_seconds", CHECKPOINT_SECONDS)
     jobs = [TrainingJob(task, name, own[name], plan.protocol, paths[name], seconds) for name in resolved]
     try:
-        manifest["failures"] = failures = run_jobs(jobs, workers, progress)
+        manifest["failures"] = failures = run_jobs(jobs, workers, execution.get("progress"))
         checkpoints = {name: read_checkpoint(path) for name, path in paths.items() if name not in failures}
         training = _collect(manifest, resolved, {name: found for name, found in checkpoints.items() if found})
         training.save(folder)
