@@ -125,5 +125,5 @@ def test_the_hooks_run_the_tools_of_tox() -> None:
         assert hook["entry"].replace(" --force-exclude", "").split() == words
         assert hook["additional_dependencies"] == [tools[words[0]]]
     assert tox["testenv:types"]["commands"].endswith("-p gradeval")
-    assert "exec mypy --config-file" in hooks["mypy"]["entry"]
+    assert "exec python -m mypy --config-file" in hooks["mypy"]["entry"]
     assert hooks["mypy"]["entry"].endswith("-p gradeval'")
