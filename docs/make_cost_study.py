@@ -74,17 +74,16 @@ def product_error(problem: Problem) -> tuple[float, str]:
     with torch.no_grad():
         steps, _ = sample_path(problem.network, problem.inputs[:1], chance)
         for layer, x, a, _, _ in steps[1:]:
-            form, g = layer.form(x), torch.randn(a.shape)
-            assert form is not None
-            change = layer._change(x)
-            found = flip_differences(form, layer.noise, change, layer.delta, a, g, method="separable")
-            reach = layer.delta * float(form.weight.abs().max())
+            all_flips, g = layer.flips(x), torch.randn(a.shape)
+            assert all_flips is not None
+            found = flip_differences(all_flips, a, g, method="separable")
+            reach = layer.delta * float(all_flips.form.weight.abs().max())
             terms.add(flips.terms_needed(layer.noise, reach, flips.TOLERANCE[torch.float32]))
             layer.double()
-            form, x = layer.form(x.double()), x.double()
-            assert form is not None
-            a = layer.preactivation(x)
-            right = flip_differences(form, layer.noise, change.double(), layer.delta, a, g.double(), method="direct")
+            x, g = x.double(), g.double()
+            all_flips = layer.flips(x)
+            assert all_flips is not None
+            right = flip_differences(all_flips, layer.preactivation(x), g, method="direct")
             layer.float()
             errors.append(float((found - right).norm() / right.norm()))
     return max(errors), ", ".join(f"{m} + {n}" for m, n in sorted(t for t in terms if t))

@@ -76,11 +76,10 @@ def product_errors(subject: Problem) -> list[float]:
     errors = []
     for layer, x, a, _, _ in steps[1:]:
         g = torch.randn(a.shape)
-        found = layer.flip_differences(x, a, g)
+        found = layer.flip_response(x, a, g)
         double, x, g = deepcopy(layer).double(), x.double(), g.double()
         with torch.no_grad():
-            form, a = double.form(x), double.preactivation(x)
-            right = flip_differences(form, layer.noise, double._change(x), layer.delta, a, g, method="direct")
+            right = flip_differences(double.flips(x), double.preactivation(x), g, method="direct")
         errors.append(float((found - right).norm() / right.norm()))
     return errors
 

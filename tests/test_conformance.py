@@ -385,7 +385,7 @@ def unnormalised_leg(network, inputs, loss, randomness):
         if above is None:
             weight = (f - loss(layer.encode(layer.flip(s)))).movedim(0, -1)
         else:
-            flipped = above.layer.flipped_preactivations(above.x, above.a)
+            flipped = above.layer.preactivation(layer.encode(layer.flip(s))).movedim(0, -2)
             stay = torch.exp(above.layer.log_prob(above.s, above.a))[..., None]
             weight = f[..., None] * (
                 stay - torch.exp(above.layer.log_prob(above.s[..., None, :].expand_as(flipped), flipped))

@@ -224,12 +224,12 @@ class Relax:
         return {"temperatures": list(self.temperatures), "coefficients of the relaxed f": layers, "draws": self.budget}
 
 
-VariateTerms = Callable[[list[Step], int, PointLoss, Randomness], Iterator[Tensor]]
+ControlVariates = Callable[[list[Step], int, PointLoss, Randomness], Iterator[Tensor]]
 """The control variates of layer k that may be combined."""
 
 
 def _fitting_grams(
-    problem: Problem, seed: int, draws: int, terms: VariateTerms, advance: Advance | None
+    problem: Problem, seed: int, draws: int, terms: ControlVariates, advance: Advance | None
 ) -> list[Tensor]:
     """Of every layer: the Gram matrix of the gradients of [f ∇log P(sᵏ), the terms], summed over draws and points."""
     network, inputs, loss = problem.network, problem.inputs, problem.loss_function()

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradeval.errors import GradevalError
 from gradeval.model.head_loss import PointLoss
-from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.network import BinaryLayer, StochasticBinaryNetwork
 from gradeval.model.noise import safe_sqrt
 from gradeval.model.randomness import Randomness
 
@@ -49,7 +50,7 @@ class AssumedDensityFiltering:
     ) -> Float[Tensor, " points"]:
         mean, variance = inputs, torch.zeros_like(inputs)
         for layer in network.layers:
-            p = layer.noise.gaussian_expectation(*layer.gaussian_moments(mean, variance))
+            p = layer.noise.gaussian_expectation(*gaussian_moments(layer, mean, variance))
             mean, variance = layer.encode(p), layer.delta**2 * p * (1 - p)
         return loss(mean + safe_sqrt(variance) * randomness.normal(mean.shape))
 
@@ -70,7 +71,34 @@ class LocalReparametrisation:
     ) -> Float[Tensor, " points"]:
         mean, variance = inputs, torch.zeros_like(inputs)
         for layer in network.layers:
-            m, v = layer.gaussian_moments(mean, variance)
+            m, v = gaussian_moments(layer, mean, variance)
             p = layer.probability(m + safe_sqrt(v) * randomness.normal(m.shape))
             mean, variance = layer.encode(p), layer.delta**2 * p * (1 - p)
         return loss(mean + safe_sqrt(variance) * randomness.normal(mean.shape))
+
+
+def gaussian_moments(
+    layer: BinaryLayer,
+    mean: Float[Tensor, "*batch points inputs"],
+    variance: Float[Tensor, "*batch points inputs"],
+) -> tuple[Float[Tensor, "*batch points units"], Float[Tensor, "*batch points units"]]:
+    """Mean and variance of a layer's preactivations a = A(x) for independent inputs x: A(mean) and Σᵢ Mⱼᵢ² varianceᵢ.
+
+    Args:
+        layer: whose map A is affine, with the matrix M.
+        mean: of the inputs, [..., points, inputs].
+        variance: of the inputs, [..., points, inputs].
+
+    Returns:
+        The mean and the variance of a, each [..., points, units].
+
+    Raises:
+        GradevalError: the map is not affine by structure.
+    """
+    form = layer.form(mean)
+    if form is None:
+        raise GradevalError(
+            "moment propagation (adf, local-reparam) needs maps that are affine by structure (linear, convolution, "
+            f"average pooling, scale and bias, sums of these), found {type(layer.map).__name__}."
+        )
+    return layer.preactivation(mean), form.forward(variance, form.weight**2)

@@ -137,7 +137,7 @@ def settings_of(estimator: Estimator, names: Iterable[str]) -> dict[str, Any]:
     return {name: getattr(estimator, name) for name in names}
 
 
-def home_of(estimator: Estimator) -> str:
+def definition_of(estimator: Estimator) -> str:
     """Where a user's own estimator is defined.
 
     Args:
@@ -147,8 +147,5 @@ def home_of(estimator: Estimator) -> str:
         "module:name" of the function, or of the object's class.
     """
     cls = type(estimator)
-    module, name = (
-        getattr(estimator, "__module__", cls.__module__),
-        getattr(estimator, "__qualname__", cls.__qualname__),
-    )
-    return f"{module}:{name}"
+    name = getattr(estimator, "__qualname__", cls.__qualname__)
+    return f"{getattr(estimator, '__module__', cls.__module__)}:{name}"

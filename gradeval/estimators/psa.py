@@ -61,5 +61,5 @@ class PathSampleAnalytic:
             u = (2 * s - 1) * u
             value = value + (u * carry(p)).sum(-1)
             if layer is not network.layers[0]:
-                u = layer.flip_differences(x, a, u, self.tolerance or None)
+                u = layer.flip_response(x, a, u, self.tolerance or None)
         return value

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from gradeval.errors import GradevalError, unknown_name
-from gradeval.estimators.protocol import Estimator, claim_of, home_of, settings_of
+from gradeval.estimators.protocol import Estimator, claim_of, definition_of, settings_of
 from gradeval.estimators.table import TABLE, Facts
 
 
@@ -125,7 +125,7 @@ def spec_of(estimator: Estimator) -> str:
     """
     facts = get_facts(estimator)
     if facts is None:
-        return home_of(estimator)
+        return definition_of(estimator)
     defaults = hyper_parameters(type(estimator))
     settings = settings_of(estimator, defaults)
     values = ",".join(f"{name}={value}" for name, value in settings.items() if value or value != defaults[name])

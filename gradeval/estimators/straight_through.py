@@ -16,7 +16,7 @@ from gradeval.model.network import BinaryLayer, StochasticBinaryNetwork
 from gradeval.model.randomness import Randomness
 
 
-def with_backward(
+def with_backward_factor(
     network: StochasticBinaryNetwork,
     inputs: Float[Tensor, "points *inputs"],
     loss: PointLoss,
@@ -47,7 +47,7 @@ class StraightThrough:
         loss: PointLoss,
         randomness: Randomness,
     ) -> Float[Tensor, " points"]:
-        return with_backward(network, inputs, loss, randomness, lambda layer, a, s: layer.probability(a))
+        return with_backward_factor(network, inputs, loss, randomness, lambda layer, a, s: layer.probability(a))
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class IdentityStraightThrough:
         loss: PointLoss,
         randomness: Randomness,
     ) -> Float[Tensor, " points"]:
-        return with_backward(network, inputs, loss, randomness, lambda layer, a, s: a)
+        return with_backward_factor(network, inputs, loss, randomness, lambda layer, a, s: a)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class HardStraightThrough:
         loss: PointLoss,
         randomness: Randomness,
     ) -> Float[Tensor, " points"]:
-        return with_backward(network, inputs, loss, randomness, lambda layer, a, s: 0.5 * a.clamp(-1, 1))
+        return with_backward_factor(network, inputs, loss, randomness, lambda layer, a, s: 0.5 * a.clamp(-1, 1))
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class ReinMax:
         loss: PointLoss,
         randomness: Randomness,
     ) -> Float[Tensor, " points"]:
-        return with_backward(network, inputs, loss, randomness, _half_score)
+        return with_backward_factor(network, inputs, loss, randomness, _half_score)
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Mve:
             share = ratio / (1 + ratio)
             return (1 - share) * p + share * _half_score(layer, a, s)
 
-        return with_backward(network, inputs, loss, randomness, backward)
+        return with_backward_factor(network, inputs, loss, randomness, backward)
 
 
 def _half_score(layer: BinaryLayer, a: Tensor, s: Tensor) -> Tensor:

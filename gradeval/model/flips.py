@@ -12,6 +12,7 @@ Flipping input i changes aⱼ by −δ σᵢ Mⱼᵢ (σᵢ = ±1, M the matrix 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -39,11 +40,23 @@ def terms_needed(noise: Noise, reach: float, tolerance: float) -> tuple[int, int
 
     The even part is F(a) + w² e(w²), and likewise e leaves at most |w| · 2 w_m (w_m/2)²ⁿ/(2n+2)! · sup|F⁽²ⁿ⁺²⁾|.
 
+    Args:
+        noise: whose F is expanded.
+        reach: w_m ≥ 0.
+        tolerance: of the error, relative to |w| F′(0).
+
     Returns:
-        None where the noise is not smooth, or no 64 terms are enough.
+        (m, n); None where the noise is not smooth, or no 64 terms are enough.
 
     Source: the interpolation error at Chebyshev nodes, e.g. L. N. Trefethen, Approximation Theory and Approximation
     Practice, SIAM 2013; q and e are means of even derivatives of F over [0, w].
+
+    Examples:
+        >>> from gradeval.model.noise import get_noise
+        >>> terms_needed(get_noise("logistic"), reach=0.2, tolerance=1e-6)
+        (2, 2)
+        >>> terms_needed(get_noise("uniform"), reach=0.2, tolerance=1e-6) is None
+        True
     """
     if math.isinf(reach):
         return None
@@ -71,42 +84,70 @@ def terms_needed(noise: Noise, reach: float, tolerance: float) -> tuple[int, int
     return None
 
 
+@dataclass(frozen=True, eq=False)
+class Flips:
+    """The flips of a layer's binary inputs, one at a time: flipping input i adds changeᵢ Mⱼᵢ to aⱼ.
+
+    Attributes:
+        form: the matrix M of the layer's map.
+        noise: whose F gives the layer's probabilities.
+        change: ±δ for every input, [..., inputs].
+        delta: δ = hi − lo > 0.
+    """
+
+    form: Form
+    noise: Noise
+    change: Float[Tensor, "*batch inputs"]
+    delta: float
+
+
 def flip_differences(
-    form: Form,
-    noise: Noise,
-    change: Float[Tensor, "*batch inputs"],
-    delta: float,
+    flips: Flips,
     a: Float[Tensor, "*batch units"],
     g: Float[Tensor, "*batch units"],
     tolerance: float | None = None,
     method: str = "auto",
 ) -> Float[Tensor, "*batch inputs"]:
-    """Σⱼ gⱼ [F(aⱼ) − F(aⱼ + changeᵢ Mⱼᵢ)] for every input i, changeᵢ = ±δ; no gradient goes through it.
+    """Σⱼ gⱼ [F(aⱼ) − F(aⱼ + changeᵢ Mⱼᵢ)] for every input i; no gradient goes through it.
 
     Args:
-        form: the map's matrix M.
+        flips: the layer's map and noise, and what a flip adds to each input.
+        a: the layer's preactivations, [..., units].
+        g: the weights, [..., units].
         tolerance: of the separable form: the error is at most tolerance · F′(0) δ Σⱼ |gⱼ Mⱼᵢ|, beside rounding. By
             default 1e-12 in double and 1e-5 in single precision.
         method: "direct", "separable" or "auto", the one whose predicted cost is lower.
 
+    Returns:
+        The sums, [..., inputs].
+
     Raises:
         ValueError: "separable" where the noise is not smooth or the changes are too large.
+
+    Examples:
+        >>> import torch
+        >>> from gradeval.model.maps import Dense
+        >>> from gradeval.model.noise import get_noise
+        >>> flips = Flips(Dense(torch.tensor([[1.0, 2.0]])), get_noise("logistic"), torch.tensor([1.0, -1.0]), 1.0)
+        >>> flip_differences(flips, a=torch.zeros(1), g=torch.ones(1))
+        tensor([-0.2311,  0.3808])
     """
+    form, noise = flips.form, flips.noise
     points = a[..., 0].numel()
     direct = DIRECT_PAIR * form.pairs * points
     if method == "separable" or (method == "auto" and direct > OVERHEAD):
         tolerance = TOLERANCE.get(a.dtype, 1e-2) if tolerance is None else tolerance
-        reach = delta * _largest(form.weight)
+        reach = flips.delta * _largest(form.weight)
         if reach == 0:
-            return torch.zeros_like(change)
+            return torch.zeros_like(flips.change)
         terms = terms_needed(noise, reach, tolerance)
         if terms is not None:
             cost = sum(terms) * (form.pairs * points + ELEMENT * (2 * a.numel() + form.weight.numel())) + OVERHEAD
             if method == "separable" or cost < direct:
-                return _separable(form, noise, change / -delta, delta, reach, terms, a, g)
+                return _separable(flips, reach, terms, a, g)
         if method == "separable":
             raise ValueError(f"no separable form for {noise.name} noise and changes up to {reach:.3g}.")
-    return form.sum_flips(change, lambda flipped, a, p, g: g * (p - noise.cdf(flipped)), a, noise.cdf(a), g)
+    return form.sum_flips(flips.change, lambda flipped, a, p, g: g * (p - noise.cdf(flipped)), a, noise.cdf(a), g)
 
 
 def _largest(weight: Tensor) -> float:
@@ -120,25 +161,17 @@ def _largest(weight: Tensor) -> float:
         return math.inf
 
 
-def _separable(
-    form: Form,
-    noise: Noise,
-    sign: Tensor,
-    delta: float,
-    reach: float,
-    terms: tuple[int, int],
-    a: Tensor,
-    g: Tensor,
-) -> Tensor:
+def _separable(flips: Flips, reach: float, terms: tuple[int, int], a: Tensor, g: Tensor) -> Tensor:
     """Σⱼ gⱼ [F(aⱼ) − F(aⱼ − σᵢ δMⱼᵢ)]. Kernels have the factor M or M² for u or u²; what they differ by goes into g."""
-    weight, scale = form.weight, delta / reach
+    form, sign = flips.form, flips.change / -flips.delta
+    weight, scale = form.weight, flips.delta / reach
     square = weight * weight
     v = 2 * scale**2 * square - 1 if max(terms) > 1 else square  # T₂ₖ(u) = Tₖ(v)
     parts: list[Tensor | float] = [0.0, 0.0]
     for power, count in enumerate(terms, 1):
         base = weight if power == 1 else square
         before, chebyshev = None, None  # T₀ = 1 is left out of products
-        for coefficient in _coefficients(noise, a, reach, count, power, scale**power):
+        for coefficient in _coefficients(flips.noise, a, reach, count, power, scale**power):
             kernel = base if chebyshev is None else base * chebyshev
             parts[power - 1] = parts[power - 1] - form.transposed(g * coefficient, kernel)
             if chebyshev is None:

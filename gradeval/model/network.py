@@ -14,17 +14,23 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gradeval.errors import GradevalError
-from gradeval.model.flips import flip_differences
+from gradeval.model.flips import Flips, flip_differences
 from gradeval.model.maps import CHUNK_ENTRIES, Form, Terms, affine_form
 from gradeval.model.noise import Noise, get_noise
 
 
 class FlipCost(UserWarning):
-    """All flips of a layer cost one evaluation of it each."""
+    """Warns that all flips of a layer's inputs cost one evaluation of its map each."""
 
 
 class BinaryLayer(nn.Module):
-    """One layer of binary units: a map Aₖ to preactivations, the noise F and the state values (lo, hi)."""
+    """One layer of binary units: sⱼ = 1[aⱼ ≥ zⱼ] with a = A(x) and independent noises zⱼ, so P(sⱼ = 1 | x) = F(aⱼ).
+
+    Args:
+        map: A, from [..., points, inputs] to [..., points, units].
+        noise: the distribution of zⱼ, with cdf F.
+        states: the two values (lo, hi) of a unit, lo < hi; δ = hi − lo is ``delta``.
+    """
 
     map: nn.Module
     noise: Noise
@@ -37,57 +43,112 @@ class BinaryLayer(nn.Module):
         self.delta = hi - self.lo
 
     def preactivation(self, x: Float[Tensor, "*batch points inputs"]) -> Float[Tensor, "*batch points units"]:
-        """a = A(x)."""
+        """The preactivations of an input.
+
+        Args:
+            x: states of the layer below, or data points, [..., points, inputs].
+
+        Returns:
+            a = A(x), [..., points, units].
+        """
         return self.map(x)
 
     def probability(self, a: Float[Tensor, "*batch points units"]) -> Float[Tensor, "*batch points units"]:
-        """P(s = 1 | x) = F(a)."""
+        """P(s = 1 | x) of every unit.
+
+        Args:
+            a: preactivations, [..., points, units].
+
+        Returns:
+            F(a), elementwise. P(s = 0 | x) = F(−a), as F is symmetric.
+        """
         return self.noise.cdf(a)
 
     def log_prob(
         self, s: Float[Tensor, "*batch points units"], a: Float[Tensor, "*batch points units"]
     ) -> Float[Tensor, "*batch points"]:
-        """ℓ = Σⱼ log P(sⱼ | x), using 1 − F(a) = F(−a)."""
+        """The log-probability of the states of all units.
+
+        Args:
+            s: states, 0 or 1, [..., points, units].
+            a: preactivations, [..., points, units].
+
+        Returns:
+            ℓ = Σⱼ log P(sⱼ | x), [..., points].
+        """
         return self.noise.log_cdf((2 * s - 1) * a).sum(-1)
 
     def encode(self, s: Float[Tensor, "*batch points units"]) -> Float[Tensor, "*batch points units"]:
-        """x = lo + (hi − lo) s."""
+        """The values of states.
+
+        Args:
+            s: 0 or 1, or something between, [..., points, units].
+
+        Returns:
+            x = lo + (hi − lo) s.
+        """
         return s if (self.lo, self.delta) == (0, 1) else self.lo + self.delta * s
 
     def flip(self, s: Float[Tensor, "*batch points units"]) -> Float[Tensor, "units *batch points units"]:
-        """The states with unit i flipped, for every i in turn along a new leading axis."""
-        flipped = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
-        flipped = flipped.reshape(-1, *[1] * (s.ndim - 1), s.shape[-1])
-        return s + flipped * (1 - 2 * s)
+        """The states with each unit flipped in turn.
 
-    def flipped_preactivations(
-        self,
-        x: Float[Tensor, "*batch points inputs"],
-        a: Float[Tensor, "*batch points units"],
-    ) -> Float[Tensor, "*batch points inputs units"]:
-        """A(x with binary input i flipped), for every i in turn along a new axis before the units: one evaluation each.
+        Args:
+            s: 0 or 1, [..., points, units].
 
-        Flipping xᵢ changes it by lo + hi − 2xᵢ. The inputs must be states of a layer with this layer's (lo, hi).
+        Returns:
+            For every unit i along a new leading axis: the states with unit i flipped.
         """
-        unit = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device).reshape(-1, *[1] * (x.ndim - 1), x.shape[-1])
-        return self.map(x + unit * self._change(x)).movedim(0, -2)
+        unit = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device).reshape(-1, *[1] * (s.ndim - 1), s.shape[-1])
+        return s + unit * (1 - 2 * s)
+
+    def form(self, x: Float[Tensor, "*batch points inputs"]) -> Form | None:
+        """The matrix M of the map x ↦ M x + constant; None where it is not affine by structure (`maps.affine_form`).
+
+        Args:
+            x: any input; its size, precision and device are used.
+
+        Returns:
+            M as a differentiable function of the parameters, or None.
+        """
+        return affine_form(self.map, x.shape[-1], x)
+
+    def flips(self, x: Float[Tensor, "*batch points inputs"]) -> Flips | None:
+        """What a flip of each input adds to it, and how that reaches the preactivations.
+
+        Args:
+            x: states of a layer with this layer's (lo, hi), [..., points, inputs].
+
+        Returns:
+            The flips; None where the map is not affine by structure.
+        """
+        form = self.form(x)
+        return None if form is None else Flips(form, self.noise, 2 * self.lo + self.delta - 2 * x, self.delta)
 
     def sum_flips(
         self,
         x: Float[Tensor, "*batch points inputs"],
         terms: Terms,
-        a: Float[Tensor, "*batch points units"],
         *values: Float[Tensor, "*batch points units"],
     ) -> Float[Tensor, "*batch points inputs"]:
-        """Σⱼ terms(aⱼ with binary input i flipped, aⱼ, valuesⱼ…) for every i; no gradient goes through it.
+        """Σⱼ terms(aⱼ with binary input i flipped, aⱼ, …) for every i; no gradient goes through it.
 
-        ``terms`` is elementwise and vanishes where a flip does not change aⱼ. Of a map that is affine by structure
-        (`maps.affine_form`) the flips cost as much as one evaluation, of any other one evaluation each.
+        Of a map that is affine by structure the flips cost as much as one evaluation, of any other one evaluation each.
+
+        Args:
+            x: states of a layer with this layer's (lo, hi), [..., points, inputs].
+            terms: elementwise; zero where a flip does not change aⱼ.
+            values: a = A(x), then what else ``terms`` takes, each [..., points, units].
+
+        Returns:
+            The sums, [..., points, inputs].
         """
         with torch.no_grad():
-            return self._sum_flips(self.form(x), x, terms, a, *values)
+            flips = self.flips(x)
+            if flips is not None:
+                return flips.form.sum_flips(flips.change, terms, *values)
+            return _sum_flips_one_by_one(self, x, terms, *values)
 
-    def flip_differences(
+    def flip_response(
         self,
         x: Float[Tensor, "*batch points inputs"],
         a: Float[Tensor, "*batch points units"],
@@ -96,52 +157,40 @@ class BinaryLayer(nn.Module):
     ) -> Float[Tensor, "*batch points inputs"]:
         """Σⱼ gⱼ [F(aⱼ) − F(aⱼ with binary input i flipped)] for every i; no gradient goes through it.
 
-        As `sum_flips`, but also by separable expansion where that is cheaper, see `flips.flip_differences`.
+        As `sum_flips`, but by separable expansion where that is cheaper (`gradeval.model.flips`).
+
+        Args:
+            x: states of a layer with this layer's (lo, hi), [..., points, inputs].
+            a: A(x), [..., points, units].
+            g: the weights, [..., points, units].
+            tolerance: of the expansion, see `flips.flip_differences`.
+
+        Returns:
+            The sums, [..., points, inputs].
         """
         with torch.no_grad():
-            form = self.form(x)
-            if form is not None:
-                return flip_differences(form, self.noise, self._change(x), self.delta, a, g, tolerance)
-            cdf = self.noise.cdf
-            return self._sum_flips(None, x, lambda flipped, a, p, g: g * (p - cdf(flipped)), a, cdf(a), g)
+            flips, cdf = self.flips(x), self.noise.cdf
+            if flips is not None:
+                return flip_differences(flips, a, g, tolerance)
+            return _sum_flips_one_by_one(self, x, lambda flipped, a, p, g: g * (p - cdf(flipped)), a, cdf(a), g)
 
-    def _sum_flips(self, form: Form | None, x: Tensor, terms: Terms, *values: Tensor) -> Tensor:
-        change = self._change(x)
-        if form is not None:
-            return form.sum_flips(change, terms, *values)
-        inputs, broadcast = x.shape[-1], [value[..., None, :] for value in values]
-        warnings.warn(
-            f"a layer's map is not affine by structure ({type(self.map).__name__}): its {inputs} flips cost {inputs} "
-            "evaluations of it, where linear maps, convolutions and average pooling need about one.",
-            FlipCost,
-            stacklevel=4,
-        )
-        at_once = max(1, CHUNK_ENTRIES // max(1, x.numel(), values[0].numel()))
-        parts = []
-        for some in torch.eye(inputs, dtype=x.dtype, device=x.device).split(at_once):
-            flipped = self.map(x + some.reshape(-1, *[1] * (x.ndim - 1), inputs) * change).movedim(0, -2)
-            parts.append(terms(flipped, *broadcast).sum(-1))
-        return torch.cat(parts, -1)
 
-    def form(self, x: Float[Tensor, "*batch points inputs"]) -> Form | None:
-        """The map's matrix M where it is affine by structure, x ↦ M x + constant."""
-        return affine_form(self.map, x.shape[-1], x)
-
-    def _change(self, x: Tensor) -> Tensor:
-        """What flipping adds to every input, −δσ."""
-        return 2 * self.lo + self.delta - 2 * x
-
-    def gaussian_moments(
-        self, mean: Float[Tensor, "*batch points inputs"], variance: Float[Tensor, "*batch points inputs"]
-    ) -> tuple[Float[Tensor, "*batch points units"], Float[Tensor, "*batch points units"]]:
-        """Mean and variance of a = A(x) for independent inputs x: A(mean) and Σᵢ Mⱼᵢ² varianceᵢ."""
-        form = self.form(mean)
-        if form is None:
-            raise GradevalError(
-                "moment propagation (adf, local-reparam) needs maps that are affine by structure (linear, convolution, "
-                f"average pooling, scale and bias, sums of these), found {type(self.map).__name__}."
-            )
-        return self.map(mean), form.forward(variance, form.weight**2)
+def _sum_flips_one_by_one(layer: BinaryLayer, x: Tensor, terms: Terms, *values: Tensor) -> Tensor:
+    """`BinaryLayer.sum_flips` for any map, by evaluating it for every flip."""
+    inputs, broadcast = x.shape[-1], [value[..., None, :] for value in values]
+    change = 2 * layer.lo + layer.delta - 2 * x
+    warnings.warn(
+        f"a layer's map is not affine by structure ({type(layer.map).__name__}): its {inputs} flips cost {inputs} "
+        "evaluations of it, where linear maps, convolutions and average pooling need about one.",
+        FlipCost,
+        stacklevel=4,
+    )
+    at_once = max(1, CHUNK_ENTRIES // max(1, x.numel(), values[0].numel()))
+    parts = []
+    for some in torch.eye(inputs, dtype=x.dtype, device=x.device).split(at_once):
+        flipped = layer.map(x + some.reshape(-1, *[1] * (x.ndim - 1), inputs) * change).movedim(0, -2)
+        parts.append(terms(flipped, *broadcast).sum(-1))
+    return torch.cat(parts, -1)
 
 
 class StochasticBinaryNetwork(nn.Module):
@@ -155,6 +204,18 @@ class StochasticBinaryNetwork(nn.Module):
 
     Raises:
         GradevalError: no layers, lo ≥ hi, or an unknown noise.
+
+    Attributes:
+        layers: a `BinaryLayer` of every map.
+        head: the head.
+        noise: the distribution of the injected noise.
+        states: (lo, hi).
+
+    Examples:
+        >>> maps = [nn.Linear(2, 3), nn.Linear(3, 3)]
+        >>> network = StochasticBinaryNetwork(maps, head=nn.Linear(3, 1), noise="normal", states=(-1, 1))
+        >>> network.layer_slices()
+        {'1': slice(0, 9, None), '2': slice(9, 21, None), 'head': slice(21, 25, None), 'all': slice(0, 25, None)}
     """
 
     layers: Sequence[BinaryLayer]  # an nn.ModuleList
@@ -190,7 +251,22 @@ class StochasticBinaryNetwork(nn.Module):
         states: tuple[float, float] = (0.0, 1.0),
         dtype: torch.dtype = torch.float64,
     ) -> StochasticBinaryNetwork:
-        """Linear layers of the given widths with all parameters zero, to be filled in by the caller."""
+        """A network of linear layers with all parameters zero, to be filled in by the caller.
+
+        Args:
+            inputs: the number of inputs.
+            units: the number of units of each layer.
+            outputs: the number of outputs of the head.
+            noise: name of the injected noise.
+            states: the two values (lo, hi) of a unit.
+            dtype: of the parameters.
+
+        Returns:
+            The network.
+
+        Raises:
+            GradevalError: a width below 1, no layers, lo ≥ hi, or an unknown noise.
+        """
         widths = [inputs, *units]
         if min(*widths, outputs) < 1:
             raise GradevalError(
@@ -218,7 +294,11 @@ class StochasticBinaryNetwork(nn.Module):
         return next(self.parameters()).device
 
     def layer_slices(self) -> dict[str, slice]:
-        """Where each layer's parameters (weight, then bias) lie in the flattened parameters; `all` is the whole."""
+        """Where each layer's parameters lie when all parameters are flattened and joined.
+
+        Returns:
+            A slice by layer: "1" … "L", "head" (those without parameters left out) and "all".
+        """
         slices, start = {}, 0
         named = [(str(k + 1), layer) for k, layer in enumerate(self.layers)] + [("head", self.head)]
         for name, module in named:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -106,14 +107,10 @@ class Problem:
         Returns:
             64 hexadecimal digits. Name and description do not enter.
         """
-        digest = hashlib.sha256()
         network = self.network
         loss = self.loss if isinstance(self.loss, str) else f"{self.loss.__module__}:{self.loss.__qualname__}"
-        digest.update(f"{FORMAT}|{network!r}|{network.noise.name}|{network.states}|{loss}".encode())
-        for tensor in (*network.state_dict().values(), self.inputs, self.targets):
-            digest.update(f"|{tensor.dtype}{list(tensor.shape)}|".encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        tensors = [*network.state_dict().values(), self.inputs, self.targets]
+        return _digest(f"{FORMAT}|{network!r}|{network.noise.name}|{network.states}|{loss}", tensors)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Problem:
         """The same problem on another device or in another precision.
@@ -142,21 +139,7 @@ class Problem:
         Raises:
             GradevalError: a map that is not linear with a bias, or a loss that is not registered by a name.
         """
-        if not isinstance(self.loss, str):
-            raise GradevalError("a problem with a loss of your own cannot be saved: a file names its loss.")
-        document = ProblemDocument(
-            format=FORMAT,
-            name=self.name,
-            description=self.description,
-            noise=self.network.noise.name,
-            states=self.network.states,
-            layers=[_to_document(layer.map, f"layers[{k}]") for k, layer in enumerate(self.network.layers)],
-            head=_to_document(self.network.head, "head"),
-            loss=self.loss,
-            inputs=self.inputs.tolist(),
-            targets=self.targets.tolist(),
-        )
-        write_document(Path(path), document)
+        write_document(Path(path), _to_document(self))
 
     @classmethod
     def load(cls, path: str | Path, dtype: torch.dtype = torch.float64) -> Problem:
@@ -176,8 +159,8 @@ class Problem:
         document = read_document(path)
         with naming(path):
             network = StochasticBinaryNetwork(
-                [_from_document(layer, dtype) for layer in document.layers],
-                _from_document(document.head, dtype),
+                [_from_affine(layer, dtype) for layer in document.layers],
+                _from_affine(document.head, dtype),
                 document.noise,
                 document.states,
             )
@@ -225,13 +208,39 @@ def _check_fit(problem: Problem) -> None:
         raise GradevalError(f"the loss must give one number per point, {wanted}, found {found}.")
 
 
-def _to_document(map: nn.Module, place: str) -> AffineMap:
+def _digest(text: str, tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for tensor in tensors:
+        digest.update(f"|{tensor.dtype}{list(tensor.shape)}|".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _to_document(problem: Problem) -> ProblemDocument:
+    network = problem.network
+    if not isinstance(problem.loss, str):
+        raise GradevalError("a problem with a loss of your own cannot be saved: a file names its loss.")
+    return ProblemDocument(
+        format=FORMAT,
+        name=problem.name,
+        description=problem.description,
+        noise=network.noise.name,
+        states=network.states,
+        layers=[_to_affine(layer.map, f"layers[{k}]") for k, layer in enumerate(network.layers)],
+        head=_to_affine(network.head, "head"),
+        loss=problem.loss,
+        inputs=problem.inputs.tolist(),
+        targets=problem.targets.tolist(),
+    )
+
+
+def _to_affine(map: nn.Module, place: str) -> AffineMap:
     if not isinstance(map, nn.Linear) or map.bias is None:
         raise GradevalError(f"{place} is {type(map).__name__}; only linear maps with a bias can be saved.")
     return AffineMap(weight=map.weight.tolist(), bias=map.bias.tolist())
 
 
-def _from_document(affine: AffineMap, dtype: torch.dtype) -> nn.Linear:
+def _from_affine(affine: AffineMap, dtype: torch.dtype) -> nn.Linear:
     weight, bias = _tensor(affine.weight, dtype), _tensor(affine.bias, dtype)
     map = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], dtype=dtype)
     with torch.no_grad():

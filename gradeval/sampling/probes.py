@@ -255,10 +255,6 @@ class _CountingLayer(BinaryLayer):
         self.count += a.shape[:-2].numel()
         return a
 
-    def gaussian_moments(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        self.count += mean.shape[:-2].numel()
-        return super().gaussian_moments(mean, variance)
-
     def form(self, x: Tensor) -> Form | None:
         form = super().form(x)
         self.count += x.shape[:-2].numel() * (x.shape[-1] if form is None else 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -16,6 +18,7 @@ from gradeval.estimators import (
     spec_of,
     split_specs,
 )
+from gradeval.estimators.moments import gaussian_moments
 from gradeval.estimators.psa import PathSampleAnalytic
 from gradeval.model.noise import NOISES
 from gradeval.model.problem import Problem
@@ -210,6 +213,22 @@ def test_saturated_units_give_finite_gradients(make_problem) -> None:
             surrogate = estimator(problem.network, problem.inputs, problem.loss_function(), chance)
             gradients = torch.autograd.grad(surrogate.mean(), list(problem.network.parameters()))
             assert all(torch.isfinite(g).all() for g in gradients), (noise, name)
+
+
+def test_gaussian_moments_equal_those_of_all_states(make_problem) -> None:
+    """Mean and variance of a linear map of independent binary inputs, by enumeration."""
+    problem = make_problem((3, 2), states=(-1.0, 1.0))
+    first, second = problem.network.layers
+    p = first.probability(first.preactivation(problem.inputs))
+    mean, square = torch.zeros(4, 2, dtype=p.dtype), torch.zeros(4, 2, dtype=p.dtype)
+    for bits in itertools.product([0.0, 1.0], repeat=3):
+        s = torch.tensor(bits, dtype=p.dtype).expand_as(p)
+        weight = torch.where(s > 0.5, p, 1 - p).prod(-1, keepdim=True)
+        a = second.preactivation(first.encode(s))
+        mean, square = mean + weight * a, square + weight * a**2
+    m, v = gaussian_moments(second, first.encode(p), first.delta**2 * p * (1 - p))
+    torch.testing.assert_close(m, mean)
+    torch.testing.assert_close(v, square - mean**2)
 
 
 def test_planted_faults_are_seen_by_exact_moments(make_problem) -> None:

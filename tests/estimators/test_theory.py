@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gradeval.estimators import Estimator, get_estimator
-from gradeval.estimators.straight_through import with_backward
+from gradeval.estimators.straight_through import with_backward_factor
 from gradeval.estimators.surrogate import carry, sample_path
 from gradeval.model.problem import Problem
 from gradeval.reference import exact_gradient, exact_moments
@@ -67,7 +67,7 @@ def test_reinmax_is_its_original_form(make_problem, states) -> None:
             q = (p + s) / 2
             return (2 * q * (1 - q) - 0.5 * p * (1 - p)) * a
 
-        return with_backward(network, inputs, loss, randomness, backward)
+        return with_backward_factor(network, inputs, loss, randomness, backward)
 
     torch.testing.assert_close(gradient(problem, get_estimator("reinmax")), gradient(problem, original))
 

@@ -17,7 +17,7 @@ from gradeval.errors import GradevalError
 from gradeval.estimators import TABLE, get_estimator
 from gradeval.evaluation.run import evaluate
 from gradeval.model import flips, problem
-from gradeval.model.flips import flip_differences, terms_needed
+from gradeval.model.flips import Flips, flip_differences, terms_needed
 from gradeval.model.maps import Dense, ImageMap, Residual, ScaleBias, Windows, affine_form
 from gradeval.model.network import BinaryLayer, FlipCost, StochasticBinaryNetwork
 from gradeval.model.noise import NOISES, Noise
@@ -173,16 +173,13 @@ def test_all_flips_equal_flips_one_by_one(name: str, states: tuple[float, float]
     x, a, g = states_and_gains(layer, inputs)
     right = one_by_one(layer, x, a, g)
     if name in AFFINE:
-        form = layer.form(x)
         for method in ("direct", "separable", "auto"):
-            found = flip_differences(form, layer.noise, layer._change(x), layer.delta, a, g, method=method)
+            found = flip_differences(layer.flips(x), a, g, method=method)
             torch.testing.assert_close(found.detach(), right, rtol=0, atol=1e-10)
-        torch.testing.assert_close(layer.flip_differences(x, a, g), right, rtol=0, atol=1e-12)
+        torch.testing.assert_close(layer.flip_response(x, a, g), right, rtol=0, atol=1e-12)
     else:
         with pytest.warns(FlipCost, match=f"its {inputs} flips cost {inputs} evaluations"):
-            torch.testing.assert_close(layer.flip_differences(x, a, g), right, rtol=0, atol=1e-12)
-    p, p_flipped = layer.probability(a)[..., None, :], layer.probability(layer.flipped_preactivations(x, a))
-    torch.testing.assert_close((g[..., None, :] * (p - p_flipped)).sum(-1).detach(), right, rtol=0, atol=1e-12)
+            torch.testing.assert_close(layer.flip_response(x, a, g), right, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["linear", "strided and padded", "channelwise", "residual, pooled"])
@@ -193,8 +190,7 @@ def test_every_noise(name: str, noise: str) -> None:
         for parameter in layer.parameters():
             parameter *= 0.5
     x, a, g = states_and_gains(layer, inputs)
-    right, form = one_by_one(layer, x, a, g), layer.form(x)
-    arguments = (form, layer.noise, layer._change(x), layer.delta, a, g)
+    right, arguments = one_by_one(layer, x, a, g), (layer.flips(x), a, g)
     for method in ("direct", "auto") + (("separable",) if noise in SMOOTH else ()):
         torch.testing.assert_close(flip_differences(*arguments, method=method).detach(), right, rtol=0, atol=1e-10)
     if noise not in SMOOTH:
@@ -205,12 +201,16 @@ def test_every_noise(name: str, noise: str) -> None:
 def test_no_weights_no_change() -> None:
     form = Dense(torch.zeros(3, 2, dtype=torch.float64))
     x, a = torch.ones(4, 2, dtype=torch.float64), torch.ones(4, 3, dtype=torch.float64)
-    assert not flip_differences(form, NOISES["logistic"], -2 * x, 2.0, a, a, method="separable").any()
+    assert not flip_differences(Flips(form, NOISES["logistic"], -2 * x, 2.0), a, a, method="separable").any()
 
 
 def wrong_parity(monkeypatch) -> None:
     separable = flips._separable
-    monkeypatch.setattr(flips, "_separable", lambda form, noise, sign, *rest: separable(form, noise, sign.abs(), *rest))
+
+    def of_absolute_sign(found: Flips, *rest):
+        return separable(dataclasses.replace(found, change=-found.change.abs()), *rest)
+
+    monkeypatch.setattr(flips, "_separable", of_absolute_sign)
 
 
 def swapped_parts(monkeypatch) -> None:
@@ -220,9 +220,11 @@ def swapped_parts(monkeypatch) -> None:
 
 def half_the_change(monkeypatch) -> None:
     separable = flips._separable
-    monkeypatch.setattr(
-        flips, "_separable", lambda form, noise, sign, delta, *rest: separable(form, noise, sign, delta / 2, *rest)
-    )
+
+    def of_half(found: Flips, *rest):
+        return separable(dataclasses.replace(found, change=found.change / 2, delta=found.delta / 2), *rest)
+
+    monkeypatch.setattr(flips, "_separable", of_half)
 
 
 def wrong_stride(monkeypatch) -> None:
@@ -242,8 +244,7 @@ def test_planted_faults_in_flips_are_caught(fault: Callable[..., None], monkeypa
     right = one_by_one(layer, x, a, g)
     fault(monkeypatch)
     try:
-        form = layer.form(x)
-        found = flip_differences(form, layer.noise, layer._change(x), layer.delta, a, g, method="separable")
+        found = flip_differences(layer.flips(x), a, g, method="separable")
     except RuntimeError:  # shapes that do not fit are caught, too
         assert fault in (wrong_stride, wrong_padding)
         return
@@ -255,7 +256,8 @@ def worst_error(noise: Noise, reach: float, tolerance: float) -> float:
     a = torch.linspace(-12, 12, 481, dtype=torch.float64)[:, None]
     w = reach * torch.linspace(0.01, 1, 100, dtype=torch.float64)
     sign = torch.ones(len(a), len(w), dtype=torch.float64)
-    found = flip_differences(Dense(w[None]), noise, -sign, 1.0, a, torch.ones_like(a), tolerance, "separable")
+    each = Flips(Dense(w[None]), noise, -sign, 1.0)
+    found = flip_differences(each, a, torch.ones_like(a), tolerance, "separable")
     right = -torch.stack(noise.differences(a[:, 0], w.tolist()), -1)
     return float(((found - right).abs() / (w * noise.pdf(torch.zeros((), dtype=torch.float64)))).max())
 
@@ -319,12 +321,11 @@ def test_single_precision_is_good_to_its_tolerance() -> None:
         layer.map.bias.zero_()
     x = 2.0 * (torch.rand(64, 256, generator=random) < 0.5) - 1
     g = torch.randn(64, 256, generator=random)
-    found = layer.flip_differences(x, layer.preactivation(x).detach(), g)
+    found = layer.flip_response(x, layer.preactivation(x).detach(), g)
     layer.double()
     x, g = x.double(), g.double()
-    form = layer.form(x)
     a = layer.preactivation(x).detach()
-    right = flip_differences(form, layer.noise, layer._change(x), 2.0, a, g, method="direct")
+    right = flip_differences(layer.flips(x), a, g, method="direct")
     assert (found - right).norm() / right.norm() < 1e-5
 
 
@@ -370,18 +371,18 @@ def small(problem: Problem) -> Problem:
     return problem
 
 
-EXACT = ["reinforce", "muprop", "leg"]  # all their chance is Bernoulli states, few of them
+ENUMERATED = ["reinforce", "muprop", "leg"]  # all their chance is Bernoulli states, few of them
 
 
 @pytest.mark.parametrize("net", NETS)
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", ENUMERATED)
 def test_unbiased_estimators_on_convolutional_nets_exactly(net: str, name: str) -> None:
     subject = small(make_net(net, points=1))
     moments = exact_moments(subject, get_estimator(name))
     torch.testing.assert_close(moments.mean, moments.exact, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", [n for n in TABLE if TABLE[n].unbiased and n not in EXACT])
+@pytest.mark.parametrize("name", [n for n in TABLE if TABLE[n].unbiased and n not in ENUMERATED])
 def test_unbiased_estimators_on_a_convolutional_net_by_sampling(name: str) -> None:
     """z of every coordinate, Bonferroni at a false-alarm rate of 1e-6."""
     subject = make_net("residuals", points=2)
@@ -517,7 +518,7 @@ def test_flips_on_a_gpu(name: str) -> None:
     layer.cuda()
     x, a, g = x.cuda(), a.cuda(), g.cuda()
     for method in ("direct", "separable"):
-        found = flip_differences(layer.form(x), layer.noise, layer._change(x), layer.delta, a, g, method=method)
+        found = flip_differences(layer.flips(x), a, g, method=method)
         torch.testing.assert_close(found.detach().cpu(), right, rtol=0, atol=1e-10)
 
 

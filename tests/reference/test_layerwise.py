@@ -19,7 +19,7 @@ from gradeval.errors import GradevalError
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.noise import NOISES
 from gradeval.model.problem import Problem
-from gradeval.reference import exact, exact_gradient, layerwise, layerwise_values, predicted_cost
+from gradeval.reference import exact as exact_module, exact_gradient, layerwise, layerwise_values, predicted_cost
 from gradeval.reference.cost import costs
 
 FALSE_ALARM = 1e-6
@@ -329,7 +329,7 @@ def test_progress_is_told_of_long_computations(make_problem, monkeypatch: pytest
     problem, short, long = make_problem((8, 8)), Told(), Told()
     quiet = exact_gradient(problem, "layerwise", progress=short)
     assert short.total == short.ended == 0
-    monkeypatch.setattr(exact, "PATIENCE", 0.0)
+    monkeypatch.setattr(exact_module, "PATIENCE", 0.0)
     shown = exact_gradient(problem, "layerwise", progress=long)
     assert long.ended == 1
     assert long.total / 2 < long.done <= 2 * long.total
