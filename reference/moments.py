@@ -140,17 +140,14 @@ def exact_moments(
         >>> from gradeval import load_problem
         >>> from gradeval.estimators import get_estimator
         >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
-        >>> moments = exact_moments(problem, get_estimator("reinforce"))
-        >>> moments.relative_bias()["all"] < 1e-12
+        >>> exact_moments(problem, get_estimator("reinforce")).relative_bias()["all"] < 1e-12
         True
     """
     check_pointwise(problem, estimator)
     bits, continuous = count_chance(problem, estimator)
     if bits > MAX_BITS:
-        raise GradevalError(
-            f"the estimator takes {bits} Bernoulli variables per point, 2^{bits} joint states; "
-            f"the limit is 2^{MAX_BITS}."
-        )
+        states = f"{bits} Bernoulli variables per point, 2^{bits} joint states"
+        raise GradevalError(f"the estimator takes {states}; the limit is 2^{MAX_BITS}.")
     work = _StateSums(problem, estimator, bits, samples if continuous else 1, seed, memory)
     sums: list[Tensor] = []
     workers = workers or torch.get_num_threads()

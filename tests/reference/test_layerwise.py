@@ -19,7 +19,8 @@ from gradeval.errors import GradevalError
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.noise import NOISES
 from gradeval.model.problem import Problem
-from gradeval.reference import exact as exact_module, exact_gradient, layerwise, layerwise_values, predicted_cost
+from gradeval.reference import exact as exact_module
+from gradeval.reference import exact_gradient, layerwise, layerwise_values, predicted_cost
 from gradeval.reference.cost import costs
 
 FALSE_ALARM = 1e-6
