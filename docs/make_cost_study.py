@@ -161,8 +161,8 @@ def main() -> None:
         "gradient as multiples of one forward–backward pass of the same net with F(a) in the place of sampled states,\n"
         "in single precision with tolerance 1e-5, logistic noise, states ±1 and weights as torch initialises them.\n\n"
         "A FLOP is a multiplication, addition, division or comparison. An exponential, logarithm or F counts as 1,\n"
-        f"as in the paper's complexity, or as the number of FLOPs that it takes, about {FUNCTION}. Memory is the most\n"
-        "that tensors made during the pass take at once.\n\n"
+        f"as in the paper's complexity, or as the number of FLOPs that it takes, about {FUNCTION}. Memory is\n"
+        "the most that tensors made during the pass take at once.\n\n"
         + "\n".join(parts)
         + "\n## Growth with depth and width\n\n"
         "The nets are linear, in double precision: 6 to 32 layers of 8 units, and 4 layers of 96 to 256 units, with\n"
