@@ -74,9 +74,8 @@ def train(
         >>> training.estimators, sorted(training.tables["curves"]["epoch"].unique().tolist())
         (['st', 'psa'], [0, 1, 2])
     """
-    for name in execution:
-        if name not in TrainingExecution.__annotations__:
-            raise unknown_name("option of train", name, TrainingExecution.__annotations__)
+    for name in execution.keys() - TrainingExecution.__annotations__.keys():
+        raise unknown_name("option of train", name, TrainingExecution.__annotations__)
     resolved, workers = resolve(estimators), execution.get("workers", 1)
     if workers > 1 and not all(isinstance(given, str) for given in estimators):
         raise GradevalError("with several workers estimators must be given by name, not as objects.")
