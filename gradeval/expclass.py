@@ -25,7 +25,7 @@ from gradeval.progress import Progress, Silent
 
 PROTOCOL = "SGD momentum=0.9 rate=0.03 batch=10 estimator=reinforce version=1"
 """How networks are trained; it is a part of the name of a cached one."""
-RATE, _MOMENTUM, BATCH = 0.03, 0.9, 10
+_RATE, _MOMENTUM, _BATCH = 0.03, 0.9, 10  # as `PROTOCOL` says
 HELD_OUT_POINTS = 1000
 
 
@@ -208,9 +208,9 @@ def fit_network(problem: Problem, epochs: int, seed: int, progress: Progress | N
     order = generator("cpu", "expclass order", seed)
     randomness = RandomDraws(generator("cpu", derived_seed("expclass draws", seed)), problem.network.dtype)
     reinforce = get_estimator("reinforce")
-    optimiser = torch.optim.SGD(problem.network.parameters(), lr=RATE, momentum=_MOMENTUM, foreach=True)
+    optimiser = torch.optim.SGD(problem.network.parameters(), lr=_RATE, momentum=_MOMENTUM, foreach=True)
     for _ in range(epochs):
-        for batch in torch.randperm(problem.points, generator=order).split(BATCH):
+        for batch in torch.randperm(problem.points, generator=order).split(_BATCH):
             optimiser.zero_grad()
             loss = problem.loss_function(targets=problem.targets[batch])
             reinforce(problem.network, problem.inputs[batch], loss, randomness).mean().backward()
