@@ -18,7 +18,7 @@ def compare_command(
     old: Annotated[Path, typer.Argument(help="The folder of a run, or a baseline file.")],
     new: Annotated[Path, typer.Argument(help="The run to be judged: a folder or a baseline file, too.")],
     alpha: Annotated[
-        float, typer.Option(help="At most this is the probability that any change is found where there is none.")
+        float, typer.Option(help="The highest probability of reporting any change where there is none.")
     ] = 0.001,
     tolerance: Annotated[
         float,
