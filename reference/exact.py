@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from gradeval.model.problem import Problem
+from gradeval.progress import Advance, Progress
 from gradeval.reference.cost import Cost, check_affordable, predicted_cost
 from gradeval.reference.joint import joint_value_and_gradient
 from gradeval.reference.layerwise import layerwise_value_and_gradient, plain_values
 
-# A progress bar is shown for anything predicted to take longer.
+# Seconds: nothing is told of work that is predicted to take less.
 PATIENCE = 2.0
 
 
@@ -24,7 +25,8 @@ class ExactGradient:
 
     Attributes:
         value: J = mean over points of E[f(x^L)].
-        gradient: ∂J/∂θ by parameter name.
+        gradient: ∂J/∂θ by parameter name, each with the parameter's shape.
+        slices: where each layer's parameters lie in ``vector``.
     """
 
     value: float
@@ -33,16 +35,25 @@ class ExactGradient:
 
     @property
     def vector(self) -> Tensor:
-        """All of ∇J, flattened in the order of the parameters."""
+        """All of ∇J, flattened in the order of the parameters, [P]."""
         return torch.cat([g.flatten() for g in self.gradient.values()])
 
     def by_layer(self) -> dict[str, Tensor]:
-        """∇J of each layer ("1".."L", "head", "all"): weight then bias, flattened."""
+        """∇J of each layer, weight then bias, flattened.
+
+        Returns:
+            A vector for "1" … "L", "head" and "all".
+        """
         return {name: self.vector[where] for name, where in self.slices.items()}
 
 
 def exact_gradient(
-    problem: Problem, method: str = "auto", *, memory: int = 2**32, seconds: float = 3600.0, progress: bool = True
+    problem: Problem,
+    method: str = "auto",
+    *,
+    memory: int = 2**32,
+    seconds: float = 3600.0,
+    progress: Progress | None = None,
 ) -> ExactGradient:
     """J and its gradient, by enumeration of all binary states.
 
@@ -52,10 +63,20 @@ def exact_gradient(
             nets), "joint" (2^(n₁+…+n_L) terms: the oracle), or "auto", the one predicted to be fastest.
         memory: bytes that may be used beyond the problem's own; many distinct targets are taken in turn to keep to it.
         seconds: refuse what is predicted to take longer.
-        progress: show a progress bar on stderr for anything predicted to take over two seconds.
+        progress: is told of the task "exact gradient", in percent, where the layerwise method is predicted to take
+            over two seconds; None: nobody is.
+
+    Returns:
+        J and ∇J, in the precision of the problem.
 
     Raises:
         GradevalError: too many states for the limits (the message names the layers), or an unknown method.
+
+    Examples:
+        >>> from gradeval import load_problem
+        >>> exact = exact_gradient(load_problem("expclass", units="2-2", stage=0, points=4))
+        >>> round(exact.value, 6), list(exact.by_layer()), exact.vector.shape
+        (0.775876, ['1', '2', 'head', 'all'], torch.Size([15]))
     """
     cost = predicted_cost(problem, method)
     check_affordable(problem, cost, memory, seconds)
@@ -67,7 +88,7 @@ def exact_gradient(
         found = list(torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True))
     else:
         at_once = 1 + (memory - cost.bytes) // cost.bytes_per_target
-        with _bar(cost, progress and cost.seconds > PATIENCE) as advance:
+        with _told(progress if cost.seconds > PATIENCE else None, cost) as advance:
             value, found = layerwise_value_and_gradient(problem, at_once, advance)
     by_parameter = dict(zip(parameters, found, strict=True))
     gradient = {
@@ -77,15 +98,20 @@ def exact_gradient(
 
 
 @contextmanager
-def _bar(cost: Cost, shown: bool) -> Iterator[Callable[[int], None]]:
-    """A bar of multiply–adds on stderr; yields the function that moves it."""
-    if not shown:
+def _told(progress: Progress | None, cost: Cost, task: str = "exact gradient") -> Iterator[Advance]:
+    """Tell ``progress`` of a task in percent; yields what is called with the multiply–adds that are done."""
+    if progress is None:
         yield lambda multiply_adds: None
         return
-    from rich.console import Console  # loaded only where a bar is shown
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    done = percent = 0
 
-    columns = (TextColumn("exact gradient"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=cost.multiply_adds)
-        yield lambda multiply_adds: bar.advance(task, multiply_adds)
+    def advance(multiply_adds: int) -> None:
+        nonlocal done, percent
+        done += multiply_adds
+        before, percent = percent, min(100, 100 * done // cost.multiply_adds)
+        if percent > before:
+            progress.advance(task, percent - before)
+
+    progress.start(task, 100)
+    yield advance
+    progress.finish(task)

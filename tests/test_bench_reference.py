@@ -40,7 +40,7 @@ for parameter in network.parameters():
 problem = Problem(network, torch.randn(200, 2), 2 * torch.randint(0, 2, (200,)) - 1)
 torch.ones(64, 64) @ torch.ones(64, 64)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-exact_gradient(problem, progress=False)
+exact_gradient(problem)
 print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
 """
 
@@ -107,7 +107,7 @@ def check(problem: Problem, value: float, gradient: torch.Tensor) -> None:
         with torch.no_grad():
             for parameter, change in zip(parameters, direction, strict=True):
                 parameter += h * change.view_as(parameter)
-        values.append(exact_gradient(problem, progress=False).value)
+        values.append(exact_gradient(problem).value)
     assert (values[0] - values[1]) / (2 * step) == pytest.approx(float(gradient @ gradient), rel=1e-5)
     assert values[2] == pytest.approx(value, rel=1e-12)
 

@@ -141,7 +141,7 @@ def gradient_accuracy(problem: Problem, name: str, estimator: Estimator, draws: 
         bias and variance, and noise.
     """
     estimator = fit(estimator, name, problem, seed).estimator
-    exact = exact_gradient(problem, progress=False)
+    exact = exact_gradient(problem)
     gradients, _ = Sampler(problem, name, estimator).chunk(draws, "gradient accuracy", seed)
     rows = []
     for layer, where in exact.slices.items():

@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import gradeval.reference
 from gradeval.errors import GradevalError
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.noise import NOISES
@@ -309,16 +308,33 @@ def test_limits_can_be_set(make_problem) -> None:
         exact_gradient(problem, "joint", seconds=1.0)
 
 
-def test_long_computations_show_a_bar_on_stderr(
-    make_problem, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(gradeval.reference, "PATIENCE", 0.0)
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    problem = make_problem((8, 8))
-    quiet = exact_gradient(problem, "layerwise", progress=False)
-    assert capsys.readouterr() == ("", "")
-    shown = exact_gradient(problem, "layerwise")
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "exact gradient" in err
-    assert shown.value == quiet.value
+class Told:
+    """A progress that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str, int | str]] = []
+
+    def start(self, task: str, total: int) -> None:
+        self.events.append(("start", task, total))
+
+    def advance(self, task: str, steps: int) -> None:
+        self.events.append(("advance", task, steps))
+
+    def finish(self, task: str, note: str = "") -> None:
+        self.events.append(("finish", task, note))
+
+
+def test_progress_is_told_of_long_computations(make_problem, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    """Planted: told of the percents so far, not of the steps since the last call, it ends far beyond 100."""
+    problem, short, long = make_problem((8, 8)), Told(), Told()
+    quiet = exact_gradient(problem, "layerwise", progress=short)
+    assert short.events == []
+    monkeypatch.setattr("gradeval.reference.exact.PATIENCE", 0.0)
+    told = exact_gradient(problem, "layerwise", progress=long)
+    assert told.value == quiet.value
+    first, *steps, last = long.events
+    assert (first, last) == (("start", "exact gradient", 100), ("finish", "exact gradient", ""))
+    assert {(event, task) for event, task, _ in steps} == {("advance", "exact gradient")}
+    assert 90 <= sum(int(percent) for _, _, percent in steps) <= 100
+    exact_gradient(problem, "layerwise")
+    assert capfd.readouterr() == ("", "")
