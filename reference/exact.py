@@ -15,7 +15,7 @@ from gradeval.reference.cost import Cost, check_affordable, predicted_cost
 from gradeval.reference.joint import joint_value_and_gradient
 from gradeval.reference.layerwise import layerwise_value_and_gradient, plain_values
 
-# Seconds: nothing is told of work that is predicted to take less.
+# Progress is reported of what is predicted to take more seconds.
 PATIENCE = 2.0
 
 
@@ -63,8 +63,8 @@ def exact_gradient(
             nets), "joint" (2^(n₁+…+n_L) terms: the oracle), or "auto", the one predicted to be fastest.
         memory: bytes that may be used beyond the problem's own; many distinct targets are taken in turn to keep to it.
         seconds: refuse what is predicted to take longer.
-        progress: is told of the task "exact gradient", in percent, where the layerwise method is predicted to take
-            over two seconds; None: nobody is.
+        progress: gets the task "exact gradient", in percent, where the layerwise method is predicted to take over two
+            seconds. By default nothing is reported.
 
     Returns:
         J and ∇J, in the precision of the problem.
@@ -88,7 +88,7 @@ def exact_gradient(
         found = list(torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True))
     else:
         at_once = 1 + (memory - cost.bytes) // cost.bytes_per_target
-        with _told(progress if cost.seconds > PATIENCE else None, cost) as advance:
+        with _percent(progress if cost.seconds > PATIENCE else None, cost) as advance:
             value, found = layerwise_value_and_gradient(problem, at_once, advance)
     by_parameter = dict(zip(parameters, found, strict=True))
     gradient = {
@@ -98,8 +98,8 @@ def exact_gradient(
 
 
 @contextmanager
-def _told(progress: Progress | None, cost: Cost, task: str = "exact gradient") -> Iterator[Advance]:
-    """Tell ``progress`` of a task in percent; yields what is called with the multiply–adds that are done."""
+def _percent(progress: Progress | None, cost: Cost, task: str = "exact gradient") -> Iterator[Advance]:
+    """Report a task in percent; yields the callback that takes multiply–adds."""
     if progress is None:
         yield lambda multiply_adds: None
         return
