@@ -45,7 +45,18 @@ class Cost:
 def costs(
     widths: Sequence[int], points: int, targets: int, itemsize: int = 8, rate: float = PRODUCT_RATE
 ) -> dict[str, Cost]:
-    """The cost of every method for layers of these widths, ``targets`` of the ``points`` targets being distinct."""
+    """The cost of every method.
+
+    Args:
+        widths: the number of units of each layer.
+        points: the number of data points.
+        targets: how many of the points' targets are distinct.
+        itemsize: bytes of a number.
+        rate: multiply–adds a second of a matrix product.
+
+    Returns:
+        The cost by the method's name.
+    """
     pairs = list(itertools.pairwise(widths))
     calls = LAYER_SECONDS * len(widths)
     # Three products of targets × 2^(nₖ₋₁+nₖ) for every pair of layers, and of points × 2^n₁ for the first, where
@@ -68,12 +79,26 @@ def costs(
 
 
 def predicted_cost(problem: Problem, method: str = "auto") -> Cost:
-    """The cost of `exact_gradient(problem, method)`; "auto" is the method with the fewest predicted seconds.
+    """What `exact_gradient` takes on a problem.
 
     The enumeration is counted, not the layers' maps: those are evaluated at 2^n states only.
 
+    Args:
+        problem: network, data and loss.
+        method: "layerwise", "plain", "joint" or "auto", the one with the fewest predicted seconds.
+
+    Returns:
+        The cost; its seconds are a prediction.
+
     Raises:
         GradevalError: an unknown method.
+
+    Examples:
+        >>> from gradeval import load_problem
+        >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
+        >>> cost = predicted_cost(problem)
+        >>> cost.method, cost.multiply_adds, cost.bytes
+        ('plain', 64, 2048)
     """
     widths, points, targets, itemsize = _sizes(problem)
     found = costs(widths, points, targets, itemsize)
@@ -85,7 +110,17 @@ def predicted_cost(problem: Problem, method: str = "auto") -> Cost:
 
 
 def check_affordable(problem: Problem, cost: Cost, memory: int, seconds: float) -> None:
-    """Raise GradevalError, naming the layers that are too wide, if the cost exceeds a limit."""
+    """Refuse a cost that exceeds a limit.
+
+    Args:
+        problem: what the cost is of.
+        cost: as predicted.
+        memory: the most bytes.
+        seconds: the most seconds.
+
+    Raises:
+        GradevalError: the cost exceeds a limit; the message names the layers that are too wide, and what would fit.
+    """
     if cost.seconds <= seconds and cost.bytes <= memory:
         return
     widths, points, targets, itemsize = _sizes(problem)

@@ -11,9 +11,26 @@ from gradeval.model.problem import Problem
 
 
 def finite_differences(problem: Problem, value: Callable[[Problem], Tensor], step: float = 1e-3) -> list[Tensor]:
-    """∂J/∂θ for every parameter, extrapolated from steps h, h/2 and h/4 (error of order h⁶), of ``value(problem)``.
+    """The gradient of a value by central differences at steps h, h/2 and h/4, extrapolated to an error of order h⁶.
 
     The parameters are moved in place and put back.
+
+    Args:
+        problem: whose network's parameters are moved.
+        value: J, or any other number, of the problem.
+        step: h.
+
+    Returns:
+        ∂J/∂θ for every parameter, with its shape.
+
+    Examples:
+        >>> from gradeval import load_problem
+        >>> from gradeval.reference import exact_gradient, layerwise_values
+        >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
+        >>> found = finite_differences(problem, lambda p: layerwise_values(p).mean(), step=1e-2)
+        >>> exact = exact_gradient(problem).gradient.values()
+        >>> all(torch.allclose(d, g, rtol=0, atol=1e-10) for d, g in zip(found, exact))
+        True
     """
     gradients = []
     with torch.no_grad():

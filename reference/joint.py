@@ -9,7 +9,15 @@ from gradeval.model.problem import Problem
 
 
 def joint_value_and_gradient(problem: Problem, memory: int = 2**28) -> tuple[Tensor, list[Tensor]]:
-    """J and its gradient for every parameter by 2^(n₁+…+n_L) terms, in chunks that hold about ``memory`` bytes."""
+    """J and its gradient by 2^(n₁+…+n_L) terms.
+
+    Args:
+        problem: network, data and loss.
+        memory: bytes that a chunk of states may take, about.
+
+    Returns:
+        J, and its gradient for every parameter that requires one, in their order.
+    """
     network, loss = problem.network, problem.loss_function()
     parameters = [p for p in network.parameters() if p.requires_grad]
     widths = problem.widths
@@ -37,5 +45,18 @@ def joint_value_and_gradient(problem: Problem, memory: int = 2**28) -> tuple[Ten
 
 
 def binary_digits(indices: Tensor, first: int, width: int) -> Tensor:
-    """Bits first..first+width−1 of every index, [indices, width]."""
+    """Some binary digits of numbers.
+
+    Args:
+        indices: whole numbers, [indices].
+        first: the number of the first digit; 0 is the lowest.
+        width: how many digits.
+
+    Returns:
+        The digits, lowest first, [indices, width].
+
+    Examples:
+        >>> binary_digits(torch.tensor([6]), first=0, width=4).tolist()
+        [[0, 1, 1, 0]]
+    """
     return (indices[:, None] >> torch.arange(first, first + width, device=indices.device)) & 1

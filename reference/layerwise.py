@@ -31,14 +31,36 @@ TINY = 1e-30
 
 
 def layerwise_values(problem: Problem) -> Float[Tensor, " points"]:
-    """E[f(x^L)] for every data point, differentiable (once), by Σₖ 2^(nₖ₋₁+nₖ) terms."""
+    """E[f(x^L)] for every data point, by Σₖ 2^(nₖ₋₁+nₖ) terms.
+
+    Args:
+        problem: network, data and loss.
+
+    Returns:
+        The expectations, [points], once differentiable in the network's parameters. Their mean is J.
+
+    Examples:
+        >>> from gradeval import load_problem
+        >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
+        >>> round(layerwise_values(problem).mean().item(), 6)
+        0.775876
+    """
     targets, which = distinct_targets(problem.targets)
     which, order = which.sort()
     return _values(problem, problem.inputs[order], targets, which, lambda multiply_adds: None)[order.argsort()]
 
 
 def plain_values(problem: Problem) -> Float[Tensor, " points"]:
-    """The same from all 2^(nₖ₋₁+nₖ) probabilities of every layer at once: for small nets the fewest operations."""
+    """E[f(x^L)] for every data point, from all 2^(nₖ₋₁+nₖ) probabilities of every layer at once.
+
+    For small nets this takes the fewest operations.
+
+    Args:
+        problem: network, data and loss.
+
+    Returns:
+        The expectations, [points], differentiable in the network's parameters.
+    """
     targets, which = distinct_targets(problem.targets)
     table = _first_table(problem, targets, lambda p, table: table @ _probabilities(p).mT)
     return (_probabilities(_chances(problem.network.layers[0])(problem.inputs)) * table[which]).sum(-1)
@@ -47,7 +69,16 @@ def plain_values(problem: Problem) -> Float[Tensor, " points"]:
 def layerwise_value_and_gradient(
     problem: Problem, targets_at_once: int, advance: Advance
 ) -> tuple[Tensor, list[Tensor]]:
-    """J and its gradient for every parameter that requires one, keeping the tables of ``targets_at_once`` targets."""
+    """J and its gradient by layerwise enumeration.
+
+    Args:
+        problem: network, data and loss.
+        targets_at_once: for how many distinct targets tables are kept in memory.
+        advance: a callback for progress; it is given the multiply–adds of each chunk that is done.
+
+    Returns:
+        J, and its gradient for every parameter that requires one, in their order.
+    """
     parameters = [p for p in problem.network.parameters() if p.requires_grad]
     value, gradient = problem.inputs.new_zeros(()), [torch.zeros_like(p) for p in parameters]
     targets, which = distinct_targets(problem.targets)
@@ -287,7 +318,14 @@ def _all_digits(width: int, like: Tensor) -> Float[Tensor, "states units"]:
 
 
 def distinct_targets(targets: Tensor) -> tuple[Tensor, Int[Tensor, " points"]]:
-    """The distinct targets, [targets, ...], and which of them is each point's."""
+    """The distinct targets of a problem's points.
+
+    Args:
+        targets: [points] or [points, outputs].
+
+    Returns:
+        The distinct ones, [targets] or [targets, outputs], and the number of each point's, [points].
+    """
     if targets.ndim == 1:  # dim=0 takes 35 ms for 20,000 points, this 0.4 ms
         return torch.unique(targets, return_inverse=True)
     return torch.unique(targets, dim=0, return_inverse=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 
-from gradeval.analysis import measures
 from gradeval.errors import GradevalError
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import EnumeratedStates, generator
@@ -25,6 +25,7 @@ from gradeval.sampling.surrogates import Surrogate
 from gradeval.torch_private import quiet_vmap
 
 MAX_BITS = 18
+"""The most Bernoulli variables per point that are enumerated: 2^18 joint states."""
 
 
 @dataclass(frozen=True)
@@ -58,27 +59,167 @@ class ExactMoments:
         return self.covariance.diagonal()
 
     def relative_bias(self) -> dict[str, float]:
-        """‖E[g] − g*‖ / ‖g*‖ by layer."""
-        return {k: float(measures.relative(self.bias[w].norm(), self.exact[w].norm())) for k, w in self.slices.items()}
+        """The bias of each layer relative to ‖g*‖.
+
+        Returns:
+            ‖E[g] − g*‖ / ‖g*‖ by layer.
+        """
+        return {k: float(self.bias[w].norm() / self.exact[w].norm()) for k, w in self.slices.items()}
 
     def relative_variance(self) -> dict[str, float]:
-        """tr Cov(g) / ‖g*‖² by layer."""
-        return {
-            k: float(measures.relative_variance(self.variance[w].sum(), self.exact[w].norm()))
-            for k, w in self.slices.items()
-        }
+        """The variance of each layer relative to ‖g*‖².
+
+        Returns:
+            tr Cov(g) / ‖g*‖² by layer.
+        """
+        return {k: float(self.variance[w].sum() / self.exact[w].norm() ** 2) for k, w in self.slices.items()}
 
     def relative_rmse(self, samples: int = 1) -> dict[str, float]:
-        """√(bias² + variance/M) relative to ‖g*‖, of the mean of M = ``samples`` draws, by layer."""
+        """The root mean squared error of the mean of M draws, relative to ‖g*‖.
+
+        Args:
+            samples: M.
+
+        Returns:
+            √(bias² + variance/M), both relative, by layer.
+        """
         bias, variance = self.relative_bias(), self.relative_variance()
-        return {k: float(measures.mean_square(bias[k], variance[k], samples) ** 0.5) for k in self.slices}
+        return {k: (bias[k] ** 2 + variance[k] / samples) ** 0.5 for k in self.slices}
 
     def scale(self) -> dict[str, float]:
-        """⟨E g, g*⟩ / ‖g*‖² by layer."""
-        return {
-            k: float(measures.scale(self.mean[w] @ self.exact[w], self.exact[w].norm() ** 2))
-            for k, w in self.slices.items()
-        }
+        """How long the mean gradient is along the exact one.
+
+        Returns:
+            ⟨E[g], g*⟩ / ‖g*‖² by layer: 1 for an unbiased estimator.
+        """
+        return {k: float(self.mean[w] @ self.exact[w] / self.exact[w].norm() ** 2) for k, w in self.slices.items()}
+
+
+def exact_moments(
+    problem: Problem,
+    estimator: Callable[..., Tensor],
+    *,
+    samples: int = 64,
+    seed: int = 0,
+    memory: int = 2**25,
+    workers: int | None = None,
+    advance: Advance | None = None,
+) -> ExactMoments:
+    """Exact mean and covariance of one draw of an estimator.
+
+    Points are drawn independently: Cov(mean over points) = Σ_points Cov / N². Chance beyond Bernoulli states (noise,
+    uniform or normal variables) is sampled within every joint state and leaves a standard error.
+
+    Args:
+        problem: network, data and loss.
+        estimator: any surrogate that can be vectorised.
+        samples: draws of the further chance in each joint state.
+        seed: of those.
+        memory: bytes that a chunk of states may take, about; small enough to stay in the cache is fastest.
+        workers: threads; the result does not depend on it. Default: one per core.
+        advance: a callback for progress; it is given the number of states done since its last call.
+
+    Returns:
+        The moments, beside the exact gradient.
+
+    Raises:
+        GradevalError: the estimator takes more than 18 Bernoulli variables per point, or mixes points.
+
+    Examples:
+        >>> from gradeval import load_problem
+        >>> from gradeval.estimators import get_estimator
+        >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
+        >>> bias = exact_moments(problem, get_estimator("st")).relative_bias()
+        >>> {layer: round(b, 3) for layer, b in bias.items()}
+        {'1': 0.133, '2': 0.278, 'head': 0.0, 'all': 0.119}
+    """
+    check_pointwise(problem, estimator)
+    bits, continuous = count_chance(problem, estimator)
+    if bits > MAX_BITS:
+        raise GradevalError(
+            f"the estimator takes {bits} Bernoulli variables per point, 2^{bits} joint states; "
+            f"the limit is 2^{MAX_BITS}."
+        )
+    enumeration = _Enumeration(problem, estimator, bits, samples if continuous else 1, seed, memory)
+    sums: list[Tensor] = []
+    with closing(_in_threads(enumeration, workers or torch.get_num_threads())) as chunks:
+        for parts in chunks:
+            sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else list(parts)
+            if advance:
+                advance(enumeration.chunk)
+    return enumeration.moments(sums)
+
+
+@dataclass(frozen=True)
+class _Enumeration:
+    """An estimator on all joint states of its ``bits`` Bernoulli variables, in chunks of states."""
+
+    problem: Problem
+    estimator: Callable[..., Tensor]
+    bits: int
+    samples: int  # draws of further chance in each state
+    seed: int
+    memory: int
+    _own: threading.local = field(default_factory=threading.local)
+
+    @property
+    def size(self) -> int:
+        """P, the number of parameters."""
+        return sum(p.numel() for p in self.problem.network.parameters())
+
+    @property
+    def chunk(self) -> int:
+        """The number of states of a chunk."""
+        row = self.problem.points * self.size * self.problem.network.dtype.itemsize
+        return max(1, self.memory // (3 * row * self.samples))
+
+    def sums(self, first: int) -> tuple[Tensor, ...]:
+        """Sums over the states first..first+chunk−1 of mean, second moment, value, and variance within a state."""
+        network, points, samples, size = self.problem.network, self.problem.points, self.samples, self.size
+        last = min(first + self.chunk, 2**self.bits)
+        numbers = torch.arange(first, last, device=network.device).repeat_interleave(samples)
+        states = binary_digits(numbers, 0, self.bits).to(network.dtype)
+        random = generator(network.device, "exact moments", self.seed, first)
+        g, values, weights = _on_states(self._surrogate(), states, random)
+        roots = weights.expand(len(states), points).sqrt()
+        if not bool((roots > 0).all()):
+            g = torch.where(roots[..., None] > 0, g, 0.0)  # impossible states may have infinite scores
+        mean = torch.bmm(roots.T[:, None, :], g.transpose(0, 1)).squeeze(1) / samples
+        second = g.reshape(-1, size).T @ g.reshape(-1, size) / samples
+        value = (roots * values).sum() / (points * samples)
+        within = torch.zeros_like(mean)
+        if samples > 1:
+            # √P g has P times the variance of g within a joint state
+            spread = g.reshape(-1, samples, points, size).var(1)
+            within = (roots.reshape(-1, samples, points)[:, 0, :, None] ** 2 * spread / samples).sum(0)
+        return mean, second, value, within
+
+    def _surrogate(self) -> Surrogate:
+        """This thread's own: a functional call exchanges the parameters of the module it calls."""
+        if not hasattr(self._own, "surrogate"):
+            self._own.surrogate = Surrogate(self.problem, self.estimator)
+        surrogate: Surrogate = self._own.surrogate
+        return surrogate
+
+    def moments(self, sums: Sequence[Tensor]) -> ExactMoments:
+        """The moments, from the sums over all states."""
+        mean, second, value, within = sums
+        points = self.problem.points
+        covariance = (second - mean.T @ mean) / points**2
+        exact = exact_gradient(self.problem)
+        error = within.sum(0).sqrt() / points
+        return ExactMoments(mean.mean(0), covariance, value.item(), exact.vector, exact.slices, error)
+
+
+def _in_threads(enumeration: _Enumeration, workers: int) -> Generator[tuple[Tensor, ...]]:
+    """The sums of all chunks, in their order."""
+    first = range(0, 2**enumeration.bits, enumeration.chunk)
+    with quiet_vmap(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            yield from pool.map(enumeration.sums, first)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _on_states(
@@ -104,100 +245,3 @@ def _on_states(
     gradients, (values, weights) = over_states(states, problem.inputs, problem.targets)
     flat = torch.cat([g.reshape(len(states), problem.points, -1) for g in gradients.values()], -1)
     return flat, values, weights
-
-
-def exact_moments(
-    problem: Problem,
-    estimator: Callable[..., Tensor],
-    *,
-    samples: int = 64,
-    seed: int = 0,
-    memory: int = 2**25,
-    workers: int | None = None,
-    advance: Advance | None = None,
-) -> ExactMoments:
-    """Exact mean and covariance of one draw of an estimator.
-
-    Points are drawn independently: Cov(mean over points) = Σ_points Cov / N². Chance beyond Bernoulli states (noise,
-    uniform or normal variables) is sampled within every joint state and leaves a standard error.
-
-    Args:
-        problem: network, data and loss.
-        estimator: any surrogate that can be vectorised.
-        samples: draws of the further chance in each joint state.
-        seed: of those.
-        memory: bytes that a chunk of states may take, about; small enough to stay in the cache is fastest.
-        workers: threads; the result does not depend on it. Default: one per core.
-        advance: told the number of states done since it was last told.
-
-    Returns:
-        The moments, with the exact gradient beside them.
-
-    Raises:
-        GradevalError: the estimator takes more than 2^18 joint states per point, or mixes points.
-
-    Examples:
-        >>> from gradeval import load_problem
-        >>> from gradeval.estimators import get_estimator
-        >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
-        >>> exact_moments(problem, get_estimator("reinforce")).relative_bias()["all"] < 1e-12
-        True
-    """
-    check_pointwise(problem, estimator)
-    bits, continuous = count_chance(problem, estimator)
-    if bits > MAX_BITS:
-        states = f"{bits} Bernoulli variables per point, 2^{bits} joint states"
-        raise GradevalError(f"the estimator takes {states}; the limit is 2^{MAX_BITS}.")
-    work = _StateSums(problem, estimator, bits, samples if continuous else 1, seed, memory)
-    sums: list[Tensor] = []
-    workers = workers or torch.get_num_threads()
-    with quiet_vmap(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            for parts in pool.map(work, range(0, 2**bits, work.chunk)):
-                sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else list(parts)
-                if advance:
-                    advance(work.chunk)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    mean, second, value, within = sums
-    covariance = (second - mean.T @ mean) / problem.points**2
-    exact = exact_gradient(problem)
-    error = within.sum(0).sqrt() / problem.points
-    return ExactMoments(mean.mean(0), covariance, value.item(), exact.vector, exact.slices, error)
-
-
-class _StateSums:
-    """Sums over a chunk of joint states of mean, second moment, value, and variance within a state."""
-
-    def __init__(
-        self, problem: Problem, estimator: Callable[..., Tensor], bits: int, samples: int, seed: int, memory: int
-    ) -> None:
-        self.problem, self.estimator, self.bits, self.samples, self.seed = problem, estimator, bits, samples, seed
-        self.size = sum(p.numel() for p in problem.network.parameters())
-        self.chunk = max(1, memory // (3 * problem.points * self.size * problem.network.dtype.itemsize * samples))
-        self._own = threading.local()  # a functional call exchanges the parameters of the module it calls
-
-    def __call__(self, first: int) -> tuple[Tensor, ...]:
-        """The sums over the states from ``first`` on."""
-        problem, samples, points, size = self.problem, self.samples, self.problem.points, self.size
-        device = problem.network.device
-        if not hasattr(self._own, "surrogate"):
-            self._own.surrogate = Surrogate(problem, self.estimator)
-        last = min(first + self.chunk, 2**self.bits)
-        numbers = torch.arange(first, last, device=device).repeat_interleave(samples)
-        states = binary_digits(numbers, 0, self.bits).to(problem.network.dtype)
-        random = generator(device, "exact moments", self.seed, first)
-        g, values, weights = _on_states(self._own.surrogate, states, random)
-        roots = weights.expand(len(states), points).sqrt()
-        if not bool((roots > 0).all()):
-            g = torch.where(roots[..., None] > 0, g, 0.0)  # impossible states may have infinite scores
-        mean = torch.bmm(roots.T[:, None, :], g.transpose(0, 1)).squeeze(1) / samples
-        second = g.reshape(-1, size).T @ g.reshape(-1, size) / samples
-        value = (roots * values).sum() / (points * samples)
-        within = torch.zeros_like(mean)
-        if samples > 1:
-            # √P g has P times the variance of g within a joint state
-            spread = g.reshape(-1, samples, points, size).var(1)
-            within = (roots.reshape(-1, samples, points)[:, 0, :, None] ** 2 * spread / samples).sum(0)
-        return mean, second, value, within

@@ -1,6 +1,6 @@
 """Antithetic estimators: several dependent samples of each layer's states, each continued by samples of its own.
 
-One sample, itself one of p(xᵏ | xᵏ⁻¹), is the path that goes on to layer k + 1: a deep network costs O(L²) layers.
+One of the samples, distributed as p(xᵏ | xᵏ⁻¹), is also the input of layer k + 1: a deep network costs O(L²) layers.
 """
 
 from __future__ import annotations
@@ -22,10 +22,18 @@ from gradeval.model.randomness import Randomness
 class Arm:
     """ARM, for every layer k with logits α = log F(a)/(1 − F(a)): [f(1[u > 1 − F(a)]) − f(1[u < F(a)])] (u − ½) ∇α.
 
-    The second branch, a sample of p(xᵏ | xᵏ⁻¹), is the path that goes on to layer k + 1; the first is continued by
-    samples of its own.
+    The second branch is distributed as p(xᵏ | xᵏ⁻¹): it is the input of layer k + 1. The first is continued by samples
+    of its own.
 
     Source: Yin & Zhou, ICLR 2019, arXiv:1807.11143 (eq. 5 for one layer, sec. 3 for several).
+
+    Examples:
+        >>> from gradeval import load_problem
+        >>> from gradeval.model.randomness import RandomDraws, generator
+        >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
+        >>> chance = RandomDraws(generator("cpu", "an example"))
+        >>> Arm()(problem.network, problem.inputs, problem.loss_function(), chance).shape
+        torch.Size([4])
     """
 
     def __call__(
@@ -54,11 +62,17 @@ class Disarm:
     """DisARM, also U2G: ½ [f(b) − f(b̃)] (b − b̃) max(p, 1 − p) ∇α for every layer, p = F(a), α = log p/(1 − p).
 
     b = 1[u < p] and b̃ = 1[1 − u < p]. Only (b, b̃) enters, so b is drawn and then b̃ from its law given b:
-    P(b̃ = 1 | b = 1) = max(0, 2p − 1)/p, P(b̃ = 1 | b = 0) = min(p, 1 − p)/(1 − p). The path of b goes on.
+    P(b̃ = 1 | b = 1) = max(0, 2p − 1)/p, P(b̃ = 1 | b = 0) = min(p, 1 − p)/(1 − p). Layer k + 1 takes b as its input.
     The head's gradient is the mean over the L + 1 ends.
 
     Source: Dong, Mnih & Tucker, NeurIPS 2020, arXiv:2006.10680, eq. 6; Yin et al. 2020,
     arXiv:2006.06448 (U2G).
+
+    Examples:
+        >>> from gradeval import exact_moments, load_problem
+        >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
+        >>> exact_moments(problem, Disarm()).relative_bias()["all"] < 1e-12
+        True
     """
 
     def __call__(
@@ -95,13 +109,21 @@ class Arms:
 
     s₁..s_K are samples of every unit with pairwise correlation ρ ≤ 0. For d ~ Dirichlet(1, …, 1) the (1 − dᵢ)^(K−1) are
     uniform and negatively dependent; the rarer state, of probability r = min(p, 1 − p), is taken where they are below
-    r, and two samples both take it with probability max(0, 2 r^(1/(K−1)) − 1)^(K−1). K = 2 is DisARM. The first
-    sample's path goes on; the head's gradient is the mean over all ends.
+    r, and two samples both take it with probability max(0, 2 r^(1/(K−1)) − 1)^(K−1). K = 2 is DisARM. Layer
+    k + 1 takes the first sample as its input; the head's gradient is the mean over all ends.
 
     Args:
         samples: K ≥ 2.
 
     Source: Dimitriev & Zhou, ICML 2021, arXiv:2105.14141, sec. 3 and 4.
+
+    Examples:
+        >>> from gradeval import load_problem
+        >>> from gradeval.model.randomness import RandomDraws, generator
+        >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
+        >>> chance = RandomDraws(generator("cpu", "an example"))
+        >>> Arms(samples=3)(problem.network, problem.inputs, problem.loss_function(), chance).shape
+        torch.Size([4])
     """
 
     samples: int = 4

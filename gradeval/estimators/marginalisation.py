@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradeval.estimators.surrogate import carry, flipped_losses, noise_given_state, sample_path
+from gradeval.model.forms import Terms
 from gradeval.model.head_loss import PointLoss
-from gradeval.model.maps import Terms
 from gradeval.model.network import BinaryLayer, StochasticBinaryNetwork
 from gradeval.model.randomness import Randomness
 
@@ -24,6 +24,14 @@ class Ram:
     The states are drawn first, then the noises given them, of layers 2..L only: no flip reaches the first layer's.
 
     Source: Tokui & Sato, ICML 2017, arXiv:1611.01239, Algorithm 1.
+
+    Examples:
+        >>> from gradeval import load_problem
+        >>> from gradeval.model.randomness import RandomDraws, generator
+        >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
+        >>> chance = RandomDraws(generator("cpu", "an example"))
+        >>> Ram()(problem.network, problem.inputs, problem.loss_function(), chance).shape
+        torch.Size([4])
     """
 
     def __call__(
@@ -56,6 +64,12 @@ class Leg:
     σ f(x) (1 − r)/(q + (1 − q) r) ∇F(aᵏᵢ), σ = 2s − 1.
 
     Source: Titsias & Lázaro-Gredilla, NeurIPS 2015, arXiv:1503.01494, eq. 7.
+
+    Examples:
+        >>> from gradeval import exact_moments, load_problem
+        >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
+        >>> exact_moments(problem, Leg()).relative_bias()["all"] < 1e-12
+        True
     """
 
     def __call__(

@@ -23,6 +23,14 @@ class Concrete:
         temperature: τ > 0; bias falls and variance grows as it falls.
 
     Source: Maddison et al., ICLR 2017, arXiv:1611.00712; Jang et al., ICLR 2017, arXiv:1611.01144.
+
+    Examples:
+        >>> from gradeval import load_problem
+        >>> from gradeval.model.randomness import RandomDraws, generator
+        >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
+        >>> chance = RandomDraws(generator("cpu", "an example"))
+        >>> Concrete(temperature=0.1)(problem.network, problem.inputs, problem.loss_function(), chance).shape
+        torch.Size([4])
     """
 
     temperature: float = 1.0
@@ -54,6 +62,14 @@ class GumbelST:
         temperature: τ > 0.
 
     Source: Jang et al., ICLR 2017, arXiv:1611.01144, sec. 2.2.
+
+    Examples:
+        >>> from gradeval import load_problem
+        >>> from gradeval.model.randomness import RandomDraws, generator
+        >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
+        >>> chance = RandomDraws(generator("cpu", "an example"))
+        >>> GumbelST(temperature=0.5)(problem.network, problem.inputs, problem.loss_function(), chance).shape
+        torch.Size([4])
     """
 
     temperature: float = 1.0
@@ -83,6 +99,14 @@ class GumbelRao:
         samples: K ≥ 1.
 
     Source: Paulus, Maddison & Krause, ICLR 2021, arXiv:2010.04838, eq. 8.
+
+    Examples:
+        >>> from gradeval import load_problem
+        >>> from gradeval.model.randomness import RandomDraws, generator
+        >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
+        >>> chance = RandomDraws(generator("cpu", "an example"))
+        >>> GumbelRao(samples=10)(problem.network, problem.inputs, problem.loss_function(), chance).shape
+        torch.Size([4])
     """
 
     temperature: float = 1.0

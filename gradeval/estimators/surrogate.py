@@ -1,4 +1,4 @@
-"""What the estimators' formulas share."""
+"""Parts that the formulas of several estimators share."""
 
 from __future__ import annotations
 
@@ -15,21 +15,51 @@ from gradeval.model.randomness import Randomness
 
 
 def carry(t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Zero in value, with the gradient of ``t``."""
+    """Zero in value, with the gradient of a tensor.
+
+    Args:
+        t: any shape.
+
+    Returns:
+        t − t.detach().
+
+    Examples:
+        >>> t = torch.tensor(3.0, requires_grad=True)
+        >>> value = 5.0 * carry(t**2)
+        >>> value.item(), torch.autograd.grad(value, t)[0].item()
+        (0.0, 30.0)
+    """
     return t - t.detach()
 
 
 def flipped_losses(
     loss: PointLoss, layer: BinaryLayer, s: Float[Tensor, "*batch points units"]
 ) -> Float[Tensor, "units *batch points"]:
-    """f with every unit of the last layer flipped in turn; all at once where ``loss`` has a cheap form."""
+    """f with every unit of the last layer flipped in turn; all at once where the loss has a cheap form.
+
+    Args:
+        loss: f of the last layer's states.
+        layer: the last layer.
+        s: its states, 0 or 1, [..., points, units].
+
+    Returns:
+        f, [units, ..., points].
+    """
     if isinstance(loss, HeadLoss):
         return loss.flipped(layer, s)
     return loss(layer.encode(layer.flip(s)))
 
 
 class Step(NamedTuple):
-    """One layer of a sampled path: its input x, preactivations a, probabilities p = F(a) and states s."""
+    """One layer of a sampled path.
+
+    Attributes:
+        layer: the layer.
+        x: its input, [..., points, inputs].
+        a: its preactivations, [..., points, units].
+        p: its probabilities F(a).
+        s: its states, 0 or 1.
+    """
 
     layer: BinaryLayer
     x: Tensor
@@ -39,7 +69,16 @@ class Step(NamedTuple):
 
 
 def sample_path(network: StochasticBinaryNetwork, inputs: Tensor, randomness: Randomness) -> tuple[list[Step], Tensor]:
-    """The steps of a path sampled from the network, and the last layer's x."""
+    """Sample the states of all layers.
+
+    Args:
+        network: the network.
+        inputs: x⁰, [..., points, inputs].
+        randomness: where the states come from.
+
+    Returns:
+        One step for each layer, and the last layer's x, [..., points, units].
+    """
     x, steps = inputs, []
     for layer in network.layers:
         a = layer.preactivation(x)
@@ -51,36 +90,85 @@ def sample_path(network: StochasticBinaryNetwork, inputs: Tensor, randomness: Ra
 
 
 def continue_path(layers: Iterable[BinaryLayer], x: Tensor, randomness: Randomness) -> Tensor:
-    """The last of ``layers``' states when the states of each are sampled given those below, from ``x`` on."""
+    """Sample the states of some layers, each given those of the layer below.
+
+    Args:
+        layers: in their order.
+        x: the input of the first of them, [..., points, inputs].
+        randomness: where the states come from.
+
+    Returns:
+        The last one's x, [..., points, units]; the input where there are no layers.
+    """
     for layer in layers:
         x = layer.encode(randomness.bernoulli(layer.probability(layer.preactivation(x))))
     return x
 
 
 def mean_field(layers: Iterable[BinaryLayer], x: Tensor) -> Tensor:
-    """As `continue_path`, with every state replaced by its mean lo + (hi − lo) F(a)."""
+    """As `continue_path`, with every state replaced by its mean lo + (hi − lo) F(a).
+
+    Args:
+        layers: in their order.
+        x: the input of the first of them, [..., points, inputs].
+
+    Returns:
+        The last one's means, [..., points, units].
+    """
     for layer in layers:
         x = layer.encode(layer.probability(layer.preactivation(x)))
     return x
 
 
 def noise_given_state(layer: BinaryLayer, a: Tensor, s: Tensor, v: Tensor) -> Tensor:
-    """The injected noise z given the state s = 1[a ≥ z], from v uniform on (0, 1).
+    """Sample the injected noise z given the state s = 1[a ≥ z].
 
     Given s = 1 it is F⁻¹(v F(a)); given s = 0 it is −F⁻¹(v F(−a)), by the symmetry of F, exact in the upper tail.
+
+    Args:
+        layer: whose noise it is.
+        a: preactivations, [..., units].
+        s: states, 0 or 1, [..., units].
+        v: uniform on (0, 1), [..., units].
+
+    Returns:
+        z, differentiable in a.
     """
     sign = 2 * s - 1
     return sign * layer.noise.icdf(v * layer.probability(sign * a))
 
 
 def leave_one_out(f: Float[Tensor, "samples *rest"]) -> Float[Tensor, "samples *rest"]:
-    """fᵢ − mean_{j≠i} fⱼ."""
+    """The difference of each sample from the mean of the others.
+
+    Args:
+        f: at least two samples, along the first axis.
+
+    Returns:
+        fᵢ − mean_{j≠i} fⱼ, in the shape of f.
+
+    Examples:
+        >>> leave_one_out(torch.tensor([1.0, 2.0, 6.0]))
+        tensor([-3.0000, -1.5000,  4.5000])
+    """
     samples = f.shape[0]
     return (f - f.mean(0)) * (samples / (samples - 1))
 
 
 def linearise(function: PointLoss, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The values of ``function`` at ``x`` and its gradient by ``x``, as constants: no parameter gets a gradient."""
+    """The values of a function and its gradient, as constants: no parameter gets a gradient.
+
+    Args:
+        function: from [..., points, units] to [..., points], each point alone.
+        x: where, [..., points, units].
+
+    Returns:
+        The values, [..., points], and the gradient by x, [..., points, units].
+
+    Examples:
+        >>> linearise(lambda x: (x**2).sum(-1), torch.tensor([[1.0, 3.0]]))
+        (tensor([10.]), tensor([[2., 6.]]))
+    """
 
     def total(x: Tensor) -> tuple[Tensor, Tensor]:
         f = function(x)

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradeval.model.maps import Form
+from gradeval.model.forms import Form
 from gradeval.model.noise import Noise
 
 MAX_TERMS = 64
@@ -126,7 +126,7 @@ def flip_differences(
 
     Examples:
         >>> import torch
-        >>> from gradeval.model.maps import Dense
+        >>> from gradeval.model.forms import Dense
         >>> from gradeval.model.noise import get_noise
         >>> flips = Flips(Dense(torch.tensor([[1.0, 2.0]])), get_noise("logistic"), torch.tensor([1.0, -1.0]), 1.0)
         >>> flip_differences(flips, a=torch.zeros(1), g=torch.ones(1))

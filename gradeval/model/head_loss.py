@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from gradeval.model.affine import affine_form
+from gradeval.model.forms import Dense
 from gradeval.model.losses import Loss
-from gradeval.model.maps import Dense, affine_form
 from gradeval.model.network import BinaryLayer
 from gradeval.torch_private import inside_transform
 

@@ -12,26 +12,63 @@ from torch.nn.functional import logsigmoid
 from gradeval.errors import GradevalError, unknown_name
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+"""(output, target) -> one number per point, [..., points]."""
 
 
 def logistic(
     output: Float[Tensor, "*batch points 1"], target: Float[Tensor, " points"]
 ) -> Float[Tensor, "*batch points"]:
-    """log(1 + exp(−y h)) for one output h and targets y ∈ {−1, 1}."""
+    """The logistic loss log(1 + exp(−y h)) of one output h and a target y ∈ {−1, 1}.
+
+    Args:
+        output: h, [..., points, 1].
+        target: y, [points].
+
+    Returns:
+        One number per point, [..., points].
+
+    Examples:
+        >>> logistic(torch.tensor([[0.0], [2.0]]), torch.tensor([1.0, -1.0]))
+        tensor([0.6931, 2.1269])
+    """
     return -logsigmoid(target * output.squeeze(-1))
 
 
 def squared(
     output: Float[Tensor, "*batch points outputs"], target: Float[Tensor, "points outputs"]
 ) -> Float[Tensor, "*batch points"]:
-    """‖h − y‖², summed over the outputs."""
+    """The squared error ‖h − y‖², summed over the outputs.
+
+    Args:
+        output: h, [..., points, outputs].
+        target: y, [points, outputs].
+
+    Returns:
+        One number per point, [..., points].
+
+    Examples:
+        >>> squared(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 4.0]]))
+        tensor([5.])
+    """
     return ((output - target) ** 2).sum(-1)
 
 
 def cross_entropy(
     output: Float[Tensor, "*batch points classes"], target: Float[Tensor, " points"]
 ) -> Float[Tensor, "*batch points"]:
-    """−log softmax(h)_y for class numbers y = 0, 1, …"""
+    """The cross-entropy −log softmax(h)_y of class numbers y = 0, 1, …
+
+    Args:
+        output: h, one number per class, [..., points, classes].
+        target: y, [points].
+
+    Returns:
+        One number per point, [..., points].
+
+    Examples:
+        >>> cross_entropy(torch.zeros(1, 3), torch.tensor([2.0]))
+        tensor([1.0986])
+    """
     chosen = target.long().expand(1, *output.shape[:-1])
     return (
         -torch.log_softmax(output.movedim(-1, 0), 0).gather(0, chosen).squeeze(0)
@@ -42,14 +79,33 @@ LOSSES: dict[str, Loss] = {"logistic": logistic, "squared": squared, "cross-entr
 
 
 def get_loss(name: str) -> Loss:
-    """The loss called ``name``. Raises GradevalError, naming near matches, when there is none."""
+    """A loss by its name.
+
+    Args:
+        name: "logistic", "squared" or "cross-entropy".
+
+    Returns:
+        The loss, (output, target) -> [..., points].
+
+    Raises:
+        GradevalError: there is none of this name; near matches are named.
+    """
     if name not in LOSSES:
         raise unknown_name("loss", name, LOSSES)
     return LOSSES[name]
 
 
 def check_targets(name: str, targets: Tensor, outputs: int) -> None:
-    """Raise GradevalError unless the targets suit the loss ``name`` with this many network outputs."""
+    """Refuse targets that do not suit a loss.
+
+    Args:
+        name: of the loss.
+        targets: of all points.
+        outputs: the number of outputs of the head.
+
+    Raises:
+        GradevalError: the loss needs another number of outputs, or targets of another shape or other values.
+    """
     if name == "logistic":
         if outputs != 1:
             raise GradevalError(f"loss 'logistic' needs a head with 1 output, found {outputs}.")

@@ -1,24 +1,16 @@
-"""Maps Aₖ between layers of binary units, and what flipping one of their inputs does.
+"""Maps Aₖ between layers of binary units that torch does not have.
 
-States are flat, [..., points, units]; `ImageMap` lets convolutions and pooling see them as images. A map is *affine by
-structure* if it is made of linear maps, convolutions, average pooling, scale–bias, reshaping and sums of those; then
-flipping input i adds a multiple of column i of its matrix M, and `affine_form` finds M: dense, or as windows.
+States are flat, [..., points, units]; `ImageMap` lets convolutions and pooling see them as images. What all flips of a
+layer's inputs cost depends on its map, see `gradeval.model.affine`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
-
-DENSE_ENTRIES = 2**25  # the most entries of a matrix that is made from a map
-CHUNK_ENTRIES = 2**20  # the direct form works on this many pairs at once
 
 
 class ImageMap(nn.Sequential):
@@ -29,6 +21,11 @@ class ImageMap(nn.Sequential):
     Args:
         shape: channels, height and width of the input.
         modules: applied in turn to [N, channels, height, width].
+
+    Examples:
+        >>> map = ImageMap((1, 8, 8), nn.Conv2d(1, 4, kernel_size=3, stride=2), nn.AvgPool2d(3))
+        >>> map(torch.zeros(10, 64)).shape
+        torch.Size([10, 4])
     """
 
     def __init__(self, shape: Sequence[int], *modules: nn.Module) -> None:
@@ -44,7 +41,15 @@ class ImageMap(nn.Sequential):
 
 
 class ScaleBias(nn.Module):
-    """weight ∘ x + bias: normalisation without a batch. Both have the given shape, (channels, 1, 1) for images."""
+    """weight ∘ x + bias: normalisation without a batch.
+
+    Args:
+        shape: of weight and bias: the units, or (channels, 1, 1) for images.
+
+    Examples:
+        >>> ScaleBias(2)(torch.tensor([[3.0, 4.0]])).tolist()
+        [[3.0, 4.0]]
+    """
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
@@ -56,7 +61,16 @@ class ScaleBias(nn.Module):
 
 
 class Residual(nn.Module):
-    """Σ branch(x): `Residual(nn.Identity(), map)` is x + map(x)."""
+    """Σ branch(x), the sum of several maps of the same input.
+
+    Args:
+        branches: modules with the same output shape.
+
+    Examples:
+        >>> residual = Residual(nn.Identity(), ScaleBias(2))
+        >>> residual(torch.tensor([[3.0, 4.0]])).tolist()
+        [[6.0, 8.0]]
+    """
 
     def __init__(self, *branches: nn.Module) -> None:
         super().__init__()
@@ -64,353 +78,3 @@ class Residual(nn.Module):
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return torch.stack([branch(x) for branch in self.branches]).sum(0)
-
-
-Terms = Callable[..., Tensor]
-"""(aⱼ with a flip, aⱼ, further tensors like a …) ↦ a term that vanishes where the flip does not change aⱼ."""
-
-
-@dataclass(frozen=True, eq=False)
-class Dense:
-    """A matrix, weight [units, inputs]."""
-
-    weight: Float[Tensor, "units inputs"]
-
-    @property
-    def pairs(self) -> int:
-        """How many (input, unit) pairs may have Mⱼᵢ ≠ 0."""
-        return self.weight.numel()
-
-    def forward(self, x: Float[Tensor, "*batch inputs"], weight: Tensor | None = None) -> Float[Tensor, "*batch units"]:
-        """M x; with another weight in the place of M's own."""
-        return x @ (self.weight if weight is None else weight).mT
-
-    def transposed(
-        self, g: Float[Tensor, "*batch units"], weight: Tensor | None = None
-    ) -> Float[Tensor, "*batch inputs"]:
-        """Mᵀ g; with another weight in the place of M's own."""
-        return g @ (self.weight if weight is None else weight)
-
-    def sum_flips(
-        self, change: Float[Tensor, "*batch inputs"], terms: Terms, *values: Float[Tensor, "*batch units"]
-    ) -> Float[Tensor, "*batch inputs"]:
-        """Σⱼ terms(aⱼ + changeᵢ Mⱼᵢ, aⱼ, …) for every input i, ``values`` being a and what else terms takes."""
-        values = tuple(value[..., None, :] for value in values)
-        rows = max(1, CHUNK_ENTRIES // max(1, values[0].numel()))
-        parts = []
-        for part, weight in zip(change.split(rows, -1), self.weight.mT.split(rows), strict=True):
-            parts.append(terms(torch.addcmul(values[0], part[..., None], weight), *values).sum(-1))
-        return torch.cat(parts, -1)
-
-
-@dataclass(frozen=True, eq=False)
-class Windows:
-    """A convolution with zero padding, weight [channels, inputs' channels, height, width], on flat states.
-
-    Attributes:
-        stride, padding: by height and width.
-        image: channels, height and width of the input.
-        channelwise: channel c of the output sees channel c of the input only; the weight is [channels, 1, …].
-    """
-
-    weight: Float[Tensor, "channels _ height width"]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    image: tuple[int, int, int]
-    channelwise: bool
-
-    @property
-    def output(self) -> tuple[int, int, int]:
-        """Channels, height and width of the output."""
-        height, width = (
-            (size + 2 * p - k) // s + 1
-            for size, p, k, s in zip(self.image[1:], self.padding, self.weight.shape[2:], self.stride, strict=True)
-        )
-        return len(self.weight), height, width
-
-    @property
-    def pairs(self) -> int:
-        """How many (input, unit) pairs may have Mⱼᵢ ≠ 0."""
-        return self.weight.numel() * math.prod(self.output[1:])
-
-    @property
-    def _groups(self) -> int:
-        return self.image[0] if self.channelwise else 1
-
-    def forward(self, x: Float[Tensor, "*batch inputs"], weight: Tensor | None = None) -> Float[Tensor, "*batch units"]:
-        """M x; with another weight in the place of M's own."""
-        weight = self.weight if weight is None else weight
-        y = functional.conv2d(x.reshape(-1, *self.image), weight, None, self.stride, self.padding, 1, self._groups)
-        return y.reshape(*x.shape[:-1], -1)
-
-    def transposed(
-        self, g: Float[Tensor, "*batch units"], weight: Tensor | None = None
-    ) -> Float[Tensor, "*batch inputs"]:
-        """Mᵀ g; with another weight in the place of M's own."""
-        sizes = zip(self.image[1:], self.padding, self.weight.shape[2:], self.output[1:], self.stride, strict=True)
-        unseen = [full + 2 * p - k - (n - 1) * s for full, p, k, n, s in sizes]  # beyond the last window
-        weight = self.weight if weight is None else weight
-        images = g.reshape(-1, *self.output)
-        back = functional.conv_transpose2d(images, weight, None, self.stride, self.padding, unseen, self._groups)
-        return back.reshape(*g.shape[:-1], -1)
-
-    def sum_flips(
-        self, change: Float[Tensor, "*batch inputs"], terms: Terms, *values: Float[Tensor, "*batch units"]
-    ) -> Float[Tensor, "*batch inputs"]:
-        """Σⱼ terms(aⱼ + changeᵢ Mⱼᵢ, aⱼ, …) for every input i, ``values`` being a and what else terms takes."""
-        (_, height, width), (py, px), (sy, sx) = self.output, self.padding, self.stride
-        values = tuple(value.reshape(-1, 1, *self.output) for value in values)
-        padded = functional.pad(change.reshape(-1, *self.image), (px, px, py, py))
-        total = torch.zeros_like(padded)
-        for ky in range(self.weight.shape[2]):
-            for kx in range(self.weight.shape[3]):
-                rows, columns = slice(ky, ky + sy * (height - 1) + 1, sy), slice(kx, kx + sx * (width - 1) + 1, sx)
-                # every output meets one input of each channel at this place of its window: [N, inputs' channels, …]
-                found = self._at(padded[..., rows, columns], self.weight[:, :, ky, kx], terms, values)
-                spread = functional.pad(found[..., :, None, :, None], (0, sx - 1, 0, 0, 0, sy - 1))
-                spread = spread.reshape(*found.shape[:-2], height * sy, width * sx)
-                below, right = padded.shape[-2] - ky - height * sy, padded.shape[-1] - kx - width * sx
-                total = total + functional.pad(spread, (kx, right, ky, below))
-        inside = total[..., py : py + self.image[1], px : px + self.image[2]]
-        return inside.reshape(*change.shape[:-1], -1)
-
-    def _at(self, part: Tensor, weight: Tensor, terms: Terms, values: tuple[Tensor, ...]) -> Tensor:
-        if self.channelwise:
-            values = tuple(value.squeeze(1) for value in values)
-            return terms(torch.addcmul(values[0], part, weight[..., None]), *values)
-        rows = max(1, CHUNK_ENTRIES // max(1, values[0].numel()))
-        parts = []
-        for some, column in zip(part.split(rows, 1), weight.mT.split(rows), strict=True):
-            flipped = torch.addcmul(values[0], some[:, :, None], column[:, :, None, None])
-            parts.append(terms(flipped, *values).sum(2))
-        return torch.cat(parts, 1)
-
-
-Form = Dense | Windows
-
-
-def affine_form(map: nn.Module, inputs: int, like: Tensor) -> Form | None:
-    """The matrix M of a map that is affine by structure, x ↦ M x + constant; None of any other map.
-
-    It is a differentiable function of the parameters. Windows after windows are merged into one where that is exact,
-    else they become a dense matrix.
-
-    Args:
-        map: from [..., inputs].
-        like: has the precision and the device of the inputs.
-    """
-    walk = _Walk(like.dtype, like.device)
-    try:
-        form, _ = walk.after(map, None, (inputs,))
-    except _NotAffine:
-        return None
-    return form or walk.unit((inputs,))
-
-
-class _NotAffine(Exception):
-    """Found while walking through the modules."""
-
-
-Shape = tuple[int, ...]
-_RESHAPING = (nn.Identity.forward, nn.Flatten.forward, nn.Unflatten.forward)
-_OTHER_AFFINE = tuple(
-    cls.forward
-    for cls in (
-        *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
-        *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
-    )
-)
-
-
-@dataclass(frozen=True)
-class _Walk:
-    """From module to module, composing their matrices. A module is known by its forward: subclasses may change it."""
-
-    dtype: torch.dtype
-    device: torch.device
-
-    def after(self, module: nn.Module, first: Form | None, shape: Shape) -> tuple[Form | None, Shape]:
-        """``module`` after ``first`` (None: the identity), whose output has ``shape`` per point; and its own shape."""
-        forward = type(module).forward
-        if forward is nn.Sequential.forward:
-            for part in module.children():
-                first, shape = self.after(part, first, shape)
-            return first, shape
-        if isinstance(module, ImageMap) and forward is ImageMap.forward:
-            inner: Shape = module.shape
-            for part in module.children():
-                first, inner = self.after(part, first, inner)
-            return first, (math.prod(inner),)
-        if forward is Residual.forward:
-            branches = [self.after(branch, None, shape) for branch in module.get_submodule("branches").children()]
-            return self.compose(self.add([form or self.unit(shape) for form, _ in branches]), first), branches[0][1]
-        if forward in _RESHAPING:
-            return first, tuple(module(torch.empty(1, *shape, device="meta")).shape[1:])
-        if isinstance(module, nn.Linear) and forward is nn.Linear.forward and len(shape) == 1:
-            return self.compose(Dense(module.weight), first), (module.out_features,)
-        windows = self.windows(module, shape)
-        if windows is not None:
-            return self.compose(windows, first), windows.output if len(shape) == 3 else shape
-        if forward not in _OTHER_AFFINE:
-            raise _NotAffine
-        inputs = math.prod(shape)
-        constant = module(torch.zeros(1, *shape, dtype=self.dtype, device=self.device))
-        if inputs * max(inputs, constant.numel()) > DENSE_ENTRIES:
-            raise _NotAffine
-        columns = module(self.identity(inputs).reshape(-1, *shape)) - constant
-        return self.compose(Dense(columns.flatten(1).mT), first), tuple(constant.shape[1:])
-
-    def windows(self, module: nn.Module, shape: Shape) -> Windows | None:
-        """Scale–bias, a two-dimensional convolution or average pooling as windows; None where it is not so."""
-        forward = type(module).forward
-        if isinstance(module, ScaleBias) and forward is ScaleBias.forward:
-            if module.weight.shape != (shape[0], *[1] * (len(shape) - 1)) or len(shape) not in (1, 3):
-                raise _NotAffine
-            return Windows(module.weight.reshape(-1, 1, 1, 1), (1, 1), (0, 0), _image(shape), True)
-        if len(shape) != 3:
-            return None
-        channels, height, width = image = _image(shape)
-        if isinstance(module, nn.Conv2d) and forward is nn.Conv2d.forward:
-            if module.padding_mode != "zeros" or isinstance(module.padding, str):
-                return None
-            weight, channelwise = module.weight, 1 < module.groups == channels == len(module.weight)
-            if module.groups > 1 and not channelwise:
-                # zero between groups: a flip changes nothing there
-                weight = torch.cat(
-                    [
-                        functional.pad(part, (0, 0, 0, 0, k * part.shape[1], channels - (k + 1) * part.shape[1]))
-                        for k, part in enumerate(weight.chunk(module.groups))
-                    ]
-                )
-            weight = _spread(weight, _two(module.dilation))
-            return Windows(weight, _two(module.stride), _two(module.padding), image, channelwise)
-        if isinstance(module, nn.AvgPool2d) and forward is nn.AvgPool2d.forward:
-            padding = _two(module.padding)
-            if module.ceil_mode or module.divisor_override or not (module.count_include_pad or padding == (0, 0)):
-                return None
-            return self.mean(channels, _two(module.kernel_size), _two(module.stride), padding, image)
-        if isinstance(module, nn.AdaptiveAvgPool2d) and forward is nn.AdaptiveAvgPool2d.forward:
-            rows, columns = _two(module.output_size)
-            rows, columns = rows or height, columns or width
-            if height % rows or width % columns:
-                return None
-            kernel = (height // rows, width // columns)
-            return self.mean(channels, kernel, kernel, (0, 0), image)
-        return None
-
-    def mean(
-        self,
-        channels: int,
-        kernel: tuple[int, int],
-        stride: tuple[int, int],
-        padding: tuple[int, int],
-        image: tuple[int, int, int],
-    ) -> Windows:
-        weight = torch.full((channels, 1, *kernel), 1 / math.prod(kernel), dtype=self.dtype, device=self.device)
-        return Windows(weight, stride, padding, image, True)
-
-    def identity(self, size: int) -> Tensor:
-        return torch.eye(size, dtype=self.dtype, device=self.device)
-
-    def unit(self, shape: Shape) -> Form:
-        """The identity."""
-        image = _image(shape if len(shape) == 3 else (math.prod(shape),))
-        return self.mean(image[0], (1, 1), (1, 1), (0, 0), image)
-
-    def matrix(self, form: Form) -> Tensor:
-        """M as a dense matrix, [units, inputs]."""
-        if isinstance(form, Dense):
-            return form.weight
-        inputs = math.prod(form.image)
-        if inputs * max(inputs, math.prod(form.output)) > DENSE_ENTRIES:
-            raise _NotAffine
-        return form.forward(self.identity(inputs)).mT
-
-    def compose(self, second: Form, first: Form | None) -> Form:
-        """The matrix of ``second`` after ``first``."""
-        if first is None:
-            return second
-        if isinstance(second, Dense):
-            return Dense(first.transposed(second.weight))
-        if isinstance(first, Dense):
-            return Dense(second.forward(first.weight.mT).mT)
-        return _merge(second, first) or Dense(second.forward(self.matrix(first).mT).mT)
-
-    def add(self, forms: Sequence[Form]) -> Form:
-        """The sum of matrices; of windows with the same stride and output it is windows again."""
-        windows = [form for form in forms if isinstance(form, Windows)]
-        if len(windows) == len(forms) and (merged := _add(windows)):
-            return merged
-        return Dense(torch.stack([self.matrix(form) for form in forms]).sum(0))
-
-
-def _image(shape: Shape) -> tuple[int, int, int]:
-    """The shape of an image; flat units are channels of one pixel."""
-    channels, height, width = (*shape, 1, 1)[:3]
-    return channels, height, width
-
-
-def _two(value: Any) -> Any:
-    """A torch option for height and width as a pair."""
-    return tuple(value) if isinstance(value, tuple | list) else (value, value)
-
-
-def _spread(weight: Tensor, step: tuple[int, int]) -> Tensor:
-    """A kernel with step − 1 zeros between its entries."""
-    if step == (1, 1):
-        return weight
-    height, width = weight.shape[2:]
-    wide = functional.pad(weight[..., :, None, :, None], (0, step[1] - 1, 0, 0, 0, step[0] - 1))
-    wide = wide.reshape(*weight.shape[:2], height * step[0], width * step[1])
-    return wide[..., : (height - 1) * step[0] + 1, : (width - 1) * step[1] + 1]
-
-
-def _merge(second: Windows, first: Windows) -> Windows | None:
-    """Windows after windows as one, where that is exact.
-
-    Padding of the second must see zeros in the first, too: its windows at −1 and beyond the last lie in the padding.
-    """
-    sizes = zip(
-        *(first.weight.shape[2:], first.stride, first.padding, second.padding, first.image[1:], first.output[1:]),
-        strict=True,
-    )
-    for kernel, stride, own, padding, full, places in sizes:
-        if padding and (kernel > stride + own or places * stride < full + own):
-            return None
-    (sy, sx), (py, px) = first.stride, first.padding
-    if second.channelwise:
-        # the kernel of every output channel is spread by its own window
-        inner = second.weight.reshape(1, *second.output[:1], *second.weight.shape[2:])
-        merged = functional.conv_transpose2d(inner, first.weight, stride=first.stride, groups=len(first.weight))
-        merged = merged.reshape(*first.weight.shape[:2], *merged.shape[2:])
-    else:
-        groups = len(first.weight) if first.channelwise else 1
-        merged = functional.conv_transpose2d(second.weight, first.weight, stride=first.stride, groups=groups)
-    return Windows(
-        merged,
-        (sy * second.stride[0], sx * second.stride[1]),
-        (py + sy * second.padding[0], px + sx * second.padding[1]),
-        first.image,
-        first.channelwise and second.channelwise,
-    )
-
-
-def _add(forms: Sequence[Windows]) -> Windows | None:
-    """The sum of windows with the same stride and output, aligned by where they begin and end; None if they differ."""
-    if len({(form.stride, form.image, form.output) for form in forms}) > 1:
-        return None
-    top, left = (max(form.padding[axis] for form in forms) for axis in (0, 1))
-    bottom, right = (max(form.weight.shape[2 + axis] - form.padding[axis] for form in forms) for axis in (0, 1))
-    channelwise = all(form.channelwise for form in forms)
-    total: Tensor | None = None
-    for form in forms:
-        weight = form.weight
-        if form.channelwise and not channelwise:
-            weight = torch.diag_embed(weight.squeeze(1).movedim(0, -1)).movedim((-2, -1), (0, 1))
-        (height, width), (py, px) = weight.shape[2:], form.padding
-        around = (left - px, right - (width - px), top - py, bottom - (height - py))
-        weight = functional.pad(weight, around)
-        total = weight if total is None else total + weight
-    assert total is not None
-    summed = Windows(total, forms[0].stride, (top, left), forms[0].image, channelwise)
-    return summed if summed.output == forms[0].output else None

@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gradeval.errors import GradevalError
+from gradeval.model.affine import affine_form
 from gradeval.model.flips import Flips, flip_differences
-from gradeval.model.maps import CHUNK_ENTRIES, Form, Terms, affine_form
+from gradeval.model.forms import CHUNK_ENTRIES, Form, Terms
 from gradeval.model.noise import Noise, get_noise
 
 
@@ -102,7 +103,7 @@ class BinaryLayer(nn.Module):
         return s + unit * (1 - 2 * s)
 
     def form(self, x: Float[Tensor, "*batch points inputs"]) -> Form | None:
-        """The matrix M of the map x ↦ M x + constant; None where it is not affine by structure (`maps.affine_form`).
+        """The matrix M of the map x ↦ M x + constant, where it is affine by structure (`gradeval.model.affine`).
 
         Args:
             x: any input; its size, precision and device are used.

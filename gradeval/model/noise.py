@@ -19,51 +19,121 @@ from gradeval.errors import unknown_name
 
 
 class Noise:
-    """A symmetric continuous distribution; `cdf` and `log_cdf` are differentiable, by `pdf` and `pdf`/`cdf`."""
+    """A continuous distribution, symmetric about zero, with cdf F.
+
+    `cdf` and `log_cdf` are differentiable, with the derivatives `pdf` and `pdf`/`cdf`.
+
+    Attributes:
+        name: what networks and problem files call it.
+    """
 
     name: str
 
     def cdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """F(a), elementwise."""
+        """The cumulative distribution function.
+
+        Args:
+            a: any shape.
+
+        Returns:
+            F(a), elementwise.
+        """
         raise NotImplementedError
 
     def pdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """F'(a), elementwise."""
+        """The density.
+
+        Args:
+            a: any shape.
+
+        Returns:
+            F'(a), elementwise.
+        """
         raise NotImplementedError
 
     def icdf(self, u: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """F⁻¹(u) for u in (0, 1), elementwise."""
+        """The quantile function.
+
+        Args:
+            u: in (0, 1), any shape.
+
+        Returns:
+            F⁻¹(u), elementwise.
+        """
         raise NotImplementedError
 
     def log_cdf(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """log F(a); where F is zero it is −inf with a zero gradient (F' is zero there too)."""
+        """The logarithm of `cdf`, without cancellation.
+
+        Args:
+            a: any shape.
+
+        Returns:
+            log F(a), elementwise; where F is zero it is −inf with a zero gradient (F' is zero there too).
+        """
         probability = self.cdf(a)
         possible = probability > 0
         return torch.where(possible, torch.log(torch.where(possible, probability, 1.0)), -math.inf)
 
     def log_odds(self, a: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """log F(a)/(1 − F(a)); 0 with a zero gradient where F is 0 or 1."""
+        """The log-odds of a unit.
+
+        Args:
+            a: any shape.
+
+        Returns:
+            log F(a)/(1 − F(a)), elementwise; 0 with a zero gradient where F is 0 or 1.
+        """
         possible = (self.cdf(a) > 0) & (self.cdf(-a) > 0)
         inside = torch.where(possible, a, 0.0)
         return torch.where(possible, self.log_cdf(inside) - self.log_cdf(-inside), 0.0)
 
     def differences(self, a: Float[Tensor, "*shape"], shifts: Sequence[float]) -> list[Float[Tensor, "*shape"]]:
-        """F(a − w) − F(a) for every w of ``shifts``."""
+        """What shifts of the argument add to F.
+
+        Args:
+            a: any shape.
+            shifts: the numbers w.
+
+        Returns:
+            F(a − w) − F(a) for every w.
+        """
         p = self.cdf(a)
         return [self.cdf(a - w) - p for w in shifts]
 
     def derivative_bound(self, order: int) -> float:
-        """An upper bound of sup|F⁽ᵒʳᵈᵉʳ⁾|, order ≥ 1; infinite where F is not so smooth."""
+        """An upper bound of the absolute value of a derivative of F.
+
+        Args:
+            order: n ≥ 1.
+
+        Returns:
+            At least sup|F⁽ⁿ⁾|; infinite where F is not so smooth.
+        """
         return math.inf
 
     def gaussian_expectation(self, mean: Float[Tensor, "..."], variance: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """E[F(a)] for a ~ N(mean, variance), by Gauss–Hermite quadrature with 64 nodes."""
+        """The probability of a unit whose preactivation is normally distributed, by quadrature with 64 nodes.
+
+        Args:
+            mean: of a, any shape.
+            variance: of a, not negative, the same shape.
+
+        Returns:
+            E[F(a)] for a ~ N(mean, variance), elementwise.
+        """
         nodes, weights = (torch.as_tensor(v, dtype=mean.dtype, device=mean.device) for v in _gauss_hermite(64))
         return self.cdf(mean[..., None] + safe_sqrt(variance)[..., None] * nodes) @ weights
 
 
 class Logistic(Noise):
-    """F(a) = 1 / (1 + e⁻ᵃ)."""
+    """F(a) = 1 / (1 + e⁻ᵃ).
+
+    Examples:
+        >>> noise = Logistic()
+        >>> noise.cdf(torch.tensor([-1.0, 0.0, 1.0])), noise.icdf(torch.tensor([0.5]))
+        (tensor([0.2689, 0.5000, 0.7311]), tensor([0.]))
+    """
 
     name = "logistic"
 
@@ -208,7 +278,21 @@ NOISES: dict[str, Noise] = {
 
 
 def get_noise(name: str) -> Noise:
-    """The noise called ``name``. Raises GradevalError, naming near matches, when there is none."""
+    """A noise by its name.
+
+    Args:
+        name: "logistic", "normal", "uniform", "laplace", "cauchy" or "triangular".
+
+    Returns:
+        The distribution.
+
+    Raises:
+        GradevalError: there is none of this name; near matches are named.
+
+    Examples:
+        >>> get_noise("normal").cdf(torch.tensor([0.0]))
+        tensor([0.5000])
+    """
     if name not in NOISES:
         raise unknown_name("noise", name, NOISES)
     return NOISES[name]
@@ -222,6 +306,19 @@ def _gauss_hermite(nodes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def safe_sqrt(variance: Tensor) -> Tensor:
-    """√variance with a zero (not infinite) gradient where the variance is zero."""
+    """√variance with a zero (not infinite) gradient where the variance is zero.
+
+    Args:
+        variance: not negative, any shape.
+
+    Returns:
+        The square roots.
+
+    Examples:
+        >>> variance = torch.tensor([0.0, 4.0], requires_grad=True)
+        >>> safe_sqrt(variance).sum().backward()
+        >>> variance.grad
+        tensor([0.0000, 0.2500])
+    """
     positive = variance > 0
     return torch.where(positive, torch.sqrt(torch.where(positive, variance, 1.0)), 0.0)

@@ -18,28 +18,72 @@ from gradeval.model.noise import Noise
 
 @runtime_checkable
 class Randomness(Protocol):
-    """What an estimator sees of chance."""
+    """What an estimator sees of chance. All variables are independent."""
 
     def bernoulli(self, probability: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Independent 0/1 variables (as floats) with P(1) = ``probability``."""
+        """Bernoulli variables.
+
+        Args:
+            probability: of a 1, elementwise.
+
+        Returns:
+            0 or 1, as floats, in the shape of ``probability``.
+        """
 
     def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
-        """Independent uniform variables on (0, 1)."""
+        """Variables that are uniform on (0, 1).
+
+        Args:
+            shape: of what is returned.
+
+        Returns:
+            The variables.
+        """
 
     def normal(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
-        """Independent standard normal variables."""
+        """Standard normal variables.
+
+        Args:
+            shape: of what is returned.
+
+        Returns:
+            The variables.
+        """
 
     def noise(self, distribution: Noise, shape: Sequence[int]) -> Float[Tensor, "..."]:
-        """Independent variables with the cdf of ``distribution``."""
+        """Variables with the cdf of an injected noise.
+
+        Args:
+            distribution: of the variables.
+            shape: of what is returned.
+
+        Returns:
+            The variables.
+        """
 
 
 class RandomDraws:
-    """Chance from a `torch.Generator`, in the precision and on the device asked for."""
+    """Chance from a `torch.Generator`; see `Randomness` for the methods.
+
+    Args:
+        generator: what is drawn from; the variables are made on its device.
+        dtype: of the variables.
+
+    Attributes:
+        used: whether anything was drawn yet; it stays False for a deterministic estimator.
+
+    Examples:
+        >>> chance = RandomDraws(generator("cpu", "an example"))
+        >>> chance.bernoulli(torch.tensor([0.0, 1.0])).tolist()
+        [0.0, 1.0]
+        >>> chance.uniform([2, 3]).shape
+        torch.Size([2, 3])
+    """
 
     def __init__(self, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> None:
         self.generator = generator
         self.dtype = dtype
-        self.used = False  # stays False for a deterministic estimator
+        self.used = False
 
     def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
         self.used = True
@@ -62,17 +106,27 @@ class RandomDraws:
 class EnumeratedStates(RandomDraws):
     """One joint state out of all: `bernoulli` hands out its bits in order and multiplies up their probability.
 
+    Args:
+        bits: 0 or 1, [bits]; None only counts how many an estimator takes, and hands out zeros.
+        generator: what is drawn from where anything but `bernoulli` is asked for.
+        dtype: of what is drawn.
+
     Attributes:
         weight: the probability of the bits handed out so far, as a differentiable scalar.
         taken: the number of bits handed out so far.
         continuous: whether anything else was asked for; that is drawn at random.
+
+    Examples:
+        >>> chance = EnumeratedStates(torch.tensor([1.0, 0.0]), generator("cpu", "an example"))
+        >>> chance.bernoulli(torch.tensor([0.3, 0.9])).tolist(), round(chance.weight.item(), 3)
+        ([1.0, 0.0], 0.03)
     """
 
     def __init__(
         self, bits: Float[Tensor, " bits"] | None, generator: torch.Generator, dtype: torch.dtype = torch.float64
     ) -> None:
         super().__init__(generator, dtype)
-        self.bits = bits  # None only counts how many bits an estimator takes
+        self.bits = bits
         self.taken = 0
         self.weight: Tensor | float = 1.0
         self.continuous = False
@@ -100,8 +154,18 @@ class GivenUniforms(RandomDraws):
     Every other variable is a function of uniform ones, so low-discrepancy points can take the place of random ones, and
     a run's draws are its own, whatever runs beside it.
 
+    Args:
+        uniforms: the given ones, each in (0, 1), [given].
+        generator: what further ones are drawn from.
+        dtype: of those.
+
     Attributes:
         taken: the number of uniform variables asked for so far.
+
+    Examples:
+        >>> chance = GivenUniforms(torch.tensor([0.5, 0.2]), generator("cpu", "an example"))
+        >>> chance.normal([1]).tolist(), chance.bernoulli(torch.tensor([0.3])).tolist(), chance.taken
+        ([0.0], [1.0], 2)
     """
 
     def __init__(
@@ -128,14 +192,36 @@ class GivenUniforms(RandomDraws):
 
 
 def derived_seed(*names: object) -> int:
-    """A 63-bit seed that depends on every one of ``names`` (by its text) and on nothing else.
+    """A seed that follows from names and from nothing else.
 
     Work that is named is reproducible in any order and on any number of workers.
+
+    Args:
+        names: any objects; their texts count.
+
+    Returns:
+        A seed of 63 bits.
+
+    Examples:
+        >>> derived_seed("trial", 1) == derived_seed("trial", "1") != derived_seed("trial", 2)
+        True
     """
     digest = hashlib.sha256("\x1f".join(map(str, names)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def generator(device: torch.device | str, *names: object) -> torch.Generator:
-    """A generator on ``device`` seeded with `derived_seed(*names)`."""
+    """A generator whose seed follows from names.
+
+    Args:
+        device: that it draws on.
+        names: as of `derived_seed`.
+
+    Returns:
+        The generator.
+
+    Examples:
+        >>> torch.equal(torch.rand(2, generator=generator("cpu", "a")), torch.rand(2, generator=generator("cpu", "a")))
+        True
+    """
     return torch.Generator(device=device).manual_seed(derived_seed(*names))

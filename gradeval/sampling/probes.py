@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gradeval.errors import GradevalError
 from gradeval.estimators.protocol import Estimator
-from gradeval.model.maps import Form
+from gradeval.model.forms import Form
 from gradeval.model.network import BinaryLayer, StochasticBinaryNetwork
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import EnumeratedStates, GivenUniforms, RandomDraws, generator

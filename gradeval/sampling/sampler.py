@@ -28,7 +28,10 @@ BATCH_BYTES = 2**23  # one vectorised batch keeps its largest tensor about this 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One BLAS thread: as many would wait on each other, and the number could change the rounding."""
+    """Compute with one BLAS thread: several workers' threads would wait on each other, and change the rounding.
+
+    The number of threads is put back at the end.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -40,11 +43,29 @@ def one_thread() -> Iterator[None]:
 class Sampler:
     """Per-draw gradients and values of one estimator, vectorised over draws where the estimator allows it.
 
+    Args:
+        problem: network, data and loss.
+        name: of the estimator, in messages.
+        estimator: is run twice at once, to see how it can be drawn.
+
+    Raises:
+        GradevalError: the estimator cannot be run, or returns something else than one number per point.
+
     Attributes:
         vectorised: whether draws are made by `torch.func.vmap`, else by a loop.
         deterministic: whether the estimator asks for no randomness and all draws agree.
         own_chance: whether it asks for none and yet they differ.
         notes: what the user should know.
+        batch: how many draws are made at once.
+
+    Examples:
+        >>> from gradeval import load_problem
+        >>> from gradeval.estimators import get_estimator
+        >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
+        >>> sampler = Sampler(problem, "st", get_estimator("st"))
+        >>> gradients, values = sampler.chunk(100, "an example")
+        >>> sampler.vectorised, gradients.shape, values.shape
+        (True, torch.Size([100, 15]), torch.Size([100]))
     """
 
     def __init__(self, problem: Problem, name: str, estimator: Estimator) -> None:
@@ -96,14 +117,36 @@ class Sampler:
             return gradients
 
     def chunk(self, count: int, *names: object) -> tuple[Float[Tensor, "draws P"], Float[Tensor, " draws"]]:
-        """Gradients (flattened) and values of ``count`` draws, seeded by ``names``."""
+        """Make some draws.
+
+        Args:
+            count: how many.
+            names: what their seed follows from.
+
+        Returns:
+            The gradients, flattened, [draws, P], and the values, [draws].
+
+        Raises:
+            GradevalError: the estimator raises, or gives NaN or infinite gradients.
+        """
         randomness = RandomDraws(generator(self.problem.network.device, *names), self.problem.network.dtype)
         return self._draw(torch.empty(count), lambda _: randomness, self.batch)
 
     def given(
         self, uniforms: Float[Tensor, "draws given"], random: torch.Generator
     ) -> tuple[Float[Tensor, "draws P"], Float[Tensor, " draws"]]:
-        """As `chunk`, where every draw takes its uniform variables from a row, and further ones from ``random``."""
+        """Make draws from given uniform variables.
+
+        Args:
+            uniforms: a row for every draw, [draws, given].
+            random: where a draw takes its chance from beyond its row.
+
+        Returns:
+            The gradients, flattened, [draws, P], and the values, [draws].
+
+        Raises:
+            GradevalError: the estimator raises, or gives NaN or infinite gradients.
+        """
         dtype = self.problem.network.dtype
         return self._draw(uniforms, lambda row: GivenUniforms(row, random, dtype), 8 * self.batch)
 

@@ -22,7 +22,18 @@ SAMPLE = 4096  # cosines kept per number of draws M, evenly spaced, for quantile
 
 
 def tree(draws: int) -> list[tuple[int, int]]:
-    """M = 1, 2, 5, 10, 20, 50, … ≤ ``draws``, each with the smaller M its means are made from."""
+    """The numbers of draws M whose means are scored: M = 1, 2, 5, 10, 20, 50, …
+
+    Args:
+        draws: the largest M that may occur.
+
+    Returns:
+        Pairs: M, and the smaller M that its means are made from.
+
+    Examples:
+        >>> tree(10)
+        [(1, 1), (2, 1), (5, 1), (10, 5)]
+    """
     levels, scale = [(1, 1)], 1
     while levels[-1][0] <= draws:
         levels += [(2 * scale, scale), (5 * scale, scale), (10 * scale, 5 * scale)]
@@ -32,7 +43,21 @@ def tree(draws: int) -> list[tuple[int, int]]:
 
 @dataclass
 class Spread:
-    """Count, mean and sum of centred squares (or outer products) of a stream, merged by Chan's formula."""
+    """Count, mean and sum of centred squares (or outer products) of a stream, merged by Chan's formula.
+
+    Attributes:
+        count: the number of rows so far.
+        mean: of each column, [D].
+        squares: the sums of squares about the mean, [D], or of outer products, [D, D].
+
+    Source: Chan, Golub & LeVeque, The American Statistician 37(3), 1983, doi:10.1080/00031305.1983.10483115.
+
+    Examples:
+        >>> spread = Spread.of(torch.tensor([[1.0], [3.0]]))
+        >>> spread.merge(Spread.of(torch.tensor([[5.0]])))
+        >>> spread.count, spread.mean.tolist(), spread.variance.tolist()
+        (3, [3.0], [4.0])
+    """
 
     count: int = 0
     mean: np.ndarray | float = 0.0
@@ -40,7 +65,15 @@ class Spread:
 
     @classmethod
     def of(cls, rows: Tensor, outer: bool = False) -> Spread:
-        """Of [count, D]: squares is [D], or [D, D] with ``outer``."""
+        """The statistics of some rows.
+
+        Args:
+            rows: [count, D].
+            outer: whether outer products are summed, not only squares.
+
+        Returns:
+            Their count, mean and squares.
+        """
         mean = rows.mean(0)
         centred = rows - mean
         squares = centred.T @ centred if outer else (centred**2).sum(0)
@@ -49,7 +82,11 @@ class Spread:
         return cls(len(rows), mean.cpu().numpy(), squares.cpu().numpy())
 
     def merge(self, other: Spread) -> None:
-        """Take in the statistics of the draws that follow."""
+        """Add the statistics of the rows that follow.
+
+        Args:
+            other: of those.
+        """
         total = self.count + other.count
         if other.count == 0:
             return
@@ -66,9 +103,16 @@ class Spread:
 
 
 def kept(start: int, blocks: int) -> slice:
-    """Which of the cosines ``start`` … ``start + blocks`` − 1 are kept: multiples of the stride at their end.
+    """Which of the next cosines are kept: those whose number is a multiple of the stride after them.
 
     The stride is the smallest power of two that leaves at most `SAMPLE` of all so far.
+
+    Args:
+        start: the number of the first of them.
+        blocks: how many they are.
+
+    Returns:
+        Which of them.
     """
     stride = _stride(start + blocks)
     return slice(-start % stride, blocks, stride)
@@ -80,13 +124,23 @@ def _stride(blocks: int) -> int:
 
 @dataclass
 class Level:
-    """Scores of M-draw means: moments of [squared errors, cosines] and a bounded sample of the cosines."""
+    """Scores of means of M draws.
+
+    Attributes:
+        spread: of [squared errors, cosines], [2K] for K layers.
+        sample: the `kept` cosines, [·, K].
+    """
 
     spread: Spread = field(default_factory=Spread)
     sample: np.ndarray | None = None
 
     def add(self, spread: Spread, cosines: np.ndarray) -> None:
-        """Take in the next blocks and their `kept` cosines; the earlier ones are thinned to the new stride."""
+        """Add the next blocks; the earlier cosines are thinned to the new stride.
+
+        Args:
+            spread: of the blocks.
+            cosines: their `kept` ones.
+        """
         before = _stride(self.spread.count)
         self.spread.merge(spread)
         old = cosines[:0] if self.sample is None else self.sample[:: _stride(self.spread.count) // before]
@@ -94,7 +148,12 @@ class Level:
 
 
 class Scorer:
-    """Squared errors, cosines and inner products with the exact gradient, layer by layer."""
+    """Squared errors, cosines and inner products with the exact gradient g*, layer by layer.
+
+    Args:
+        exact: g*, flattened, [P].
+        slices: where each of the K layers lies in it.
+    """
 
     def __init__(self, exact: Float[Tensor, " P"], slices: dict[str, slice]) -> None:
         self.exact = exact
@@ -119,7 +178,7 @@ class Scorer:
 
 @dataclass
 class ChunkStatistics:
-    """What remains of one chunk of draws.
+    """What is kept of one chunk of draws.
 
     Attributes:
         joint: of [g − g*, squared errors, cosines, value], [D].
@@ -141,7 +200,17 @@ class ChunkStatistics:
 def reduce_chunk(
     scorer: Scorer, gradients: Float[Tensor, "draws P"], values: Float[Tensor, " draws"], index: int = 0
 ) -> ChunkStatistics:
-    """Reduce the draws of chunk ``index``, `CHUNK` or, in the last chunk, fewer."""
+    """The statistics of one chunk of draws.
+
+    Args:
+        scorer: compares with the exact gradient.
+        gradients: of the draws, [draws, P]; `CHUNK` of them, or fewer in the last chunk.
+        values: of the draws, [draws].
+        index: the chunk's number.
+
+    Returns:
+        What is kept of it.
+    """
     levels: dict[int, tuple[Spread, np.ndarray]] = {}
     means = {1: gradients}
     for samples, source in tree(min(len(gradients), BLOCK)):
@@ -164,7 +233,11 @@ def reduce_chunk(
 
 
 class Stream:
-    """Chunks' statistics merged in order."""
+    """The statistics of many chunks, merged in their order.
+
+    Args:
+        scorer: the one that the chunks were reduced with.
+    """
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
@@ -175,7 +248,11 @@ class Stream:
         self.pending: dict[int, list[Tensor]] = {}  # M > BLOCK: means of the level below, waiting to fill a block
 
     def add(self, chunk: ChunkStatistics) -> None:
-        """Take in the next chunk."""
+        """Add the next chunk.
+
+        Args:
+            chunk: its statistics.
+        """
         self.joint.merge(chunk.joint)
         self.descents += chunk.descents
         self.thirds += chunk.thirds
@@ -201,7 +278,11 @@ class Stream:
                 self._climb(samples, block)
 
     def moments(self) -> Moments:
-        """Of all draws taken in so far."""
+        """The moments of all draws so far.
+
+        Returns:
+            Mean, covariance and third moments, as `gradeval.analysis` takes them.
+        """
         covariance = self.joint.variance
         mean, thirds = np.asarray(self.joint.mean), self.thirds / self.joint.count
         layout = self.scorer.layout

@@ -1,4 +1,4 @@
-"""An estimator as a module: the one way in which gradeval runs a surrogate."""
+"""An estimator as a module: the one way in which gradeval runs a surrogate on a network's copy."""
 
 from __future__ import annotations
 
@@ -19,6 +19,20 @@ class Surrogate(nn.Module):
     Args:
         problem: its network is copied; its loss is used, its data are not.
         estimator: called with that copy. It may be exchanged.
+
+    Attributes:
+        network: the copy.
+        problem: the problem.
+        estimator: the estimator.
+
+    Examples:
+        >>> from gradeval import load_problem
+        >>> from gradeval.estimators import get_estimator
+        >>> from gradeval.model.randomness import RandomDraws, generator
+        >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
+        >>> surrogate = Surrogate(problem, get_estimator("st"))
+        >>> surrogate(problem.inputs, problem.targets, RandomDraws(generator("cpu", "an example"))).shape
+        torch.Size([4])
     """
 
     def __init__(self, problem: Problem, estimator: Callable[..., Tensor]) -> None:
@@ -30,12 +44,12 @@ class Surrogate(nn.Module):
     def forward(
         self, inputs: Shaped[Tensor, "points *inputs"], targets: Shaped[Tensor, "points *outputs"], chance: Randomness
     ) -> Float[Tensor, " points"]:
-        """One draw.
+        """Draw once.
 
         Args:
             inputs: x⁰ of some points, [points, inputs].
             targets: of the same points, [points] or [points, outputs].
-            chance: all chance comes from it.
+            chance: where all chance comes from.
 
         Returns:
             What the estimator returns for each point; its gradient is the estimate.

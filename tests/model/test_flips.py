@@ -17,8 +17,10 @@ from gradeval.errors import GradevalError
 from gradeval.estimators import TABLE, get_estimator
 from gradeval.evaluation.run import evaluate
 from gradeval.model import flips, problem
+from gradeval.model.affine import affine_form
 from gradeval.model.flips import Flips, flip_differences, terms_needed
-from gradeval.model.maps import Dense, ImageMap, Residual, ScaleBias, Windows, affine_form
+from gradeval.model.forms import Dense, Windows
+from gradeval.model.maps import ImageMap, Residual, ScaleBias
 from gradeval.model.network import BinaryLayer, FlipCost, StochasticBinaryNetwork
 from gradeval.model.noise import NOISES, Noise
 from gradeval.model.problem import Problem
@@ -167,7 +169,7 @@ def test_the_matrix_of_a_map(name: str) -> None:
 @pytest.mark.parametrize("states", [(-1.0, 1.0), (0.0, 1.0)])
 @pytest.mark.parametrize("name", MAPS)
 def test_all_flips_equal_flips_one_by_one(name: str, states: tuple[float, float], monkeypatch) -> None:
-    monkeypatch.setattr("gradeval.model.maps.CHUNK_ENTRIES", 7)  # in parts
+    monkeypatch.setattr("gradeval.model.forms.CHUNK_ENTRIES", 7)  # in parts
     monkeypatch.setattr("gradeval.model.network.CHUNK_ENTRIES", 50)
     inputs, layer = make_layer(name, states=states)
     x, a, g = states_and_gains(layer, inputs)

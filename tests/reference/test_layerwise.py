@@ -19,7 +19,6 @@ from gradeval.errors import GradevalError
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.noise import NOISES
 from gradeval.model.problem import Problem
-from gradeval.reference import exact as exact_module
 from gradeval.reference import exact_gradient, layerwise, layerwise_values, predicted_cost
 from gradeval.reference.cost import costs
 
@@ -310,28 +309,32 @@ def test_limits_can_be_set(make_problem) -> None:
 
 
 class Told:
-    """Progress that keeps what it is told."""
+    """A progress that keeps what it is told."""
 
     def __init__(self) -> None:
-        self.total = self.done = self.ended = 0
+        self.events: list[tuple[str, str, int | str]] = []
 
     def start(self, task: str, total: int) -> None:
-        assert task == "exact gradient"
-        self.total = total
+        self.events.append(("start", task, total))
 
     def advance(self, task: str, steps: int) -> None:
-        self.done += steps
+        self.events.append(("advance", task, steps))
 
     def finish(self, task: str, note: str = "") -> None:
-        self.ended += 1
+        self.events.append(("finish", task, note))
 
 
-def test_progress_is_told_of_long_computations(make_problem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_told_of_long_computations(make_problem, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    """Planted: told of the percents so far, not of the steps since the last call, it ends far beyond 100."""
     problem, short, long = make_problem((8, 8)), Told(), Told()
     quiet = exact_gradient(problem, "layerwise", progress=short)
-    assert short.total == short.ended == 0
-    monkeypatch.setattr(exact_module, "PATIENCE", 0.0)
-    shown = exact_gradient(problem, "layerwise", progress=long)
-    assert long.ended == 1
-    assert long.total / 2 < long.done <= 2 * long.total
-    assert shown.value == quiet.value
+    assert short.events == []
+    monkeypatch.setattr("gradeval.reference.exact.PATIENCE", 0.0)
+    told = exact_gradient(problem, "layerwise", progress=long)
+    assert told.value == quiet.value
+    first, *steps, last = long.events
+    assert (first, last) == (("start", "exact gradient", 100), ("finish", "exact gradient", ""))
+    assert {(event, task) for event, task, _ in steps} == {("advance", "exact gradient")}
+    assert 90 <= sum(int(percent) for _, _, percent in steps) <= 100
+    exact_gradient(problem, "layerwise")
+    assert capfd.readouterr() == ("", "")
