@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 
+from gradeval.analysis import measures
 from gradeval.errors import GradevalError
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import EnumeratedStates, generator
@@ -64,7 +65,7 @@ class ExactMoments:
         Returns:
             ‖E[g] − g*‖ / ‖g*‖ by layer.
         """
-        return {k: float(self.bias[w].norm() / self.exact[w].norm()) for k, w in self.slices.items()}
+        return {k: float(measures.relative(self.bias[w].norm(), self.exact[w].norm())) for k, w in self.slices.items()}
 
     def relative_variance(self) -> dict[str, float]:
         """The variance of each layer relative to ‖g*‖².
@@ -72,7 +73,10 @@ class ExactMoments:
         Returns:
             tr Cov(g) / ‖g*‖² by layer.
         """
-        return {k: float(self.variance[w].sum() / self.exact[w].norm() ** 2) for k, w in self.slices.items()}
+        return {
+            k: float(measures.relative_variance(self.variance[w].sum(), self.exact[w].norm()))
+            for k, w in self.slices.items()
+        }
 
     def relative_rmse(self, samples: int = 1) -> dict[str, float]:
         """The root mean squared error of the mean of M draws, relative to ‖g*‖.
@@ -84,7 +88,7 @@ class ExactMoments:
             √(bias² + variance/M), both relative, by layer.
         """
         bias, variance = self.relative_bias(), self.relative_variance()
-        return {k: (bias[k] ** 2 + variance[k] / samples) ** 0.5 for k in self.slices}
+        return {k: float(measures.mean_square(bias[k], variance[k], samples) ** 0.5) for k in self.slices}
 
     def scale(self) -> dict[str, float]:
         """How long the mean gradient is along the exact one.
@@ -92,7 +96,10 @@ class ExactMoments:
         Returns:
             ⟨E[g], g*⟩ / ‖g*‖² by layer: 1 for an unbiased estimator.
         """
-        return {k: float(self.mean[w] @ self.exact[w] / self.exact[w].norm() ** 2) for k, w in self.slices.items()}
+        return {
+            k: float(measures.scale(self.mean[w] @ self.exact[w], self.exact[w].norm() ** 2))
+            for k, w in self.slices.items()
+        }
 
 
 def exact_moments(
@@ -147,7 +154,7 @@ def exact_moments(
             sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else list(parts)
             if advance:
                 advance(enumeration.chunk)
-    return enumeration.moments(sums)
+    return enumeration.result(sums)
 
 
 @dataclass(frozen=True)
@@ -201,7 +208,7 @@ class _Enumeration:
         surrogate: Surrogate = self._own.surrogate
         return surrogate
 
-    def moments(self, sums: Sequence[Tensor]) -> ExactMoments:
+    def result(self, sums: Sequence[Tensor]) -> ExactMoments:
         """The moments, from the sums over all states."""
         mean, second, value, within = sums
         points = self.problem.points

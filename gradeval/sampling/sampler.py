@@ -40,6 +40,19 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def _flip_costs(notes: list[str]) -> Iterator[None]:
+    """Warnings that flips are costly become notes; others are warned of as before."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FlipCost)
+        yield
+    for warning in caught:
+        if issubclass(warning.category, FlipCost):
+            notes.append(str(warning.message))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
 class Sampler:
     """Per-draw gradients and values of one estimator, vectorised over draws where the estimator allows it.
 
@@ -78,14 +91,8 @@ class Sampler:
         widest = max(a * b for a, b in zip([1, *problem.widths], [*problem.widths, 1], strict=True))
         self.batch = max(1, min(CHUNK, BATCH_BYTES // (problem.points * widest * problem.network.dtype.itemsize)))
         trial = RandomDraws(generator(problem.network.device, "trial"), problem.network.dtype)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", FlipCost)
+        with _flip_costs(self.notes):
             gradients = self._try(trial)
-        for warning in caught:
-            if issubclass(warning.category, FlipCost):
-                self.notes.append(str(warning.message))
-            else:
-                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         self.deterministic = not trial.used and bool((gradients[0] == gradients[1]).all())
         self.own_chance = not trial.used and not self.deterministic
         if self.own_chance:
