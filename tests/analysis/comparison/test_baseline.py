@@ -48,8 +48,11 @@ def corrupt(change: Callable[[dict[str, Any]], Any]) -> Callable[[str], str]:
         (corrupt(lambda d: d["estimators"]["st"].update(draws=True)), "estimators.st.draws: expected `int`, got"),
         (corrupt(lambda d: d["estimators"]["st"].update(draws=1)), "estimators.st.draws: expected `int` >= 2"),
         (corrupt(lambda d: d["estimators"]["st"]["bias"].pop()), "st.bias: must be a list of 15 numbers, found 14"),
-        (corrupt(lambda d: d["estimators"]["st"]["bias"].__setitem__(3, math.nan)), "NaN is not JSON"),
-        (corrupt(lambda d: d.update(seed=-math.inf)), "Infinity is not JSON"),
+        (
+            corrupt(lambda d: d["estimators"]["st"]["bias"].__setitem__(3, math.nan)),
+            r"st.bias\[3\]: must be a finite number, found NaN",
+        ),
+        (corrupt(lambda d: d.update(seed=-math.inf)), "seed: must be a finite number, found -Infinity"),
         (lambda text: text.replace('"seed":0', '"seed":0,"seed":0'), "the key 'seed' stands twice"),
         (
             lambda text: re.sub(r'"bias":\[[^,]*', '"bias":[1e999', text, count=1),
