@@ -12,6 +12,7 @@ import torch
 
 from gradeval import load_problem
 from gradeval.estimators import TABLE, get_estimator
+from gradeval.estimators.protocol import learns
 from gradeval.model.problem import Problem
 from gradeval.reference import exact_gradient
 from gradeval.sampling.sampler import Sampler
@@ -56,7 +57,7 @@ def test_the_cost_of_a_draw_relative_to_st(benchmark, task: Problem, name: str) 
     samplers = []
     for spec in (name, "st"):
         estimator = get_estimator(spec)
-        samplers.append(Sampler(task, spec, estimator.fit(task, 0) if hasattr(estimator, "fit") else estimator))
+        samplers.append(Sampler(task, spec, estimator.fit(task, 0) if learns(estimator) else estimator))
     mine, st = samplers
     gradients, values = mine.chunk(100, "check")
     assert gradients.isfinite().all()

@@ -115,6 +115,9 @@ class Arms:
     Args:
         samples: K ≥ 2.
 
+    Raises:
+        GradevalError: there are fewer samples.
+
     Source: Dimitriev & Zhou, ICML 2021, arXiv:2105.14141, sec. 3 and 4.
 
     Examples:

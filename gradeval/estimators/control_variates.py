@@ -71,6 +71,9 @@ class DoubleCV:
     Args:
         samples: K ≥ 2.
 
+    Raises:
+        GradevalError: there are fewer samples.
+
     Source: Titsias & Shi, AISTATS 2022, arXiv:2111.05300, sec. 3 (one layer, its coefficient fixed; several layers as
     in MuProp).
 
@@ -120,7 +123,7 @@ class Rebar:
             single-draw variance (of a linear layer's gradient) on 256 draws of every point.
 
     Raises:
-        GradevalError: called before what is None is fitted.
+        GradevalError: the temperature is not positive; called before what is None is fitted.
 
     Source: Tucker et al., NeurIPS 2017, arXiv:1703.07370, eq. 6; layers: sec. 3.2; there τ and η follow the variance
     during training.
@@ -201,6 +204,9 @@ class Relax:
     cₖ is a combination, with learned coefficients, of REBAR's relaxed f at temperatures ¼, 1 and 4 and of the relaxed
     states at temperature 1. The estimate is linear in the coefficients, so `fit` minimises the single-draw variance (of
     a linear layer's gradient) by least squares, on 256 draws of every point; then they are frozen.
+
+    Args:
+        coefficients: of every layer; `fit` finds them.
 
     Raises:
         GradevalError: called before it is fitted.

@@ -28,6 +28,9 @@ class PathSampleAnalytic:
     Args:
         tolerance: of those, relative to F′(0) δ Σⱼ |uⱼ Mⱼᵢ|; 0 is 1e-12 in double and 1e-5 in single precision.
 
+    Raises:
+        GradevalError: the tolerance is negative, or 1 or more.
+
     Source: Shekhovtsov, Yanush & Flach, NeurIPS 2020, arXiv:2006.03143.
 
     Examples:

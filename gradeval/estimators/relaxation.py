@@ -22,6 +22,9 @@ class Concrete:
     Args:
         temperature: τ > 0; bias falls and variance grows as it falls.
 
+    Raises:
+        GradevalError: the temperature is not positive.
+
     Source: Maddison et al., ICLR 2017, arXiv:1611.00712; Jang et al., ICLR 2017, arXiv:1611.01144.
 
     Examples:
@@ -61,6 +64,9 @@ class GumbelST:
     Args:
         temperature: τ > 0.
 
+    Raises:
+        GradevalError: the temperature is not positive.
+
     Source: Jang et al., ICLR 2017, arXiv:1611.01144, sec. 2.2.
 
     Examples:
@@ -97,6 +103,9 @@ class GumbelRao:
     Args:
         temperature: τ > 0.
         samples: K ≥ 1.
+
+    Raises:
+        GradevalError: the temperature is not positive, or there is no sample.
 
     Source: Paulus, Maddison & Krause, ICLR 2021, arXiv:2010.04838, eq. 8.
 

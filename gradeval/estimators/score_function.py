@@ -60,6 +60,9 @@ class Rloo:
     Args:
         samples: K ≥ 2.
 
+    Raises:
+        GradevalError: there are fewer samples.
+
     Source: Salimans & Knowles 2014, arXiv:1401.1022; Kool, van Hoof & Welling, ICLR workshop 2019,
     https://openreview.net/forum?id=r1lgTGL5DE.
 
@@ -99,6 +102,9 @@ class Nvil:
     ‖∂ log P(sᵏ | xᵏ⁻¹)/∂θₖ‖² (of a linear layer), which minimises the variance that the layer's gradient has, on 256
     paths of every point; then it is frozen. NVIL's normalisation by a running variance, which changes the scale of the
     gradient, is left out.
+
+    Args:
+        fitted: the baselines; `fit` finds them.
 
     Raises:
         GradevalError: called before it is fitted.

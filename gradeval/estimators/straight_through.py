@@ -144,6 +144,9 @@ class Mve:
     Args:
         strength: t ≥ 0; 0 is `st`, t → ∞ is `reinmax`.
 
+    Raises:
+        GradevalError: the strength is negative or infinite.
+
     Source: Hooper & Shekhovtsov 2026 (the binary form).
 
     Examples:

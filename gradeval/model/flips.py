@@ -54,7 +54,7 @@ def terms_needed(noise: Noise, reach: float, tolerance: float) -> tuple[int, int
     Examples:
         >>> from gradeval.model.noise import get_noise
         >>> terms_needed(get_noise("logistic"), reach=0.2, tolerance=1e-6)
-        (2, 2)
+        (3, 2)
         >>> terms_needed(get_noise("uniform"), reach=0.2, tolerance=1e-6) is None
         True
     """

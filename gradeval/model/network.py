@@ -214,7 +214,7 @@ class StochasticBinaryNetwork(nn.Module):
 
     Examples:
         >>> maps = [nn.Linear(2, 3), nn.Linear(3, 3)]
-        >>> network = StochasticBinaryNetwork(maps, head=nn.Linear(3, 1), noise="normal", states=(-1, 1))
+        >>> network = StochasticBinaryNetwork(maps, head=nn.Linear(3, 1), noise="normal", states=(-1.0, 1.0))
         >>> network.layer_slices()
         {'1': slice(0, 9, None), '2': slice(9, 21, None), 'head': slice(21, 25, None), 'all': slice(0, 25, None)}
     """

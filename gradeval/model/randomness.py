@@ -62,7 +62,7 @@ class Randomness(Protocol):
         """
 
 
-class RandomDraws:
+class RandomDraws(Randomness):
     """Chance from a `torch.Generator`; see `Randomness` for the methods.
 
     Args:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import json
 
 import pytest
 import torch
@@ -19,7 +21,9 @@ from gradeval.estimators import (
     split_specs,
 )
 from gradeval.estimators.moments import gaussian_moments
+from gradeval.estimators.protocol import learns
 from gradeval.estimators.psa import PathSampleAnalytic
+from gradeval.estimators.table import Count
 from gradeval.model.noise import NOISES
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import RandomDraws, generator
@@ -30,7 +34,7 @@ ENUMERABLE = [name for name, facts in TABLE.items() if facts.randomness in ("non
 
 def ready(estimator: Estimator, problem: Problem) -> Estimator:
     """The estimator, fitted to the problem where it must be."""
-    return estimator.fit(problem, seed=1) if hasattr(estimator, "fit") else estimator
+    return estimator.fit(problem, seed=1) if learns(estimator) else estimator
 
 
 UNITS = [(3,), (2, 2), (2, 1, 2)]
@@ -48,7 +52,7 @@ def test_the_table_states_the_facts(make_problem, name: str) -> None:
     assert get_estimator(spec_of(estimator)) == estimator
     assert [get_estimator(alias) for alias in facts.aliases] == [estimator] * len(facts.aliases)
     assert claims_unbiased(estimator) == facts.unbiased
-    assert hasattr(estimator, "fit") == facts.fitted
+    assert learns(estimator) == facts.fitted
     asked: set[str] = set()
 
     class Recording(RandomDraws):
@@ -269,6 +273,29 @@ def test_planted_faults_are_seen_by_exact_moments(make_problem) -> None:
         return 2 * f.detach() - f
 
     assert exact_moments(one_layer, wrong_sign).relative_bias()["1"] > 1
+
+
+def test_counts_texts_are_their_functions() -> None:
+    """What `gradeval list` shows is what is computed. Planted: a factor left out of the function."""
+
+    def differ(count: Count) -> bool:
+        for n, K in itertools.product(([3], [2, 5], [4, 1, 3], [5, 4, 3, 2, 1]), (0, 1, 4)):
+            names = {"L": len(n), "n": n, "K": K, "sum": sum, "range": range, "__builtins__": {}}
+            if eval(count.text, names) != count.number(len(n), n, K):
+                return True
+        return False
+
+    for facts in TABLE.values():
+        assert not differ(facts.layer_evaluations), facts.name
+        assert not differ(facts.loss_evaluations), facts.name
+    assert differ(Count("K * L", lambda L, n, K: L))
+
+
+def test_facts_are_data() -> None:
+    for facts in TABLE.values():
+        data = json.loads(json.dumps(facts.as_data()))
+        assert list(data) == [field.name for field in dataclasses.fields(facts)]
+        assert data["layer_evaluations"] == facts.layer_evaluations.text
 
 
 def test_specs() -> None:

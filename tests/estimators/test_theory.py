@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gradeval.estimators import Estimator, get_estimator
+from gradeval.estimators.protocol import learns
 from gradeval.estimators.straight_through import with_backward_factor
 from gradeval.estimators.surrogate import carry, sample_path
 from gradeval.model.problem import Problem
@@ -23,7 +24,7 @@ Z = 5.5  # standard errors; a false alarm in one of the some hundred comparisons
 
 def ready(spec: str, problem: Problem) -> Estimator:
     estimator = get_estimator(spec)
-    return estimator.fit(problem, seed=1) if hasattr(estimator, "fit") else estimator
+    return estimator.fit(problem, seed=1) if learns(estimator) else estimator
 
 
 def gradient(problem: Problem, estimator: Estimator, seed: int = 3) -> Tensor:
