@@ -15,7 +15,7 @@ def render_page(package: str, template: str, **values: Any) -> str:
     Args:
         package: the package that holds the template.
         template: the name of its file.
-        **values: what the template names; it is an error to leave one out.
+        values: what the template names; it is an error to leave one out.
 
     Returns:
         The page as HTML.

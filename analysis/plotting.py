@@ -241,7 +241,7 @@ def log_limits(*columns: pd.Series, room: float = 1.6) -> tuple[float, float]:
     """Limits of a logarithmic axis that holds every finite value above rounding, and at least one decade.
 
     Args:
-        *columns: the values.
+        columns: the values.
         room: the factor that is left beyond the smallest and the largest.
 
     Returns:

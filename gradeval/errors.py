@@ -29,7 +29,16 @@ class Incomplete(GradevalError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> GradevalError:
-    """The error for a ``name`` that is not among the ``known`` ones, with the nearest of them."""
+    """The error for a ``name`` that is not among the ``known`` ones, with the nearest of them.
+
+    Args:
+        kind: what the name is of, in words.
+        name: that is not known.
+        known: the names there are.
+
+    Returns:
+        The error, whose message names the nearest known names.
+    """
     known = sorted(known)
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}."
@@ -56,6 +65,13 @@ def estimator_error(name: str, error: BaseException) -> GradevalError:
     """What an estimator did wrong, as a sentence about it.
 
     A `GradevalError` that was raised while it ran lacks the subject ("must return …"); any other is named by its type.
+
+    Args:
+        name: of the estimator.
+        error: that was raised while it ran.
+
+    Returns:
+        The error to raise.
     """
     what = str(error) if isinstance(error, GradevalError) else f"raised {type(error).__name__}: {error}"
     return GradevalError(f"estimator '{name}' {what}")

@@ -32,13 +32,25 @@ def one_line(text: str) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """What an error of another library says, in one line."""
+    """What an error of another library says, in one line.
+
+    Args:
+        error: of a library.
+
+    Returns:
+        At most 200 characters.
+    """
     text = getattr(error, "strerror", None) or one_line(str(error))
     return f"{type(error).__name__}: {text[:200]}" if not isinstance(error, OSError) or not text else text[:200]
 
 
 class CannotWrite(GradevalError):
-    """A file cannot be written (any more); what was written before is as it was."""
+    """A file cannot be written (any more); what was written before is as it was.
+
+    Args:
+        path: of the file.
+        error: what the system said.
+    """
 
     exit_code = 1
 
@@ -50,7 +62,12 @@ class CannotWrite(GradevalError):
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write beside the target, flush to the disk, then put it in place: a crash never leaves half a file."""
+    """Write beside the target, flush to the disk, then put it in place: a crash never leaves half a file.
+
+    Args:
+        path: of the file.
+        content: all of it.
+    """
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")  # several processes may write the same file
     try:
         with beside.open("wb") as file:
@@ -65,6 +82,13 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def read_json(path: Path, limit: int) -> dict[str, Any]:
     """The JSON object in a file of at most ``limit`` bytes.
+
+    Args:
+        path: of the file.
+        limit: the most bytes it may have.
+
+    Returns:
+        The object.
 
     Raises:
         GradevalError: it is missing, larger, or no JSON object; it names a key twice, or holds NaN or Infinity.
@@ -81,6 +105,13 @@ def read_json(path: Path, limit: int) -> dict[str, Any]:
 
 def parse_json(content: bytes, place: str) -> dict[str, Any]:
     """The JSON object that some bytes hold; ``place`` is named in errors.
+
+    Args:
+        content: of a file.
+        place: its name, for errors.
+
+    Returns:
+        The object.
 
     Raises:
         GradevalError: no JSON object, a key twice, NaN or Infinity.

@@ -63,8 +63,12 @@ def definitions(module: ModuleType, private: bool = False) -> Iterator[tuple[str
 
 
 def parameters_of(value: Any) -> list[str]:
+    """The names of all parameters; in the place of ``**options`` those of its TypedDict."""
+    names: list[str] = []
     try:
-        names = list(inspect.signature(value).parameters)
+        for name, parameter in inspect.signature(value).parameters.items():
+            unpacked = re.fullmatch(r"Unpack\[(\w+)\]", str(parameter.annotation))
+            names += value.__globals__[unpacked[1]].__annotations__ if unpacked else [name]
     except ValueError:  # of a class without a signature
         return []
     return [name for name in names if name not in ("self", "cls") and not name.startswith("_")]

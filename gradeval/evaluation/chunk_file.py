@@ -40,7 +40,14 @@ def chunk_name(content: bytes, index: int, count: int) -> str:
 
 
 def chunk_of_name(name: str) -> tuple[int, int] | None:
-    """The index and the number of draws of the chunk in a file of this name; None where it is no chunk's name."""
+    """The index and the number of draws of the chunk in a file of this name; None where it is no chunk's name.
+
+    Args:
+        name: of a file.
+
+    Returns:
+        Index and number of draws, or None.
+    """
     match = _CHUNK_NAME.fullmatch(name)
     return (int(match[1]), int(match[2])) if match else None
 

@@ -21,7 +21,12 @@ from gradeval.sampling.streaming import ChunkStatistics, Scorer, reduce_chunk
 
 @dataclass(frozen=True)
 class Failure:
-    """In place of a chunk: what an estimator did wrong."""
+    """In place of a chunk: what an estimator did wrong.
+
+    Args:
+        message: in one sentence.
+        traceback: where it was raised; empty where that is not known.
+    """
 
     message: str
     traceback: str

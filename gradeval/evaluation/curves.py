@@ -23,7 +23,14 @@ AUTO_ENTRIES = 2**30  # joint states × points × parameters that exact="auto" t
 
 
 def check_choice(exact: str) -> None:
-    """Raise GradevalError unless ``exact`` is "auto", "always" or "never"."""
+    """Raise GradevalError unless ``exact`` is "auto", "always" or "never".
+
+    Args:
+        exact: what the user chose.
+
+    Raises:
+        GradevalError: it is none of them; the message names near matches.
+    """
     if exact not in CHOICES:
         raise unknown_name("choice of exact", exact, CHOICES)
 

@@ -23,7 +23,13 @@ MAX_PARAMETERS = 10_000  # the joint covariance of all parameters is kept
 
 @dataclass(frozen=True)
 class Planned:
-    """One estimator of a plan: the hash of its source, its number of draws and a few numbers of one draw."""
+    """One estimator of a plan.
+
+    Args:
+        source: hash of the source.
+        draws: their number.
+        probe: some entries of one draw, by which a change is noticed.
+    """
 
     source: str
     draws: Annotated[int, Meta(gt=0)]
@@ -61,6 +67,12 @@ class Plan:
     def read(cls, folder: Path) -> Plan:
         """The plan of a folder.
 
+        Args:
+            folder: of the run.
+
+        Returns:
+            The plan.
+
         Raises:
             GradevalError: it is missing, of another format or damaged.
         """
@@ -92,18 +104,36 @@ class Plan:
         return max((planned.draws for planned in self.estimators.values()), default=0)
 
     def write(self, folder: Path) -> None:
-        """Write the plan as ``folder``/plan.json."""
+        """Write the plan as ``folder``/plan.json.
+
+        Args:
+            folder: of the run.
+        """
         document = {"format": FORMAT, "chunk": CHUNK, **asdict(self)}
         write_whole(folder / "plan.json", json.dumps(document, indent=1).encode())
 
     def identity(self, name: str) -> list[Any]:
-        """What the numbers of an estimator's chunks depend on; it is stored in each of their files."""
+        """What the numbers of an estimator's chunks depend on; it is stored in each of their files.
+
+        Args:
+            name: of an estimator.
+
+        Returns:
+            Format, problem, seed, engine, name and source.
+        """
         return [FORMAT, self.fingerprint, self.seed, self.engine, name, self.estimators[name].source]
 
     def refuse_others(self, wanted: Plan, folder: Path) -> None:
         """Raise GradevalError where ``wanted`` draws something else than this plan, which lies in ``folder``.
 
         More draws and more estimators are no difference. What an estimator draws is compared by its callers.
+
+        Args:
+            wanted: what is asked for.
+            folder: where this plan lies.
+
+        Raises:
+            GradevalError: it draws something else.
         """
         advice = "choose another folder, or remove this one."
         for what, old, new in (
@@ -122,7 +152,15 @@ class Plan:
             raise GradevalError(f"{folder} holds another exact gradient of this problem: {advice}")
 
     def changed(self, name: str, wanted: Plan) -> str:
-        """What has changed of an estimator since this plan was written, in words; empty if nothing has."""
+        """What has changed of an estimator since this plan was written, in words; empty if nothing has.
+
+        Args:
+            name: of the estimator.
+            wanted: what is asked for now.
+
+        Returns:
+            The beginning of a sentence, or an empty text.
+        """
         old, new = self.estimators[name], wanted.estimators[name]
         if old.source != new.source:
             return "the source of"

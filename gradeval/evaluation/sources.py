@@ -104,10 +104,24 @@ def _is_setting(value: Any) -> bool:
 
 
 def text_digest(text: str) -> str:
-    """The first half of a text's SHA-256, in hexadecimal."""
+    """The first half of a text's SHA-256, in hexadecimal.
+
+    Args:
+        text: any.
+
+    Returns:
+        32 digits.
+    """
     return digest_of(text.encode())
 
 
 def digest_of(content: bytes) -> str:
-    """The first half of the SHA-256 of some bytes, in hexadecimal."""
+    """The first half of the SHA-256 of some bytes, in hexadecimal.
+
+    Args:
+        content: any.
+
+    Returns:
+        32 digits.
+    """
     return hashlib.sha256(content).hexdigest()[:32]

@@ -7,8 +7,9 @@ from typing import Any
 
 from gradeval.errors import GradevalError
 from gradeval.evaluation.chunk_file import chunk_of_name, read_chunk
+from gradeval.evaluation.lock import holder_of
 from gradeval.evaluation.plan import Plan
-from gradeval.evaluation.store import estimator_folder, holder_of
+from gradeval.evaluation.store import estimator_folder
 from gradeval.sampling.streaming import CHUNK
 
 

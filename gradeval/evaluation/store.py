@@ -12,29 +12,21 @@ lock, holder.json             who is at work
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from gradeval.errors import GradevalError
 from gradeval.evaluation.chunk_file import chunk_bytes, chunk_name, chunk_of_name, exact_bytes, read_chunk, read_exact
+from gradeval.evaluation.lock import FolderLock
 from gradeval.evaluation.plan import Plan
 from gradeval.evaluation.sources import text_digest
-from gradeval.files import CannotWrite, read_json, reason, write_whole
+from gradeval.files import CannotWrite, write_whole
 from gradeval.model.problem import Problem
 from gradeval.sampling.streaming import ChunkStatistics
-
-_OWN = ("lock", "holder.json")
 
 
 class Store:
@@ -55,36 +47,16 @@ class Store:
         self.folder = Path(folder)
         self.notes: dict[str, list[str]] = {}
         self.plan: Plan | None = None
-        self._lock = FileLock(self.folder / "lock", timeout=0.5)  # `status` takes it for an instant
+        self._lock = FolderLock(self.folder)
         self._chunks: dict[tuple[str, int, int], Path] = {}
 
     def __enter__(self) -> Store:
         if self.folder.exists():
-            self._hold()
+            self._lock.hold()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._lock.is_locked:
-            (self.folder / "holder.json").unlink(missing_ok=True)
-            self._lock.release()
-
-    def _hold(self) -> None:
-        check_folder(self.folder)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-            since = datetime.now(UTC).isoformat(timespec="seconds")
-            holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
-            write_whole(self.folder / "holder.json", json.dumps(holder).encode())
-        except Timeout:
-            raise GradevalError(
-                f"{self.folder} is in use by {holder_of(self.folder) or 'another process'}: wait until it has ended, "
-                "or choose another folder."
-            ) from None
-        except (OSError, NotImplementedError) as error:
-            raise GradevalError(f"cannot write {self.folder}: {reason(error)}.") from None
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
     def begin(self, plan: Plan, problem: Problem) -> Plan:
         """Write the plan, or continue the one that is there if it draws the same.
@@ -100,11 +72,10 @@ class Store:
             GradevalError: the folder's run is of another problem, seed, device, version or estimator source.
             CannotWrite: the folder cannot be written.
         """
-        if not self._lock.is_locked:
-            self._hold()
+        self._lock.hold()
         if (self.folder / "plan.json").exists():
             there = Plan.read(self.folder)
-            self._compare(there, plan)
+            _refuse_changes(self.folder, there, plan)
             plan = replace(plan, exact=there.exact, versions=there.versions)
         with _writing(self.folder):
             with suppress(GradevalError):  # own layers or losses cannot be saved
@@ -121,22 +92,20 @@ class Store:
         self.plan = plan
         return plan
 
-    def _compare(self, there: Plan, wanted: Plan) -> None:
-        there.refuse_others(wanted, self.folder)
-        for name in there.estimators:
-            home = estimator_folder(self.folder, name)
-            if (what := there.changed(name, wanted)) and any(home.glob("*-*")):
-                raise GradevalError(
-                    f"{what} '{name}' has changed since its chunks were made: remove {home} to make them anew, or "
-                    "choose another folder."
-                )
-
     def read(self, name: str, index: int, count: int) -> ChunkStatistics | None:
-        """A chunk of an estimator; None where it is missing, or damaged, which is noted."""
+        """A chunk of an estimator.
+
+        Args:
+            name: of the estimator.
+            index: of the chunk.
+            count: its number of draws.
+
+        Returns:
+            Its statistics; None where it is missing, or damaged, which is noted.
+        """
         path = self._chunks.get((name, index, count))
-        if path is None:
+        if path is None or self.plan is None:
             return None
-        assert self.plan is not None
         try:
             return read_chunk(path, self.plan, name)
         except GradevalError as error:
@@ -148,7 +117,17 @@ class Store:
         path.unlink(missing_ok=True)
 
     def write(self, name: str, index: int, count: int, chunk: ChunkStatistics) -> None:
-        """Save a chunk of an estimator, whole or not at all. Raises CannotWrite where the disk is full, say."""
+        """Save a chunk of an estimator, whole or not at all.
+
+        Args:
+            name: of the estimator.
+            index: of the chunk.
+            count: its number of draws.
+            chunk: its statistics.
+
+        Raises:
+            CannotWrite: the disk is full, say.
+        """
         assert self.plan is not None
         content = chunk_bytes(chunk, self.plan, name, index, count)
         self._chunks[name, index, count] = self._write(name, chunk_name(content, index, count), content)
@@ -160,7 +139,14 @@ class Store:
         return path
 
     def read_exact(self, name: str) -> list[dict[str, Any]] | None:
-        """The exact moments of an estimator by layer; None where they are missing, or damaged, which is noted."""
+        """The exact moments of an estimator.
+
+        Args:
+            name: of the estimator.
+
+        Returns:
+            A row for each layer; None where they are missing, or damaged, which is noted.
+        """
         assert self.plan is not None
         for path in sorted(estimator_folder(self.folder, name).glob("exact-*.json")):
             try:
@@ -170,17 +156,43 @@ class Store:
         return None
 
     def write_exact(self, name: str, rows: list[dict[str, Any]]) -> None:
-        """Save the exact moments of an estimator."""
+        """Save the exact moments of an estimator.
+
+        Args:
+            name: of the estimator.
+            rows: one for each layer.
+        """
         assert self.plan is not None
         self._write(name, *exact_bytes(rows, self.plan, name))
 
     def fail(self, name: str, text: str) -> None:
-        """Save why an estimator failed."""
+        """Save why an estimator failed.
+
+        Args:
+            name: of the estimator.
+            text: the reason.
+        """
         self._write(name, "failure.txt", text.encode(errors="backslashreplace"))
 
     def succeed(self, name: str) -> None:
-        """Forget an earlier failure of an estimator."""
+        """Forget an earlier failure of an estimator.
+
+        Args:
+            name: of the estimator.
+        """
         (estimator_folder(self.folder, name) / "failure.txt").unlink(missing_ok=True)
+
+
+def _refuse_changes(folder: Path, there: Plan, wanted: Plan) -> None:
+    """Raise GradevalError where the plan that is there draws something else, or an estimator has changed since."""
+    there.refuse_others(wanted, folder)
+    for name in there.estimators:
+        home = estimator_folder(folder, name)
+        if (what := there.changed(name, wanted)) and any(home.glob("*-*")):
+            raise GradevalError(
+                f"{what} '{name}' has changed since its chunks were made: remove {home} to make them anew, or "
+                "choose another folder."
+            )
 
 
 @contextmanager
@@ -192,35 +204,14 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def estimator_folder(folder: Path, name: str) -> Path:
-    """The folder of an estimator's files: readable, and different for different names."""
+    """The folder of an estimator's files: readable, and different for different names.
+
+    Args:
+        folder: of the run.
+        name: of the estimator.
+
+    Returns:
+        Its path below the run.
+    """
     readable = re.sub(r"[^A-Za-z0-9=.+-]+", "_", name).strip("._")[:60]
     return folder / "chunks" / f"{readable}-{text_digest(name)[:8]}"
-
-
-def check_folder(folder: Path) -> None:
-    """Raise GradevalError where a folder holds something else than a run that can be continued."""
-    if folder.exists() and not folder.is_dir():
-        raise GradevalError(f"{folder} is a file, not a folder: choose another folder.")
-    if folder.exists() and not (folder / "plan.json").exists():
-        others = [path for path in folder.iterdir() if path.name not in _OWN and path.suffix != ".part"]
-        if others:
-            raise GradevalError(f"{folder} exists and is not empty: choose another folder or remove it.")
-
-
-def holder_of(folder: Path) -> str | None:
-    """Who holds a folder, in words; None where nobody does."""
-    lock = FileLock(folder / "lock", timeout=0)
-    try:
-        if (folder / "lock").exists():
-            with lock:
-                return None
-        return None
-    except Timeout:
-        pass
-    except OSError:  # a folder that cannot be written: nobody writes it
-        return None
-    try:
-        found = read_json(folder / "holder.json", 4096)
-    except GradevalError:
-        return "another process"
-    return f"process {found.get('pid')} on {found.get('host')} since {found.get('since')}"

@@ -25,7 +25,7 @@ def specs_of(text: str) -> list[str]:
 
 def check_output(folder: Path) -> None:
     """Refuse a folder that results could not be written to, before they are computed."""
-    from gradeval.evaluation.store import check_folder
+    from gradeval.evaluation.lock import check_folder
 
     try:
         check_folder(folder)

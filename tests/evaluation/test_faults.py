@@ -122,7 +122,7 @@ def test_sigterm_keeps_what_is_finished_and_leaves_no_worker(
         message = process.stderr.read().decode()
         assert process.wait(timeout=60) == 130, message
     assert "interrupted; no estimator had finished." in message
-    assert "to go on: the same command with --out run" in message
+    assert "to resume, repeat the command with --out run" in message
     assert "Traceback" not in message
     assert len(children) >= 2 or executor == "threads"
     _wait_until_gone(children)

@@ -1,0 +1,100 @@
+"""Who holds a run's folder: one process at a time writes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from gradeval.errors import GradevalError
+from gradeval.files import read_json, reason, write_whole
+
+LOCK_FILES = ("lock", "holder.json")
+
+
+class FolderLock:
+    """The lock of a run's folder, with a note of who holds it.
+
+    Args:
+        folder: need not exist before it is held.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = FileLock(folder / "lock", timeout=0.5)  # `status` takes it for an instant
+
+    def hold(self) -> None:
+        """Make the folder and hold it, unless it is held by this object already.
+
+        Raises:
+            GradevalError: another process holds it, it holds something else than a run, or cannot be written.
+        """
+        if self._lock.is_locked:
+            return
+        check_folder(self.folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+            since = datetime.now(UTC).isoformat(timespec="seconds")
+            holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+            write_whole(self.folder / "holder.json", json.dumps(holder).encode())
+        except Timeout:
+            raise GradevalError(
+                f"{self.folder} is in use by {holder_of(self.folder) or 'another process'}: wait until it has ended, "
+                "or choose another folder."
+            ) from None
+        except (OSError, NotImplementedError) as error:
+            raise GradevalError(f"cannot write {self.folder}: {reason(error)}.") from None
+
+    def release(self) -> None:
+        """Let others hold the folder, if it is held."""
+        if self._lock.is_locked:
+            (self.folder / "holder.json").unlink(missing_ok=True)
+            self._lock.release()
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds something else than a run that can be continued.
+
+    Args:
+        folder: that a run is to be written to.
+
+    Raises:
+        GradevalError: it holds something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise GradevalError(f"{folder} is a file, not a folder: choose another folder.")
+    if folder.exists() and not (folder / "plan.json").exists():
+        others = [path for path in folder.iterdir() if path.name not in LOCK_FILES and path.suffix != ".part"]
+        if others:
+            raise GradevalError(f"{folder} exists and is not empty: choose another folder or remove it.")
+
+
+def holder_of(folder: Path) -> str | None:
+    """Who holds a folder, in words; None where nobody does.
+
+    Args:
+        folder: of a run.
+
+    Returns:
+        Process, host and since when, or None.
+    """
+    lock = FileLock(folder / "lock", timeout=0)
+    try:
+        if (folder / "lock").exists():
+            with lock:
+                return None
+        return None
+    except Timeout:
+        pass
+    except OSError:  # a folder that cannot be written: nobody writes it
+        return None
+    try:
+        found = read_json(folder / "holder.json", 4096)
+    except GradevalError:
+        return "another process"
+    return f"process {found.get('pid')} on {found.get('host')} since {found.get('since')}"
