@@ -2,9 +2,9 @@
 
     python docs/make_claims.py [RESULTS]
 
-runs what is missing in the folder RESULTS (default: ./claims-results; 15 minutes on two cores) and renders everything
-from the tables that lie there: sweeps (docs/claims/*.toml), trainings and a search for networks that mislead. A claim
-is supported or refuted where its 95 % interval lies on one side of the threshold that is written with it, else
+makes what is missing in the folder RESULTS (default: ./claims-results; 15 minutes on two cores) and renders everything
+from the tables there: sweeps (docs/claims/*.toml), trainings and a search for networks that mislead. A claim
+is supported or refuted if its whole 95 % interval lies on one side of the threshold given with it; otherwise it is
 undecided.
 """
 
@@ -47,7 +47,7 @@ from gradeval.training.trainer import train
 HERE = Path(__file__).parent
 FIGURES = HERE / "claims"
 ESTIMATORS = ["reinforce", "arm", "concrete:temperature=0.1", "concrete:temperature=1.0", "tanh", "muprop", "st", "psa"]
-SEEDS = 30  # runs of claim (f); a pilot with six left it undecided and told how many it takes
+SEEDS = 30  # runs of claim (f); a pilot with six left it undecided and showed how many it takes
 SPLITS = 12  # data seeds of claim (g)
 SCALES = (0.5, 1.0, 2.0, 4.0, 8.0)
 NETS = 40  # random nets at each scale of claim (j)
@@ -88,7 +88,7 @@ def below(interval: Interval, threshold: float = 0.0) -> str:
 
 
 def every(verdicts: list[str]) -> str:
-    """The verdict on all of several statements, each with a simultaneous interval."""
+    """The verdict on several statements together, each with a simultaneous interval."""
     if "refuted" in verdicts:
         return "refuted"
     return "undecided" if "undecided" in verdicts else "supported"
@@ -117,7 +117,7 @@ def shown(interval: Interval, unit: str = "") -> str:
 
 
 def measure(results: Path) -> None:
-    """Run what is missing."""
+    """Run the sweeps, trainings and searches that the folder lacks."""
     workers = os.cpu_count() or 1
     for name in ("width", "depth", "noise"):
         run_sweep(HERE / "claims" / f"{name}.toml", results / name, workers=workers)
@@ -181,7 +181,7 @@ def random_nets() -> pd.DataFrame:
 def search() -> pd.DataFrame:
     """Claim (j): from the worst of random nets, random steps that lower the cosine of E g with g* in the first layer.
 
-    Nets whose gradient has a norm below 1e-3 are passed over: there it says nothing.
+    Nets whose gradient has a norm below 1e-3 are skipped: their cosine says nothing.
     """
     rows = []
     inputs, targets = points()
@@ -212,7 +212,7 @@ def search() -> pd.DataFrame:
 
 
 def slope(sweep: Sweep, measure: str, estimator: str, term: str, layer: str = "all") -> tuple[Interval, int]:
-    """The slope of log₁₀ of a measure as a factor, and the number of nets."""
+    """The factor that the slope of log₁₀ of a measure stands for, and the number of nets."""
     found = regress(sweep.table, measure, sweep.options, layer)
     row = found[(found["estimator"] == estimator) & (found["term"] == term)].iloc[0]
     interval = Interval(row["slope"], row["slope_low"], row["slope_high"])
@@ -225,7 +225,7 @@ def whole(sweep: Sweep) -> pd.DataFrame:
 
 
 def widths(results: Path) -> list[Claim]:
-    """(a)"""
+    """Put claim (a) to the test."""
     sweep = Sweep.load(results / "width")
     source = "docs/claims/width.toml"
     claims = []
@@ -243,7 +243,7 @@ def widths(results: Path) -> list[Claim]:
                 f"With fewer units {name.upper()} gets {'more' if name == 'arm' else 'less'} accurate"
                 f"{', by its bias alone' if measure == 'relative_bias' else ''}.",
                 f"{words} for twice the units: × {shown(found)} of all parameters, × {shown(first)} of layer 1 "
-                f"({nets} nets; supported where both are {side} 1).",
+                f"({nets} nets; supported if both are {side} 1).",
                 every([verdict(found, 1.0), verdict(first, 1.0)]),
                 "width",
                 source,
@@ -272,7 +272,7 @@ def widths(results: Path) -> list[Claim]:
 
 
 def depths(results: Path) -> list[Claim]:
-    """(b), (c), (i)"""
+    """Put claims (b), (c), (i) to the test."""
     sweep = Sweep.load(results / "depth")
     table = whole(sweep)
     source = "docs/claims/depth.toml"
@@ -285,7 +285,7 @@ def depths(results: Path) -> list[Claim]:
                 letter,
                 f"Deeper nets make the variance of unbiased estimators grow: {name}.",
                 f"Relative variance for one layer more: × {shown(found)} of all parameters, × {shown(first)} of layer "
-                f"1 ({nets} nets; supported where both are above 1).",
+                f"1 ({nets} nets; supported if both are above 1).",
                 every([above(found, 1.0), above(first, 1.0)]),
                 "depth",
                 source,
@@ -325,7 +325,7 @@ def by_net(table: pd.DataFrame, estimator: str, measure: str) -> pd.Series:
 
 
 def single_layer(results: Path) -> list[Claim]:
-    """(c)"""
+    """Put claim (c) to the test."""
     noise, depth = Sweep.load(results / "noise"), Sweep.load(results / "depth")
     table = pd.concat([whole(noise), whole(depth)])
     one = table[(table["depth"] == 1) & (table["estimator"] == "psa")]
@@ -354,8 +354,8 @@ def single_layer(results: Path) -> list[Claim]:
         Claim(
             "c",
             "In one layer ST is RAM with the loss linearised at the sample (Tokui & Sato, sec. 6.4).",
-            f"Mean of ST less the mean of that, over {len(nets)} nets of one layer under six noises, relative: at most "
-            f"{max(differences):.1e} (exact; supported below 1e-9).",
+            f"Difference between the means of the two, over {len(nets)} nets of one layer under six noises, relative: "
+            f"at most {max(differences):.1e} (exact; supported below 1e-9).",
             "supported" if max(differences) < UNBIASED else "refuted",
             "depth",
             "docs/make_claims.py, linearisation_error",
@@ -364,7 +364,7 @@ def single_layer(results: Path) -> list[Claim]:
             "c",
             "Our addition, not in the response: ST's bias is larger in three layers than in one.",
             f"Ratio of the relative biases of ST: {shown(ratios[0])} of all parameters (the head's gradient has no "
-            f"bias), {shown(ratios[1])} of layer 1 (supported where both are above 1).",
+            f"bias), {shown(ratios[1])} of layer 1 (supported if both are above 1).",
             every([above(ratio, 1.0) for ratio in ratios]),
             "depth",
             "docs/claims/depth.toml",
@@ -390,7 +390,7 @@ def linearisation_error(problem: Problem) -> float:
 
 
 def costs(results: Path) -> list[Claim]:
-    """(d), (e)"""
+    """Put claims (d), (e) to the test."""
     table = whole(Sweep.load(results / "depth"))
     psa = table[table["estimator"] == "psa"]
     ratio = psa["layer_evaluations"] / psa["depth"]
@@ -405,7 +405,7 @@ def costs(results: Path) -> list[Claim]:
         Claim(
             "d",
             "All flips of a network cost as much as a forward pass.",
-            "Evaluations of a layer that one draw of PSA takes, counted while it runs, for each of a forward pass: "
+            "Evaluations of a layer by one draw of PSA, counted while it runs, relative to a forward pass: "
             f"{ratio.mean():.3g} [{ratio.min():.3g}, {ratio.max():.3g}] (range over {psa['net'].nunique()} nets; "
             "supported up to 2: the pass itself and the flips). Seconds and operations: docs/cost.md.",
             "supported" if ratio.max() <= 2 else "refuted",
@@ -425,7 +425,7 @@ def costs(results: Path) -> list[Claim]:
 
 
 def trained(results: Path) -> list[Claim]:
-    """(f)"""
+    """Put claim (f) to the test."""
     training = Training.load(results / "training")
     curves = training.tables["curves"]
     final = curves[curves["epoch"] == curves["epoch"].max()].pivot(
@@ -460,8 +460,8 @@ def trained(results: Path) -> list[Claim]:
                     f"{name.upper()} converges fastest in iterations, to the objective that the {which} estimator ends "
                     "with.",
                     f"Epochs: {2 ** logs[name].mean():.3g}. Nearest rival {worst}: × "
-                    f"{shown(rivals[worst].map(lambda v: 2**v))} (geometric means; runs that do not get there count as "
-                    "twice the epochs of a run; supported above 1 for all rivals).",
+                    f"{shown(rivals[worst].map(lambda v: 2**v))} (geometric means; a run that does not get there "
+                    "counts as twice its epochs; supported above 1 for all rivals).",
                     every([above(interval) for interval in rivals.values()]),
                     "training",
                     source,
@@ -478,7 +478,7 @@ def epochs_to(curves: pd.DataFrame, level: float) -> pd.DataFrame:
 
 
 def validated(results: Path) -> list[Claim]:
-    """(g)"""
+    """Put claim (g) to the test."""
     rows = []
     for seed in range(SPLITS):
         found = Training.load(results / "splits" / str(seed)).tables["predictions"]
@@ -503,7 +503,7 @@ def validated(results: Path) -> list[Claim]:
 
 
 def noises(results: Path) -> list[Claim]:
-    """(h)"""
+    """Put claim (h) to the test."""
     sweep = Sweep.load(results / "noise")
     table = whole(sweep)[whole(sweep)["depth"] == 3]
     claims = []
@@ -541,7 +541,7 @@ def noises(results: Path) -> list[Claim]:
 
 
 def limits(results: Path) -> list[Claim]:
-    """(j)"""
+    """Put claim (j) to the test."""
     found = pd.read_csv(results / "search.csv").set_index("estimator")
     table = pd.read_csv(results / "scales.csv")
     claims = []
@@ -689,14 +689,14 @@ CAPTIONS = {
 
 
 def page(claims: list[Claim], drawn: dict[str, Figure]) -> str:
-    """docs/claims.md"""
+    """Write the text of docs/claims.md."""
     lines = [
         "# The claims of the authors' response, put to the test",
         "",
-        "Made by `python docs/make_claims.py`. Intervals are 95 %. A claim is supported or refuted where its interval",
-        "lies on one side of the threshold that stands with it, else undecided. Bias, variance and RMSE of estimators",
-        "whose only chance is Bernoulli states are exact; those of the others are from 2000 draws. Verdicts are",
-        "not corrected for their number.",
+        "Made by `python docs/make_claims.py`. Intervals are 95 %. A claim is supported or refuted if its whole",
+        "interval lies on one side of the threshold given with it; otherwise it is undecided. Bias, variance and RMSE",
+        "are exact for estimators whose only chance is Bernoulli states; for the others they come from 2000 draws.",
+        "The verdicts are not corrected for their number.",
         "",
         "| | claim | verdict |",
         "|---|---|---|",
@@ -713,7 +713,7 @@ def page(claims: list[Claim], drawn: dict[str, Figure]) -> str:
 
 
 def main(results: Path) -> None:
-    """Measure what is missing and render."""
+    """Measure what is missing, then write the page and its figures."""
     torch.set_num_threads(1)
     results.mkdir(parents=True, exist_ok=True)
     measure(results)

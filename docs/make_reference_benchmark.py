@@ -150,7 +150,7 @@ def main() -> None:
         "library with its problem.\n\n![Time against width, depth and points](reference-benchmark.svg)\n\n"
         f"{table([*widths, *depths, *points])}\n\n"
         "“Of the products' time” is the best time divided by what the same multiply–adds take in square matrix\n"
-        "products, measured in the same process: three for every pair of layers, none of them a recomputation.\n"
+        "products in the same process. There are three products for every pair of layers; none is computed twice.\n"
     )
 
 

@@ -11,10 +11,11 @@ import pytest
 from jaxtyping import install_import_hook
 
 # `python -m pytest` and `python -c` put the current folder first on the path. In the checkout that hides the installed
-# package behind a `gradeval` without `gradeval.analysis` and `gradeval.reference`, which setup.cfg maps. So the
-# checkout is taken off the path, here and in the programs that tests start.
+# package behind a `gradeval` without `gradeval.analysis` and `gradeval.reference`, which setup.cfg maps. So programs
+# that tests start leave the folder out, and here it goes last, where worker processes find the modules of tests.
 os.environ["PYTHONSAFEPATH"] = "1"
-sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parents[1]]
+CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path[:] = [*(entry for entry in sys.path if Path(entry).resolve() != CHECKOUT), str(CHECKOUT)]
 if "gradeval" in sys.modules:  # pytest has imported the plugin, perhaps from there
     for name in [name for name in sys.modules if name.partition(".")[0] == "gradeval"]:
         del sys.modules[name]

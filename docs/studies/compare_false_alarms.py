@@ -79,11 +79,11 @@ def main() -> None:
     Path(__file__).with_name("compare-false-alarms.md").write_text(
         "# False alarms of `gradeval compare`\n\nWritten by `python docs/studies/compare_false_alarms.py`. "
         f"{arguments.pairs} pairs of runs of the same code with different seeds, on a 2-2 net with four points; "
-        f"{', '.join(ESTIMATORS)}: {comparisons} tests a pair (bias, variance, cosine in each layer). Nothing is "
-        "exact; the older run goes through its baseline file. A pair counts when any test finds a change, "
+        f"{', '.join(ESTIMATORS)}: {comparisons} tests a pair (bias, variance, cosine in each layer). No figure "
+        "is exact; the older run goes through its baseline file. A pair counts when any test finds a change, "
         f"for the better or the worse.\n\n{table}\n\n"
-        "“Stated” is the rate that `--alpha` promises at most; times have none: they are measured, not drawn, and the "
-        "machine was busy.\n"
+        "“Stated” is the highest rate that `--alpha` allows. It states none for times: they are measured, not drawn, "
+        "and the machine was busy.\n"
     )
     print(table)
 

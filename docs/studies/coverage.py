@@ -93,14 +93,14 @@ class Draw:
         }
 
     def skewness(self, layer: str) -> float:
-        """Of the squared error of one draw."""
+        """The skewness of the squared error of one draw."""
         squares = self.rows[:, len(self.exact) + list(self.slices).index(layer)]
         centred = squares - self.probabilities @ squares
         variance = self.probabilities @ centred**2
         return float(self.probabilities @ centred**3 / variance**1.5) if variance > 0 else 0.0
 
     def constant(self, layer: str, measure: str) -> bool:
-        """Whether no draw differs from another in what the interval is of."""
+        """Whether all draws agree in the quantity of the interval."""
         k, p = list(self.slices).index(layer), len(self.exact)
         values = {"cosine": self.rows[:, p + len(self.slices) + k], "descent_probability": 1.0 * self.descents[:, k]}
         return measure in values and bool(np.ptp(values[measure][self.probabilities > 0]) < 1e-9)
@@ -112,7 +112,7 @@ class Draw:
         return float((1 - self.probabilities[largest]) ** n)
 
     def thirds(self, shares: np.ndarray) -> np.ndarray:
-        """As `gradeval.sampling.streaming.reduce_chunk` has them."""
+        """Third moments, as `gradeval.sampling.streaming.reduce_chunk` computes them."""
         p, layers = len(self.exact), len(self.slices)
         gradients = self.rows[:, :p] - shares @ self.rows[:, :p]
         inner = self.rows[:, :p] * self.exact
@@ -268,14 +268,14 @@ def page(table: pd.DataFrame, replicates: int) -> str:
             "\n## Outside 94–96 %\n",
             "A bias of exactly zero counts from 94.5 % upwards: its interval can miss on one side only. “Skewness” is",
             "that of the squared error of one draw; “unseen” is the probability that a run never sees the joint state",
-            "that makes most of the squared error's variance: what is not seen is in no interval, and no interval of",
-            "finite length covers it if draws may be of any size (Bahadur & Savage, Ann. Math. Stat. 27, 1956). A",
-            "cosine is bounded; to cover what n draws have not shown, every interval would be longer by up to 7.4/n.",
+            "that makes most of the squared error's variance. An interval knows nothing of what its run did not see;",
+            "if draws may be of any size, none of finite length covers it (Bahadur & Savage, Ann. Math. Stat. 27,",
+            "1956). A cosine is bounded; to cover what n draws did not show, an interval would be up to 7.4/n longer.",
             "Where all joint states can be enumerated, as in these nets, bias and variance are known exactly and the",
             "tables print them instead of intervals, unless `--exact never` is given.\n",
             f"Of {len(intervals)} settings (without those where no draw differs from another), {len(outside)} are",
             f"outside: {len(outside) - len(short)} cover too often (at most {outside['coverage'].max():.2%}),",
-            f"{len(short)} too seldom. In {unseen.sum()} of the latter a run misses that state with a probability",
+            f"{len(short)} too rarely. In {unseen.sum()} of the latter a run misses that state with a probability",
             f"above 5 %{rest}. Of",
             f"the {len(outside)}, {near} are within 94–96 % to the binomial error of {replicates:,} runs.\n",
             *details,

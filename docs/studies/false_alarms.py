@@ -49,7 +49,7 @@ def scaled(layer: str):
 
 
 def one(task: tuple[str, str, int]) -> dict[str, object]:
-    """One verdict."""
+    """Run one check of the study."""
     import torch
 
     from gradeval.checking.battery import ROWS, make_problem
@@ -106,7 +106,7 @@ def share(count: int, total: int) -> str:
 
 
 def report(results: list[dict]) -> str:
-    """The page."""
+    """Write the text of docs/studies/false-alarms.md."""
     alarms: dict[str, list[dict]] = {}
     power: dict[str, list[dict]] = {}
     for result in results:
@@ -120,7 +120,7 @@ def report(results: list[dict]) -> str:
         f"## False alarms at α = {ALPHA}",
         "",
         "Every built-in unbiased estimator on the whole battery, one verdict for each seed, with "
-        f"`--detect {DETECT}` (it decides how long a check goes on, not how often a look errs). Estimators that are "
+        f"`--detect {DETECT}` (it decides how long a check takes, not how often a look errs). Estimators that are "
         "decided exactly on all problems do not depend on the seed and are run once. 95 % binomial intervals.",
         "",
         "| estimator | problems sampled | checks | failed | share | undecided | draws a check |",

@@ -1,11 +1,11 @@
-"""Spoilt and hostile files for every loader: nothing but clean errors may come of them.
+"""Spoilt and hostile files for every loader, which must refuse them with clean errors.
 
 python docs/studies/fuzz.py                      120,000 inputs; writes docs/studies/fuzz.md
 python docs/studies/fuzz.py --inputs 2000 --no-write
 
 Valid files are spoilt (bits flipped, cut, spliced; JSON values replaced, removed, nested; arrays and columns of other
-types, shapes and sizes; pickles) and loaded. Anything but success or GradevalError is a finding, a warning too, as are
-a crash of the process, a pickle that was loaded, more than 20 s for one input, or more than 2 GiB of memory.
+types, shapes and sizes; pickles) and loaded. Success and GradevalError are fine. A finding is any other exception, a
+warning, a crash of the process, a pickle that was loaded, more than 20 s for one input, or more than 2 GiB of memory.
 """
 
 from __future__ import annotations
@@ -269,7 +269,7 @@ def one(loader: str, home: Path, chance: random.Random) -> None:
 
 
 def batch(loader: str, seed: int, count: int) -> tuple[Counter[str], list[str], float, int]:
-    """Outcomes, findings, the longest time and the peak of memory."""
+    """Spoil and load ``count`` files. Returns outcomes, findings, the longest time and the peak of memory."""
     warnings.simplefilter("error")
     chance = random.Random(f"{loader} {seed}")
     outcomes: Counter[str] = Counter()
@@ -330,7 +330,7 @@ def main() -> int:
         "",
         f"`python docs/studies/fuzz.py`: {total:,} inputs in {time.monotonic() - began:.0f} s, "
         f"{len(findings)} findings. Longest: {longest:.1f} s; peak of memory, with the libraries: "
-        f"{peak / 2**20:.0f} MiB. Of one in 20 of the runs that can be loaded a report is made.",
+        f"{peak / 2**20:.0f} MiB. A report is made of one in 20 of the runs that can be loaded.",
         "",
         "| loader | inputs | refused with GradevalError | loaded (harmless) |",
         "|---|---|---|---|",

@@ -111,8 +111,8 @@ def study(home: Path, options: argparse.Namespace) -> str:
         "",
         f"* Tables ({', '.join(TABLES)}): byte-identical to those of an undisturbed run with one worker.",
         f"* Chunks on disk at the kills: {', '.join(str(a) for a, _ in begun)}.",
-        f"* Begun but not finished because of the kills: {repeated} chunks in all, at most {worst} at one kill with "
-        f"{workers} at work: every kill cost less than one chunk a worker.",
+        f"* The kills cost {repeated} chunks that were begun and not finished, at most {worst} at one kill with "
+        f"{workers} at work: at most one chunk a worker.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -31,8 +31,8 @@ def main() -> int:
         "# The cost of keeping chunks",
         "",
         f"`python docs/studies/overhead.py`: the 5-5-5 task with 200 points, with a folder and without in turns, "
-        f"{options.repeats} times each; medians, and the median of the ratios of neighbours. The tables that a folder "
-        "ends with are made in both.",
+        f"{options.repeats} times each. The table shows medians, and the median of the ratios of neighbours. Both "
+        "make the tables of a finished run.",
         "",
         "| estimators | draws of each | without | with | overhead | overhead in CPU time | chunks on disk |",
         "|---|---|---|---|---|---|---|",
