@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradeval import Evaluation, GradevalError, Problem
-from gradeval.evaluation.store import Plan
+from gradeval.evaluation.plan import Plan
 
 ROOT = Path(__file__).parents[1]
 VALUES = st.recursive(
@@ -97,7 +97,7 @@ def test_spoilt_files_of_every_kind() -> None:
 
 def test_limits_on_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gradeval.model.problem_file.MAX_FILE_BYTES", 1000)
-    monkeypatch.setattr("gradeval.evaluation.store.MAX_PLAN_BYTES", 1000)
+    monkeypatch.setattr("gradeval.evaluation.plan.MAX_PLAN_BYTES", 1000)
     monkeypatch.setattr("gradeval.analysis.run.manifest.MAX_MANIFEST_BYTES", 1000)
     for name in ("problem.json", "plan.json", "manifest.json"):
         (tmp_path / name).write_text(json.dumps({"name": "x" * 2000}))
@@ -119,5 +119,5 @@ def test_an_estimator_in_a_strangers_plan_is_not_run(folder: Path, tmp_path: Pat
     for arguments in (["run", "--resume", "."], ["status", "."]):
         done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
         assert "Traceback" not in done.stderr
-        assert ("which are code" in done.stderr) == (arguments[0] == "run")
+        assert ("estimators that are code" in done.stderr) == (arguments[0] == "run")
     assert not (tmp_path / "ran").exists()
