@@ -119,5 +119,5 @@ def test_an_estimator_in_a_strangers_plan_is_not_run(folder: Path, tmp_path: Pat
     for arguments in (["run", "--resume", "."], ["status", "."]):
         done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
         assert "Traceback" not in done.stderr
-        assert ("which are code" in done.stderr) == (arguments[0] == "run")
+        assert ("estimators that are code" in done.stderr) == (arguments[0] == "run")
     assert not (tmp_path / "ran").exists()
