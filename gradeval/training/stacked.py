@@ -37,7 +37,7 @@ class Recipe:
     Args:
         task: what is trained on.
         name: of the estimator.
-        estimator: one that learns is fitted anew to every run at the start of every epoch.
+        estimator: one that learns is fitted again to every run at the start of every epoch.
         optimiser: "sgd" (momentum 0.9) or "adam".
         batch: points of a step.
 
@@ -217,7 +217,11 @@ class Stack:
         self.gradients = RunGradients(recipe, self.seeds, seed_of, self.theta)
 
     def train_epoch(self) -> None:
-        """Pass over the training points once, in an order and with chance named by seed and epoch."""
+        """Pass over the training points once, in an order and with chance named by seed and epoch.
+
+        Raises:
+            GradevalError: the estimator raises, or returns something else than one number per point.
+        """
         points = self.recipe.task.train.points
         size = min(self.recipe.batch, points)
         orders = [torch.randperm(points, generator=generator("cpu", "order", s, self.epoch)) for s in self.seeds]
