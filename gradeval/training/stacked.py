@@ -114,7 +114,6 @@ class RunGradients:
             theta: the parameters of the runs, [runs, P].
             epoch: what is learned follows from it and the seed of the run.
         """
-        estimator = self.estimator
         if not learns(self.estimator):
             return
         self.fitted = []
@@ -122,7 +121,7 @@ class RunGradients:
             network = self.surrogate.network
             nn.utils.vector_to_parameters(theta[run], network.parameters())
             problem = Problem(network, self.problem.inputs, self.problem.targets, self.problem.loss)
-            self.fitted.append(fit(estimator, self.name, problem, self.seeds[seed], epoch).estimator)
+            self.fitted.append(fit(self.estimator, self.name, problem, self.seeds[seed], epoch).estimator)
 
     def __call__(
         self,
