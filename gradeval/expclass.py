@@ -49,7 +49,7 @@ def expclass_problem(
         points: number of data points, half of each class.
         seed: data, initial weights and training follow from it.
         noise, states: of the network.
-        progress: told of the training, if there is one: its steps are epochs.
+        progress: receives the progress of the training, if there is one; a step is an epoch.
 
     Returns:
         The problem.
@@ -200,7 +200,7 @@ def fit_network(problem: Problem, epochs: int, seed: int, progress: Progress | N
         problem: whose network is trained.
         epochs: passes over its points.
         seed: the order of the points and the draws follow from it.
-        progress: told of the epochs.
+        progress: receives the progress; a step is an epoch.
     """
     task, progress = "training the network", progress or Silent()
     if epochs:

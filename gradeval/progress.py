@@ -1,4 +1,4 @@
-"""How long work tells of its progress: one contract for evaluations, checks, trainings, sweeps and costs."""
+"""How long work reports its progress: one contract for evaluations, checks, trainings, sweeps and costs."""
 
 from __future__ import annotations
 
@@ -6,61 +6,58 @@ from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 Advance = Callable[[int], None]
-"""Told the number of steps done since it was last told."""
+"""A callback for progress: it is called with the number of steps done since it was last called."""
 
 
 @runtime_checkable
 class Progress(Protocol):
-    """What long work tells, of any number of tasks at once. A task is known by its name."""
+    """What receives the progress of long work, of any number of tasks at once. A task is known by its name."""
 
     def start(self, task: str, total: int) -> None:
-        """A task of ``total`` steps begins (or begins again, under the same name).
+        """A task begins, or begins again under the same name.
 
         Args:
             task: its name.
-            total: its steps.
+            total: the number of its steps.
         """
 
     def advance(self, task: str, steps: int) -> None:
-        """So many more of its steps are done.
+        """More steps of a task are done.
 
         Args:
             task: its name.
-            steps: how many more are done.
+            steps: how many more.
         """
 
     def finish(self, task: str, note: str = "") -> None:
-        """It has ended; ``note`` is what the user should know of it.
+        """A task has ended.
 
         Args:
             task: its name.
-            note: what the user should know of it.
+            note: what the user should know of it; empty for nothing.
         """
 
 
 class Silent:
-    """Progress that nobody wants to hear of."""
+    """Progress that is not shown."""
 
     def start(self, task: str, total: int) -> None:
-        """Say nothing.
+        """Show nothing.
 
         Args:
-            task: its name.
-            total: its steps.
+            task, total: as of `Progress`.
         """
 
     def advance(self, task: str, steps: int) -> None:
-        """Say nothing.
+        """Show nothing.
 
         Args:
-            task: its name.
-            steps: how many more are done.
+            task, steps: as of `Progress`.
         """
 
     def finish(self, task: str, note: str = "") -> None:
-        """Say nothing.
+        """Show nothing.
 
         Args:
-            task: its name.
-            note: what the user should know of it.
+            task, note: as of `Progress`.
         """

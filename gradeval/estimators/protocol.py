@@ -24,6 +24,16 @@ class Learner(Protocol):
 
     budget: int
 
+    def __call__(self, *arguments: Any) -> Any:
+        """Draw once, as every estimator does.
+
+        Args:
+            arguments: network, inputs, loss and randomness.
+
+        Returns:
+            One surrogate per point, [..., points].
+        """
+
     def fit(self, problem: Problem, seed: int, advance: Advance | None = None) -> Estimator:
         """Learn what the estimator needs.
 

@@ -81,7 +81,7 @@ def load_problem(name: str, *, progress: Progress | None = None, **options: Any)
 
     Args:
         name: of a registered problem (see `gradeval list`), or the path of a problem file.
-        progress: told of the training of the problem's network, where it is trained.
+        progress: receives the progress of training the problem's network, where it is trained.
         options: of the registered problem, such as ``units="5-5-5"``.
 
     Returns:

@@ -182,7 +182,7 @@ def cost_table(
         estimators: specs or callables.
         seed: of the draws.
         budget: seconds for the timing of each estimator.
-        progress: told of every estimator.
+        progress: receives the progress; a step is an estimator.
 
     Returns:
         One row per estimator, back-propagation first. Columns: estimator, layers, width (the widest layer), points;
@@ -280,7 +280,7 @@ def scaling_table(
         nets: on which it is measured.
         seed: of the nets and the draws.
         budget: seconds for the timing of each estimator on each net.
-        progress: told of every net.
+        progress: receives the progress; a step is a net.
 
     Returns:
         The rows of `cost_table` on all nets; the column ``axis`` says which of "depth" and "width" grows, ``size`` how

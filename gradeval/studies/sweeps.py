@@ -199,7 +199,7 @@ def run_sweep(path: str | Path, folder: str | Path, *, workers: int = 1, progres
         path: the sweep file, see `read_sweep`.
         folder: for cells and tables; cells that are done there are kept.
         workers: processes; results do not depend on it.
-        progress: told of every cell that is done.
+        progress: receives the progress; a step is a cell.
 
     Returns:
         The table and the regressions of all cells of the file.
@@ -263,7 +263,7 @@ class ProcessCells:
         """Evaluate the cells; one that fails leaves the others.
 
         Args:
-            progress: told of every cell.
+            progress: receives the progress; a step is a cell.
 
         Raises:
             GradevalError: cells that failed, and why.

@@ -45,7 +45,7 @@ class TrainingJob:
         """Do what is left to do. A checkpoint is written after each part, and during those that take long.
 
         Args:
-            progress: told of each part: its steps are epochs, or networks whose gradients are compared.
+            progress: receives the progress of each part; steps are epochs, or networks whose gradients are compared.
 
         Raises:
             GradevalError: the estimator fails, diverges at every rate, or the checkpoint cannot be read or written.

@@ -37,7 +37,7 @@ class Recipe:
     Args:
         task: what is trained on.
         name: of the estimator.
-        estimator: one that learns is fitted anew to every run at the start of every epoch.
+        estimator: one that learns is fitted again to every run at the start of every epoch.
         optimiser: "sgd" (momentum 0.9) or "adam".
         batch: points of a step.
 
@@ -114,7 +114,6 @@ class RunGradients:
             theta: the parameters of the runs, [runs, P].
             epoch: what is learned follows from it and the seed of the run.
         """
-        estimator = self.estimator
         if not learns(self.estimator):
             return
         self.fitted = []
@@ -122,7 +121,7 @@ class RunGradients:
             network = self.surrogate.network
             nn.utils.vector_to_parameters(theta[run], network.parameters())
             problem = Problem(network, self.problem.inputs, self.problem.targets, self.problem.loss)
-            self.fitted.append(fit(estimator, self.name, problem, self.seeds[seed], epoch).estimator)
+            self.fitted.append(fit(self.estimator, self.name, problem, self.seeds[seed], epoch).estimator)
 
     def __call__(
         self,
@@ -220,7 +219,7 @@ class Stack:
         """Pass over the training points once, in an order and with chance named by seed and epoch.
 
         Raises:
-            GradevalError: the estimator fails.
+            GradevalError: the estimator raises, or returns something else than one number per point.
         """
         points = self.recipe.task.train.points
         size = min(self.recipe.batch, points)

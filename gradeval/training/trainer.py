@@ -28,7 +28,11 @@ CHECKPOINT_SECONDS = 10.0
 
 
 class TrainingExecution(TypedDict, total=False):
-    """How `train` carries a training out; no number depends on it. See `train` for what each means."""
+    """How `train` carries a training out; no number depends on it.
+
+    Attributes:
+        workers, progress, arguments, checkpoint_seconds: as of `train`.
+    """
 
     workers: int
     progress: Progress | None
@@ -52,7 +56,7 @@ def train(
         protocol: what is the same for all of them; `Protocol()` if not given.
         folder: for checkpoints and tables.
         workers: processes, each of which takes one estimator at a time; 1 if not given.
-        progress: told how far each estimator is.
+        progress: receives the progress of each estimator.
         arguments: kept in the manifest.
         checkpoint_seconds: at the end of an epoch a checkpoint is written if the last is older than this; 10 if not
             given.

@@ -30,7 +30,7 @@ class Job(Protocol):
         """Do it.
 
         Args:
-            progress: told of its tasks and their steps.
+            progress: receives the progress of its tasks.
 
         Raises:
             GradevalError: it cannot be done.
@@ -43,7 +43,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, progress: Progress | None = None
     Args:
         jobs: what is to be done; with several workers, what can be pickled.
         workers: how many run at once.
-        progress: told what the jobs tell; processes are heard every half second.
+        progress: receives the progress of all jobs; that of processes every half second.
 
     Returns:
         By the name of each job that failed, the message of its error.
