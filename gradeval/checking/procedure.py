@@ -73,7 +73,8 @@ def check(
 
     Examples:
         >>> import gradeval
-        >>> gradeval.check("disarm").headline
+        >>> problem = gradeval.load_problem("expclass", units="2", stage=0, points=4)
+        >>> gradeval.check("disarm", problems=[problem]).headline
         'disarm: unbiased: HOLDS'
     """
     check_options("check", options, CheckOptions)
