@@ -32,13 +32,29 @@ def one_line(text: str) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """What an error of another library says, in one line."""
+    """What an error of another library says, in one line.
+
+    Args:
+        error: any.
+
+    Returns:
+        At most 200 characters of its message, with its type where it is not of the file system.
+
+    Examples:
+        >>> reason(ValueError("no\\nnumber"))
+        'ValueError: no number'
+    """
     text = getattr(error, "strerror", None) or one_line(str(error))
     return f"{type(error).__name__}: {text[:200]}" if not isinstance(error, OSError) or not text else text[:200]
 
 
 class CannotWrite(GradevalError):
-    """A file cannot be written (any more); what was written before is as it was."""
+    """A file cannot be written (any more); what was written before is as it was.
+
+    Args:
+        path: of the file.
+        error: why not.
+    """
 
     exit_code = 1
 
@@ -50,7 +66,15 @@ class CannotWrite(GradevalError):
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write beside the target, flush to the disk, then put it in place: a crash never leaves half a file."""
+    """Write a file so that it is there whole or not at all: beside its place, to the disk, then in its place.
+
+    Args:
+        path: where to; a file that is there is replaced.
+        content: what to write.
+
+    Raises:
+        OSError: the file cannot be written; what was there is as it was.
+    """
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")  # several processes may write the same file
     try:
         with beside.open("wb") as file:
@@ -64,7 +88,14 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def read_json(path: Path, limit: int) -> dict[str, Any]:
-    """The JSON object in a file of at most ``limit`` bytes.
+    """Read a JSON object from a file.
+
+    Args:
+        path: of the file.
+        limit: the most bytes it may have.
+
+    Returns:
+        The object.
 
     Raises:
         GradevalError: it is missing, larger, or no JSON object; it names a key twice, or holds NaN or Infinity.
@@ -80,10 +111,22 @@ def read_json(path: Path, limit: int) -> dict[str, Any]:
 
 
 def parse_json(content: bytes, place: str) -> dict[str, Any]:
-    """The JSON object that some bytes hold; ``place`` is named in errors.
+    """Read a JSON object from bytes.
+
+    Args:
+        content: in UTF-8.
+        place: where they are from, for errors.
+
+    Returns:
+        The object.
 
     Raises:
-        GradevalError: no JSON object, a key twice, NaN or Infinity.
+        GradevalError: no JSON object, a key twice, NaN or Infinity (with its place), or text that is not Unicode.
+
+    Examples:
+        >>> parse_json(b'{"norms": {"a": [1.5, NaN]}}', "x.json")
+        Traceback (most recent call last):
+        gradeval.errors.GradevalError: x.json: norms.a[1]: must be a finite number, found NaN.
     """
     constants: list[_Constant] = []
 

@@ -217,7 +217,11 @@ class Stack:
         self.gradients = RunGradients(recipe, self.seeds, seed_of, self.theta)
 
     def train_epoch(self) -> None:
-        """Pass over the training points once, in an order and with chance named by seed and epoch."""
+        """Pass over the training points once, in an order and with chance named by seed and epoch.
+
+        Raises:
+            GradevalError: the estimator raises, or gives what is no gradient.
+        """
         points = self.recipe.task.train.points
         size = min(self.recipe.batch, points)
         orders = [torch.randperm(points, generator=generator("cpu", "order", s, self.epoch)) for s in self.seeds]
