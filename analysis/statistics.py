@@ -32,7 +32,7 @@ class Interval:
         low, high: the ends of the interval.
 
     Examples:
-        >>> Interval(4.0, 1.0, 9.0).map(math.sqrt) / 2
+        >>> Interval(4.0, 1.0, 9.0).map(math.sqrt) / 2.0
         Interval(estimate=1.0, low=0.5, high=1.5)
     """
 

@@ -29,15 +29,19 @@ class Incomplete(GradevalError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> GradevalError:
-    """The error for a ``name`` that is not among the ``known`` ones, with the nearest of them.
+    """The error for a name that is not among the known ones.
 
     Args:
-        kind: what the name is of, in words.
-        name: that is not known.
-        known: the names there are.
+        kind: what it names.
+        name: the unknown one.
+        known: the known ones.
 
     Returns:
-        The error, whose message names the nearest known names.
+        An error that names the nearest known ones, or all of them where none is near.
+
+    Examples:
+        >>> print(unknown_name("loss", "square", ["logistic", "squared"]))
+        unknown loss 'square': did you mean squared?
     """
     known = sorted(known)
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
@@ -64,14 +68,16 @@ def check_options(function: str, given: Iterable[str], known: type) -> None:
 def estimator_error(name: str, error: BaseException) -> GradevalError:
     """What an estimator did wrong, as a sentence about it.
 
-    A `GradevalError` that was raised while it ran lacks the subject ("must return …"); any other is named by its type.
-
     Args:
         name: of the estimator.
-        error: that was raised while it ran.
+        error: what was raised while it ran. The message of a `GradevalError` lacks its subject ("must return …").
 
     Returns:
-        The error to raise.
+        The error with its subject; an error of another type is named by it.
+
+    Examples:
+        >>> print(estimator_error("mine", ZeroDivisionError("division by zero")))
+        estimator 'mine' raised ZeroDivisionError: division by zero
     """
     what = str(error) if isinstance(error, GradevalError) else f"raised {type(error).__name__}: {error}"
     return GradevalError(f"estimator '{name}' {what}")

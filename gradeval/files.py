@@ -35,10 +35,14 @@ def reason(error: BaseException) -> str:
     """What an error of another library says, in one line.
 
     Args:
-        error: of a library.
+        error: any.
 
     Returns:
-        At most 200 characters.
+        At most 200 characters of its message, with its type where it is not of the file system.
+
+    Examples:
+        >>> reason(ValueError("no\\nnumber"))
+        'ValueError: no number'
     """
     text = getattr(error, "strerror", None) or one_line(str(error))
     return f"{type(error).__name__}: {text[:200]}" if not isinstance(error, OSError) or not text else text[:200]
@@ -49,7 +53,7 @@ class CannotWrite(GradevalError):
 
     Args:
         path: of the file.
-        error: what the system said.
+        error: why not.
     """
 
     exit_code = 1
@@ -62,11 +66,14 @@ class CannotWrite(GradevalError):
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write beside the target, flush to the disk, then put it in place: a crash never leaves half a file.
+    """Write a file so that it is there whole or not at all: beside its place, to the disk, then in its place.
 
     Args:
-        path: of the file.
-        content: all of it.
+        path: where to; a file that is there is replaced.
+        content: what to write.
+
+    Raises:
+        OSError: the file cannot be written; what was there is as it was.
     """
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")  # several processes may write the same file
     try:
@@ -81,7 +88,14 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def read_json(path: Path, limit: int) -> dict[str, Any]:
-    """The JSON object in a file of at most ``limit`` bytes.
+    """Read a JSON object from a file.
+
+    Args:
+        path: of the file.
+        limit: the most bytes it may have.
+
+    Returns:
+        The object.
 
     Args:
         path: of the file.
@@ -104,7 +118,14 @@ def read_json(path: Path, limit: int) -> dict[str, Any]:
 
 
 def parse_json(content: bytes, place: str) -> dict[str, Any]:
-    """The JSON object that some bytes hold; ``place`` is named in errors.
+    """Read a JSON object from bytes.
+
+    Args:
+        content: in UTF-8.
+        place: where they are from, for errors.
+
+    Returns:
+        The object.
 
     Args:
         content: of a file.
@@ -114,7 +135,12 @@ def parse_json(content: bytes, place: str) -> dict[str, Any]:
         The object.
 
     Raises:
-        GradevalError: no JSON object, a key twice, NaN or Infinity.
+        GradevalError: no JSON object, a key twice, NaN or Infinity (with its place), or text that is not Unicode.
+
+    Examples:
+        >>> parse_json(b'{"norms": {"a": [1.5, NaN]}}', "x.json")
+        Traceback (most recent call last):
+        gradeval.errors.GradevalError: x.json: norms.a[1]: must be a finite number, found NaN.
     """
     constants: list[_Constant] = []
 

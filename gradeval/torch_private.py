@@ -21,26 +21,26 @@ def inside_transform() -> bool:
 
 
 def storage_key(tensor: Tensor) -> tuple[int, Any]:
-    """The identity of a tensor's memory, and the storage that has it.
+    """The identity of a tensor's memory.
 
     Args:
         tensor: any.
 
     Returns:
-        A number, the same for tensors that share their memory, and the storage.
+        A number that no other storage has while this one lives, and the storage.
     """
     storage = tensor.untyped_storage()
     return storage._cdata, storage
 
 
 def flop_formula(operation: Any) -> Callable[..., int] | None:
-    """Torch's formula for the FLOPs of an operation; None where it has none.
+    """Torch's formula for the FLOPs of an operation.
 
     Args:
-        operation: an operator of `torch.ops`.
+        operation: an overload, as `TorchDispatchMode` gets it.
 
     Returns:
-        A function of its arguments, or None.
+        The function that counts them; None where torch has none.
     """
     formula: Callable[..., int] | None = flop_registry.get(operation.overloadpacket)
     return formula

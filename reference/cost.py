@@ -42,7 +42,7 @@ class Cost:
     seconds: float
 
 
-def costs(
+def method_costs(
     widths: Sequence[int], points: int, targets: int, itemsize: int = 8, rate: float = PRODUCT_RATE
 ) -> dict[str, Cost]:
     """The cost of every method.
@@ -101,11 +101,11 @@ def predicted_cost(problem: Problem, method: str = "auto") -> Cost:
         ('plain', 64, 2048)
     """
     widths, points, targets, itemsize = _sizes(problem)
-    found = costs(widths, points, targets, itemsize)
+    found = method_costs(widths, points, targets, itemsize)
     if method not in (*found, "auto"):
         raise GradevalError(f"unknown method '{method}': use 'auto', {', '.join(map(repr, found))}.")
     if found["layerwise"].multiply_adds > MEASURE_FROM:
-        found = costs(widths, points, targets, itemsize, _product_rate(problem))
+        found = method_costs(widths, points, targets, itemsize, _product_rate(problem))
     return min(found.values(), key=lambda cost: cost.seconds) if method == "auto" else found[method]
 
 
@@ -130,7 +130,7 @@ def check_affordable(problem: Problem, cost: Cost, memory: int, seconds: float) 
     while max(narrower) > 1:
         # The wider layer of those with the most states, one unit at a time.
         narrower[max(_widest(narrower, joint), key=lambda k: narrower[k])] -= 1
-        smaller = costs(narrower, points, targets, itemsize, rate)[cost.method]
+        smaller = method_costs(narrower, points, targets, itemsize, rate)[cost.method]
         if smaller.seconds <= seconds and smaller.bytes <= memory:
             break
     wide = _widest(widths, joint)

@@ -28,7 +28,7 @@ import gradeval.reference
 
 WITHOUT_SECTIONS = ("gradeval.program", "gradeval.pytest_plugin")
 """Docstrings of commands are their help: options are explained where they are declared."""
-EXEMPT: tuple[str, ...] = ()
+EXEMPT = ("gradeval.evaluation", "gradeval.progress")
 """Rooms whose docstrings are not yet complete."""
 
 
@@ -63,14 +63,15 @@ def definitions(module: ModuleType, private: bool = False) -> Iterator[tuple[str
 
 
 def parameters_of(value: Any) -> list[str]:
-    """The names of all parameters; in the place of ``**options`` those of its TypedDict."""
-    names: list[str] = []
+    """The names of the parameters; for ``**options: Unpack[Options]`` the names of the options."""
     try:
-        for name, parameter in inspect.signature(value).parameters.items():
-            unpacked = re.fullmatch(r"Unpack\[(\w+)\]", str(parameter.annotation))
-            names += value.__globals__[unpacked[1]].__annotations__ if unpacked else [name]
+        parameters = inspect.signature(value).parameters
     except ValueError:  # of a class without a signature
         return []
+    names = []
+    for name, parameter in parameters.items():
+        unpacked = re.fullmatch(r"Unpack\[(\w+)\]", str(parameter.annotation))
+        names += inspect.unwrap(value).__globals__[unpacked[1]].__annotations__ if unpacked else [name]
     return [name for name in names if name not in ("self", "cls") and not name.startswith("_")]
 
 
@@ -102,7 +103,9 @@ def complaints(name: str, value: Any, owner: type | None, sections: bool = True)
     if is_class and issubclass(value, BaseException) and "__init__" not in vars(value):
         names = []
     found += [
-        f"{name}: '{p}' is not explained" for p in names if not re.search(rf"^ +(\w+, )*{p}(, \w+)*: ", doc, re.M)
+        f"{name}: '{p}' is not explained"
+        for p in names
+        if not re.search(rf"^ +(\w+, )*\*{{0,2}}{p}(, \w+)*: ", doc, re.M)
     ]
     if not is_class:
         function = inspect.unwrap(value)
@@ -116,7 +119,7 @@ def complaints(name: str, value: Any, owner: type | None, sections: bool = True)
     return found
 
 
-@pytest.mark.parametrize("name", [m for m in MODULES if not m.startswith(EXEMPT or ("-",))])
+@pytest.mark.parametrize("name", [m for m in MODULES if not m.startswith(EXEMPT)])
 def test_public_names_are_documented(name: str) -> None:
     module = importlib.import_module(name)
     assert module.__doc__, f"{name}: no docstring"

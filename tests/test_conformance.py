@@ -1,8 +1,8 @@
 """The conformance table: every estimator on small networks of 1–3 layers × noises × encodings × losses.
 
 * Claims of no bias of estimators whose chance is Bernoulli states: exact, by `exact_moments` on all 72 combinations, to
-  1e-10 of ‖g*‖; their values and the head's gradient too. Estimators that follow a sampled path but are biased
-  owe the value and the head's gradient.
+  1e-10 of ‖g*‖; their values and the head's gradient too. Of biased estimators that follow a sampled path, the value
+  and the head's gradient are tested.
 * Those with further chance (`SAMPLED`): on 12 combinations that hold every pair of (layers, noise), (noise, encoding),
   (noise, loss), (layers, loss), (layers, encoding), and on networks chosen, by the seed, for a gradient that stands out
   of its noise. Averages over scrambled Sobol points, in `REPLICATES` independent scrambles, are compared with the exact
@@ -64,7 +64,7 @@ COMBINATIONS = [  # layers, noise, encoding, loss, scale and seed of the weights
 
 
 def small(name: str) -> str:
-    """The estimator's spec with as few samples as enumeration can bear."""
+    """The estimator's spec with two samples, where it has samples: few enough to be enumerated."""
     return f"{name}:samples=2" if "samples" in TABLE[name].defaults else name
 
 
@@ -266,7 +266,7 @@ FITTED = [name for name, facts in TABLE.items() if facts.fitted]
 
 @pytest.mark.parametrize("name", FITTED)
 def test_fitting(make_problem, name: str) -> None:
-    """Unfitted ones say so; a fit follows from its seed, lowers the variance and is told in the manifest."""
+    """Unfitted ones say so; a fit follows from its seed, lowers the variance and is recorded in the manifest."""
     problem, plain = make_problem((3, 2), states=(-1.0, 1.0)), get_estimator(name)
     with pytest.raises(GradevalError, match=f"{name} must be fitted first"):
         plain(problem.network, problem.inputs, problem.loss_function(), RandomDraws(generator("cpu", 1)))

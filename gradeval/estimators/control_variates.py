@@ -282,7 +282,7 @@ ControlVariates = Callable[[list[Step], int, PointLoss, Randomness], Iterator[Te
 def _fitting_grams(
     problem: Problem, seed: int, draws: int, terms: ControlVariates, advance: Advance | None
 ) -> list[Tensor]:
-    """Of every layer: the Gram matrix of the gradients of [f ∇log P(sᵏ), the terms], summed over draws and points."""
+    """Each layer's Gram matrix of the gradients of [f ∇log P(sᵏ), the terms], summed over draws and points."""
     network, inputs, loss = problem.network, problem.inputs, problem.loss_function()
     randomness = RandomDraws(generator(network.device, seed), network.dtype)
     grams: list[Any] = [0.0] * len(network.layers)

@@ -159,26 +159,24 @@ class Store:
         """Save the exact moments of an estimator.
 
         Args:
-            name: of the estimator.
-            rows: one for each layer.
+            name, rows: the estimator's, and a row for each layer.
         """
         assert self.plan is not None
         self._write(name, *exact_bytes(rows, self.plan, name))
 
     def fail(self, name: str, text: str) -> None:
-        """Save why an estimator failed.
+        """Save the reason why an estimator failed.
 
         Args:
-            name: of the estimator.
-            text: the reason.
+            name, text: the estimator's, and the reason.
         """
         self._write(name, "failure.txt", text.encode(errors="backslashreplace"))
 
     def succeed(self, name: str) -> None:
-        """Forget an earlier failure of an estimator.
+        """Forget an earlier failure of the estimator ``name``.
 
         Args:
-            name: of the estimator.
+            name: its name.
         """
         (estimator_folder(self.folder, name) / "failure.txt").unlink(missing_ok=True)
 

@@ -39,7 +39,7 @@ def report_command(
 
 
 def show_run(evaluation: Evaluation, report_path: Path, as_json: bool) -> None:
-    """Print the ranked table and where the report is, or all of the summary as JSON."""
+    """Print where the report is and what it says in short, or the summary as JSON."""
     if as_json:
         rows = json.loads(evaluation.summary.to_json(orient="records"))
         failures = evaluation.manifest["failures"]

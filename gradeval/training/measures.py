@@ -20,7 +20,7 @@ from gradeval.model.problem import Problem
 from gradeval.model.randomness import RandomDraws, generator
 from gradeval.problems.tasks import Task, with_parameters
 from gradeval.reference import exact_gradient, layerwise_values
-from gradeval.reference.cost import costs
+from gradeval.reference.cost import method_costs
 from gradeval.reference.layerwise import distinct_targets
 from gradeval.sampling.sampler import Sampler
 from gradeval.training.prediction import PREDICTORS, expected_loss, predict, score
@@ -121,7 +121,7 @@ def enumerable(problem: Problem) -> bool:
     if max(widths) > MAX_WIDTH:
         return False
     targets = len(distinct_targets(problem.targets)[0])
-    return costs(widths, problem.points, targets)["layerwise"].multiply_adds <= EXACT_WORK
+    return method_costs(widths, problem.points, targets)["layerwise"].multiply_adds <= EXACT_WORK
 
 
 def gradient_accuracy(problem: Problem, name: str, estimator: Estimator, draws: int, seed: int) -> list[dict[str, Any]]:

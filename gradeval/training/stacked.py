@@ -219,7 +219,7 @@ class Stack:
         """Pass over the training points once, in an order and with chance named by seed and epoch.
 
         Raises:
-            GradevalError: the estimator raises, or returns something else than one number per point.
+            GradevalError: the estimator raises, or gives what is no gradient.
         """
         points = self.recipe.task.train.points
         size = min(self.recipe.batch, points)

@@ -20,7 +20,7 @@ from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.noise import NOISES
 from gradeval.model.problem import Problem
 from gradeval.reference import exact_gradient, layerwise, layerwise_values, predicted_cost
-from gradeval.reference.cost import costs
+from gradeval.reference.cost import method_costs
 
 FALSE_ALARM = 1e-6
 
@@ -274,7 +274,7 @@ def test_auto_takes_the_cheapest(make_problem) -> None:
     assert predicted_cost(make_problem((3, 3))).method == "plain"
     assert predicted_cost(make_problem((9, 9, 9))).method == "layerwise"
     for widths in itertools.product([1, 2, 5, 8], repeat=2):
-        found = costs(widths, 20, 2)
+        found = method_costs(widths, 20, 2)
         assert found["joint"].seconds >= found["plain"].seconds
 
 
@@ -297,7 +297,7 @@ def test_the_change_that_fits_does_fit(make_problem) -> None:
     with pytest.raises(GradevalError, match="smallest change that fits is 25-3 to 20-3;") as error:
         exact_gradient(make_problem((25, 3)), memory=2**31)
     assert "the limits are 60 minutes and 2 GiB" in str(error.value)
-    assert costs((20, 3), 4, 2)["layerwise"].bytes <= 2**31 < costs((21, 3), 4, 2)["layerwise"].bytes
+    assert method_costs((20, 3), 4, 2)["layerwise"].bytes <= 2**31 < method_costs((21, 3), 4, 2)["layerwise"].bytes
 
 
 def test_limits_can_be_set(make_problem) -> None:
@@ -308,8 +308,8 @@ def test_limits_can_be_set(make_problem) -> None:
         exact_gradient(problem, "joint", seconds=1.0)
 
 
-class Told:
-    """A progress that keeps what it is told."""
+class Recorder:
+    """A progress that keeps all calls."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, str, int | str]] = []
@@ -324,14 +324,14 @@ class Told:
         self.events.append(("finish", task, note))
 
 
-def test_progress_is_told_of_long_computations(make_problem, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
-    """Planted: told of the percents so far, not of the steps since the last call, it ends far beyond 100."""
-    problem, short, long = make_problem((8, 8)), Told(), Told()
+def test_long_computations_report_their_progress(make_problem, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    """Planted: percents so far instead of percents since the last call add up to far more than 100."""
+    problem, short, long = make_problem((8, 8)), Recorder(), Recorder()
     quiet = exact_gradient(problem, "layerwise", progress=short)
     assert short.events == []
     monkeypatch.setattr("gradeval.reference.exact.PATIENCE", 0.0)
-    told = exact_gradient(problem, "layerwise", progress=long)
-    assert told.value == quiet.value
+    reported = exact_gradient(problem, "layerwise", progress=long)
+    assert reported.value == quiet.value
     first, *steps, last = long.events
     assert (first, last) == (("start", "exact gradient", 100), ("finish", "exact gradient", ""))
     assert {(event, task) for event, task, _ in steps} == {("advance", "exact gradient")}
