@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gradeval.errors import GradevalError
 from gradeval.estimators import TABLE, get_estimator
 from gradeval.evaluation.run import evaluate
-from gradeval.model import flips, problem
+from gradeval.model import flips, head_loss
 from gradeval.model.affine import affine_form
 from gradeval.model.flips import Flips, flip_differences, terms_needed
 from gradeval.model.forms import Dense, Windows
@@ -475,7 +475,7 @@ def test_psa_vectorised_over_parameters(monkeypatch) -> None:
 
     right = gradient(parameters)
     monkeypatch.setattr(flips, "OVERHEAD", -1)
-    monkeypatch.setattr(problem, "FLIP_ENTRIES", 1)
+    monkeypatch.setattr(head_loss, "FLIP_ENTRIES", 1)
     stacked = torch.func.vmap(gradient)({name: torch.stack([p, p]) for name, p in parameters.items()})
     torch.testing.assert_close(stacked, torch.stack([right, right]), rtol=0, atol=1e-12)
 
@@ -499,7 +499,7 @@ def test_the_loss_of_flips(head: str, monkeypatch) -> None:
     parameters = list(network.head.parameters())
     wanted = torch.autograd.grad((weight * right).sum(), parameters)
     for entries in (2**22, 20):
-        monkeypatch.setattr(problem, "FLIP_ENTRIES", entries)
+        monkeypatch.setattr(head_loss, "FLIP_ENTRIES", entries)
         found = loss.flipped(layer, s)
         torch.testing.assert_close(found, right, rtol=0, atol=1e-12)
         torch.testing.assert_close(torch.autograd.grad((weight * found).sum(), parameters), wanted, rtol=0, atol=1e-12)
