@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import os
+import importlib
 import signal
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gradeval.errors import GradevalError
-from gradeval.progress import Progress
 from gradeval.workers.jobs import run_jobs
 
+COUNT = '''
+import os, signal
+from dataclasses import dataclass
+from gradeval.errors import GradevalError
 
 @dataclass(frozen=True)
 class Count:
@@ -21,7 +28,7 @@ class Count:
     steps: int
     end: str = ""
 
-    def run(self, progress: Progress) -> None:
+    def run(self, progress):
         progress.start(self.name, self.steps)
         for _ in range(self.steps):
             progress.advance(self.name, 1)
@@ -30,6 +37,17 @@ class Count:
         if self.end == "dies":
             os.kill(os.getpid(), signal.SIGKILL)
         progress.finish(self.name, f"{self.name} is done")
+'''
+
+
+@pytest.fixture
+def count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """A kind of job, in a module that other processes find on the path."""
+    (tmp_path / "count_job.py").write_text(COUNT)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "count_job", raising=False)  # of another test's folder
+    made: Callable[..., Any] = importlib.import_module("count_job").Count
+    return made
 
 
 @dataclass
@@ -53,10 +71,10 @@ class Told:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_every_step_is_told(workers: int) -> None:
+def test_every_step_is_told(count, workers: int) -> None:
     """Planted fault: steps that wait to be sent are lost when a job ends, or come after its end."""
     told = Told()
-    assert run_jobs([Count("a", 5), Count("b", 70_000), Count("c", 0)], workers, told) == {}
+    assert run_jobs([count("a", 5), count("b", 70_000), count("c", 0)], workers, told) == {}
     assert told.tasks == {
         "a": (5, 5, "a is done"),
         "b": (70_000, 70_000, "b is done"),
@@ -65,21 +83,21 @@ def test_every_step_is_told(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_job_that_fails_leaves_the_others(workers: int) -> None:
+def test_a_job_that_fails_leaves_the_others(count, workers: int) -> None:
     told = Told()
-    assert run_jobs([Count("a", 3, "fails"), Count("b", 2)], workers, told) == {"a": "a cannot."}
+    assert run_jobs([count("a", 3, "fails"), count("b", 2)], workers, told) == {"a": "a cannot."}
     assert told.tasks == {"a": (3, 3, ""), "b": (2, 2, "b is done")}
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX signals")
-def test_a_process_that_is_killed_costs_its_job_alone() -> None:
-    jobs = [Count("a", 1, "dies"), Count("b", 1), Count("c", 1)]
+def test_a_process_that_is_killed_costs_its_job_alone(count) -> None:
+    jobs = [count("a", 1, "dies"), count("b", 1), count("c", 1)]
     assert run_jobs(jobs, 2) == {"a": "the process of 'a' ended with code -9."}
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX signals")
-def test_jobs_for_which_no_process_is_left_are_named() -> None:
-    jobs = [Count("a", 1, "dies"), Count("b", 1, "dies"), Count("c", 1)]
+def test_jobs_for_which_no_process_is_left_are_named(count) -> None:
+    jobs = [count("a", 1, "dies"), count("b", 1, "dies"), count("c", 1)]
     failures = run_jobs(jobs, 2)
     assert failures.keys() == {"a", "b", "c"}
     assert failures["c"] == "'c' was not begun, since no process was left."
