@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +18,9 @@ from jaxtyping import install_import_hook
 os.environ["PYTHONSAFEPATH"] = "1"
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:] = [*(entry for entry in sys.path if Path(entry).resolve() != CHECKOUT), str(CHECKOUT)]
+# A shell ignores Ctrl-C in what it starts in the background, and programs that tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 if "gradeval" in sys.modules:  # pytest has imported the plugin, perhaps from there
     for name in [name for name in sys.modules if name.partition(".")[0] == "gradeval"]:
         del sys.modules[name]
