@@ -98,8 +98,9 @@ class Draw:
     def __init__(self, problem: Problem, estimator: Estimator) -> None:
         self.sampler = Sampler(problem, "tested", estimator)
         assert self.sampler.vectorised, self.sampler.notes
-        self.uniforms, notes = probe(problem, estimator)
-        assert not notes
+        behaviour = probe(problem, estimator)
+        assert not behaviour.notes
+        self.uniforms = behaviour.uniforms
 
     def __call__(self, uniforms: Tensor, vectorised: bool = True) -> Tensor:
         self.sampler.vectorised = vectorised

@@ -203,6 +203,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from gradeval import GradevalError, Problem, evaluate
+from gradeval.evaluation import sources
 
 assert Path(sources.__file__).is_relative_to(sys.argv[1]), sources.__file__
 problem = Problem.load(sys.argv[2])

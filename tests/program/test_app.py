@@ -70,7 +70,7 @@ def test_problem_files_and_own_estimators(tmp_path: Path, make_problem) -> None:
     ("arguments", "message"),
     [
         (["run", "--estimators", "pas,st"], "unknown estimator 'pas': did you mean psa"),
-        (["run", "absent.json"], "cannot read problem file absent.json"),
+        (["run", "absent.json"], "cannot read absent.json"),
         (["run", "--units", "30-30", "--stage", "0"], "2^60"),
         (["run", "--stage", "0", "--draws", "1"], "draws must be at least 20"),
         (["run", "--stage", "0", "--device", "abacus"], "device 'abacus' cannot be used"),
