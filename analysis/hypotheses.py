@@ -43,7 +43,8 @@ def bias_test(
     λ/(λ + nφ²): the degrees of freedom are the sum of these, rounded up.
 
     Where nothing varies, a bias above `ROUNDING_BIAS` · ``scale`` has p-value 0 if the estimator is deterministic, else
-    NaN: from draws that are all the same nothing is known of a state that was not drawn.
+    NaN: from draws that are all the same nothing is known of a state that was not drawn, and a bias of φ and more could
+    be detected only.
 
     Args:
         bias: b̂, [P].
@@ -66,12 +67,15 @@ def bias_test(
     values, vectors = np.linalg.eigh(covariance)
     values = np.maximum(values, 0.0)
     largest = float(values[-1])
-    if math.sqrt(largest) <= 1e-12 * max(scale, size):
-        if float(np.linalg.norm(bias)) <= ROUNDING_BIAS * scale:
-            return BiasTest(1.0, 0.0)
-        return BiasTest(0.0, 0.0) if deterministic else BiasTest(math.nan, math.nan)
     alpha = FAMILY_ALPHA / comparisons
-    floor = n * (size * math.log(1 / alpha) / n) ** 2
+    missing = size * math.log(1 / alpha) / n
+    if math.sqrt(largest) <= 1e-12 * scale:
+        small = float(np.linalg.norm(bias)) <= ROUNDING_BIAS * scale
+        if deterministic:
+            return BiasTest(float(small), 0.0)
+        # draws that are all the same say nothing of a state that was not drawn
+        return BiasTest(1.0 if small else math.nan, missing * math.sqrt(_detectable_noncentrality(1, n - 1, alpha)))
+    floor = n * missing**2
     floor = max(floor, 1e-12 * largest)  # of Σ̂'s rounding
     rank = max(1, math.ceil(float((values / (values + floor)).sum()) - 1e-6))
     t2 = n * float(((vectors.T @ bias) ** 2 / (values + floor)).sum())

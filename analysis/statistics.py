@@ -46,6 +46,18 @@ class Interval:
             return UNKNOWN
         return Interval(self.estimate / scale, self.low / scale, self.high / scale)
 
+    def widened(self, below: float, above: float) -> Interval:
+        """The interval with its ends moved outward, never below zero.
+
+        Args:
+            below, above: by how much.
+
+        Returns:
+            The wider interval around the same estimate.
+        """
+        low = self.low if below == 0 else max(0.0, self.low - below)
+        return Interval(self.estimate, low, self.high + above)
+
     def map(self, function: Callable[[float], float]) -> Interval:
         """Apply an increasing function to the estimate and to both ends.
 

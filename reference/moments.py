@@ -7,12 +7,10 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import functional_call, grad_and_value, vmap
 
 from gradeval.analysis import measures
 from gradeval.errors import GradevalError
@@ -22,7 +20,7 @@ from gradeval.progress import Advance
 from gradeval.reference.exact import exact_gradient
 from gradeval.reference.joint import binary_digits
 from gradeval.sampling.probes import check_pointwise, count_chance
-from gradeval.sampling.surrogates import Surrogate
+from gradeval.sampling.surrogates import Surrogate, weighted_gradients
 from gradeval.torch_private import quiet_vmap
 
 MAX_BITS = 18
@@ -187,7 +185,10 @@ class _Enumeration:
         numbers = torch.arange(first, last, device=network.device).repeat_interleave(samples)
         states = binary_digits(numbers, 0, self.bits).to(network.dtype)
         random = generator(network.device, "exact moments", self.seed, first)
-        g, values, weights = _on_states(self._surrogate(), states, random)
+        dtype = network.dtype
+        g, values, weights = weighted_gradients(
+            self._surrogate(), states, lambda state: EnumeratedStates(state, random, dtype)
+        )
         roots = weights.expand(len(states), points).sqrt()
         if not bool((roots > 0).all()):
             g = torch.where(roots[..., None] > 0, g, 0.0)  # impossible states may have infinite scores
@@ -227,28 +228,3 @@ def _in_threads(enumeration: _Enumeration, workers: int) -> Generator[tuple[Tens
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def _on_states(
-    surrogate: Surrogate, states: Tensor, random: torch.Generator
-) -> tuple[Float[Tensor, "states points P"], Float[Tensor, "states points"], Tensor]:
-    """√P times gradient and value of every state and point, and P itself: plain products are weighted moments."""
-    problem = surrogate.problem
-    dtype, device = problem.network.dtype, problem.network.device
-    parameters = {name: p.detach() for name, p in surrogate.named_parameters()}
-
-    def one(state: Tensor, x: Tensor, y: Tensor) -> Any:
-        chance = EnumeratedStates(state, random, dtype)
-
-        def scaled(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-            value = functional_call(surrogate, parameters, (x[None], y[None], chance)).squeeze(0)
-            weight = torch.as_tensor(chance.weight, dtype=dtype, device=device).detach()
-            return torch.where(weight > 0, value, 0.0) * weight.sqrt(), weight
-
-        return grad_and_value(scaled, has_aux=True)(parameters)
-
-    over_points = vmap(one, in_dims=(None, 0, 0), randomness="different")
-    over_states = vmap(over_points, in_dims=(0, None, None), randomness="different")
-    gradients, (values, weights) = over_states(states, problem.inputs, problem.targets)
-    flat = torch.cat([g.reshape(len(states), problem.points, -1) for g in gradients.values()], -1)
-    return flat, values, weights

@@ -75,9 +75,13 @@ def _claims(summary: pd.DataFrame) -> str:
     if claimed.empty:
         return "No estimator of this run claims to be unbiased."
     short = claimed["verdict"].map(lambda verdict: BiasVerdict(verdict).short)
-    failing = claimed[short == "refuted"]
+    failing, open_ = claimed[short == "refuted"], claimed[short == "undecided"]
     failed = list(dict.fromkeys(failing["estimator"]))
-    held = [name for name in dict.fromkeys(claimed["estimator"][short == "holds"]) if name not in failed]
+    held = [
+        name
+        for name in dict.fromkeys(claimed["estimator"][short == "holds"])
+        if name not in failed and name not in set(open_["estimator"])
+    ]
     parts = []
     if held:
         sampled = claimed["verdict"] == BiasVerdict.HOLDS
@@ -93,9 +97,12 @@ def _claims(summary: pd.DataFrame) -> str:
     for name in failed:
         layers = [layer_title(layer) for layer in failing[failing["estimator"] == name]["layer"]]
         parts.append(f"the claim to be unbiased fails for {name} ({listed(layers)})")
-    untested = [name for name in dict.fromkeys(claimed["estimator"]) if name not in (*held, *failed)]
-    if untested:
-        parts.append(f"the claim to be unbiased could not be tested for {listed(untested)}")
+    for name in dict.fromkeys(open_["estimator"]):
+        rows = open_[open_["estimator"] == name]
+        needed = rows["draws_to_decide"].max()
+        how = f"; about {needed:,.0f} draws would decide" if math.isfinite(needed) else ""
+        layers = listed([layer_title(layer) for layer in rows["layer"]])
+        parts.append(f"the claim to be unbiased is undecided for {name} ({layers}{how})")
     return sentence("; ".join(parts))
 
 

@@ -29,7 +29,7 @@ def breakeven_table(best: pd.DataFrame) -> pd.DataFrame:
     for layer, group in best.groupby("layer", sort=False):
         unbiased = group[group["unbiased"]]
         for one in unbiased.itertuples():
-            for two in group[~group["unbiased"]].itertuples():
+            for two in group[group["biased"]].itertuples():
                 row = {"unbiased": one.estimator, "biased": two.estimator, "layer": layer}
                 for key, c1, c2 in (("draws", 1.0, 1.0), ("seconds", one.seconds_per_draw, two.seconds_per_draw)):
                     row |= {

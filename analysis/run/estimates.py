@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 
-from gradeval.analysis.hypotheses import BiasTest, bias_test
+from gradeval.analysis.hypotheses import FAMILY_ALPHA, BiasTest, bias_test
 from gradeval.analysis.measures import relative, relative_variance, scale
 from gradeval.analysis.run.moments import Moments
+from gradeval.analysis.run.rare import NOTHING_RARE
 from gradeval.analysis.statistics import (
     LEVEL,
     UNKNOWN,
@@ -23,13 +24,19 @@ from gradeval.analysis.statistics import (
 ROUNDING_VARIANCE = 1e-26  # a variance below this share of the mean squared gradient is rounding
 
 
-def intervals(moments: Moments, exact: Array, layer: str) -> dict[str, Interval]:
+def intervals(
+    moments: Moments, exact: Array, layer: str, unseen: tuple[float, float] = NOTHING_RARE
+) -> dict[str, Interval]:
     """Every estimate of the summary that has an interval, for one layer.
+
+    Where states are rare, the intervals of bias, variance and RMSE reach as far as the states that may be missing in
+    the draws could take them.
 
     Args:
         moments: of one estimator.
         exact: g* of all layers, [P].
         layer: its name.
+        unseen: what may be missing in the mean gradient's norm, and in the mean square.
 
     Returns:
         Intervals by the column of the summary.
@@ -51,11 +58,14 @@ def intervals(moments: Moments, exact: Array, layer: str) -> dict[str, Interval]
             strict=True,
         )
     ]
-    rmse = positive_mean_interval(square, square_error, n, skew[0]).map(math.sqrt)
+    missing_bias, missing_square = unseen
+    found_bias = bias_interval(bias, covariance, n).widened(missing_bias, missing_bias)
+    found_variance = positive_mean_interval(variance, variance_error, n, skew[2]).widened(0.0, missing_square)
+    rmse = positive_mean_interval(square, square_error, n, skew[0]).widened(0.0, missing_square).map(math.sqrt)
     cosines = mean_interval(cosine, cosine_error, n, skew[1]).map(within_bounds)
     return {
-        "relative_bias": relative(bias_interval(bias, covariance, n), norm),
-        "relative_variance": relative_variance(positive_mean_interval(variance, variance_error, n, skew[2]), norm),
+        "relative_bias": relative(found_bias, norm),
+        "relative_variance": relative_variance(found_variance, norm),
         "cosine": cosines if norm else UNKNOWN,
         "relative_rmse": relative(rmse, norm),
         "descent_probability": _proportion(moments.descent(layer), n, moments.deterministic),
@@ -63,7 +73,7 @@ def intervals(moments: Moments, exact: Array, layer: str) -> dict[str, Interval]
     }
 
 
-def unbiasedness(moments: Moments, exact: Array, layer: str, comparisons: int) -> BiasTest:
+def unbiasedness(moments: Moments, exact: Array, layer: str, comparisons: int, unseen: float = 0.0) -> BiasTest:
     """The test of E[g] = g* in one layer.
 
     Args:
@@ -71,6 +81,7 @@ def unbiasedness(moments: Moments, exact: Array, layer: str, comparisons: int) -
         exact: g* of all layers, [P].
         layer: its name.
         comparisons: number of tests that share the significance level.
+        unseen: the norm that may be missing in the mean gradient, since states are too rare to be drawn.
 
     Returns:
         The test.
@@ -78,6 +89,7 @@ def unbiasedness(moments: Moments, exact: Array, layer: str, comparisons: int) -
     norm = float(np.linalg.norm(exact[moments.layout.slices[layer]]))
     square, variance = moments.square(layer)
     size = math.sqrt(square + variance / square) if square > 0 else 0.0
+    size = max(size, unseen * moments.draws / math.log(comparisons / FAMILY_ALPHA))
     bias, covariance = moments.bias(layer), moments.spread(layer)
     return bias_test(bias, covariance, moments.draws, size, norm, comparisons, moments.deterministic)
 

@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 
 from gradeval.analysis.run.moments import Moments
+from gradeval.analysis.run.rare import NOTHING_RARE, RareStates
 from gradeval.analysis.statistics import Array
 
 EXACT_COLUMNS = ["estimator", "layer", "exact_relative_bias", "exact_relative_variance", "exact_scale"]
 """The columns of `Record.exact_moments`."""
+DETECT = 0.05
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Record:
         curves: one row per estimator × layer × samples M.
         exact_moments: bias, variance and scale without sampling, of the estimators that were also run on all states.
         points, prediction: for two-dimensional inputs, the data and the mean prediction on a grid.
+        rare: what states too rare to be drawn could contribute; None where it is not known.
     """
 
     manifest: dict[str, Any]
@@ -39,6 +42,7 @@ class Record:
     exact_moments: pd.DataFrame
     points: pd.DataFrame | None = None
     prediction: pd.DataFrame | None = None
+    rare: RareStates | None = None
 
     @cached_property
     def norms(self) -> dict[str, float]:
@@ -50,3 +54,24 @@ class Record:
         """Seconds of compute of one draw, by estimator."""
         found: dict[str, float] = self.manifest["timings"].get("seconds_per_draw", {})
         return found
+
+    @property
+    def detect(self) -> float:
+        """The relative bias that must have been detectable before a claim of no bias holds."""
+        return float(self.manifest.get("detect", DETECT))
+
+    def unseen(self, name: str, layer: str, level: float) -> tuple[float, float]:
+        """What rare states may be missing in an estimator's mean gradient, and in its mean square; see `RareStates`.
+
+        Args:
+            name: of the estimator.
+            layer: its name.
+            level: of a test or an interval.
+
+        Returns:
+            Both, in the units of the gradient and of its square; zero for a deterministic estimator.
+        """
+        moments = self.moments[name]
+        if self.rare is None or moments.deterministic:
+            return NOTHING_RARE
+        return self.rare.unseen(layer, moments.draws, level)

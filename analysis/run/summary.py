@@ -12,7 +12,7 @@ from gradeval.analysis.hypotheses import FAMILY_ALPHA
 from gradeval.analysis.measures import EXACTLY_UNBIASED, relative
 from gradeval.analysis.run.estimates import intervals, unbiasedness
 from gradeval.analysis.run.record import EXACT_COLUMNS, Record
-from gradeval.analysis.statistics import ENDS
+from gradeval.analysis.statistics import ENDS, LEVEL
 
 
 class BiasVerdict(StrEnum):
@@ -25,6 +25,7 @@ class BiasVerdict(StrEnum):
 
     UNDEFINED = "undefined: the exact gradient is zero"
     UNTESTED = "untested: no draw differs from another"
+    UNDECIDED = "claim of no bias undecided"
     HOLDS = "claim of no bias holds"
     HOLDS_EXACTLY = "claim of no bias holds exactly"
     REFUTED = "claim of no bias refuted"
@@ -38,6 +39,8 @@ class BiasVerdict(StrEnum):
         """In a word or two, for a narrow column."""
         if self in (BiasVerdict.HOLDS, BiasVerdict.HOLDS_EXACTLY):
             return "holds"
+        if self in (BiasVerdict.UNDECIDED, BiasVerdict.UNTESTED):
+            return "undecided"
         return "refuted" if self in (BiasVerdict.REFUTED, BiasVerdict.REFUTED_EXACTLY) else self.value
 
     @property
@@ -59,7 +62,7 @@ def summary_table(record: Record) -> pd.DataFrame:
     known = record.exact_moments.astype(dict.fromkeys(EXACT_COLUMNS[2:], float))  # an empty table has no types
     table = pd.DataFrame(rows).merge(known, on=["estimator", "layer"], how="left")
     table.insert(table.columns.get_loc("bias_pvalue") + 1, "bias_pvalue_adjusted", _holm(table["bias_pvalue"]))
-    table["verdict"] = [_verdict(row) for row in table.itertuples()]
+    table["verdict"] = [_verdict(row, record.detect) for row in table.itertuples()]
     return table
 
 
@@ -70,7 +73,7 @@ def best_known(summary: pd.DataFrame) -> pd.DataFrame:
         summary: of a run.
 
     Returns:
-        The same rows, and a column ``unbiased``: exactly so, or, where that is not known, by the estimator's claim.
+        The same rows, and a column ``unbiased``: exactly so, or, where that is not known, by a claim that holds.
     """
     table = summary.copy()
     for key in ("relative_bias", "relative_variance"):
@@ -80,19 +83,27 @@ def best_known(summary: pd.DataFrame) -> pd.DataFrame:
         for end in ENDS:
             table[f"{key}{end}"] = exact.where(exact.notna(), table[f"{key}{end}"])
     exact_bias = table["exact_relative_bias"]
-    table["unbiased"] = table["unbiased_claim"].astype(bool).where(exact_bias.isna(), exact_bias < EXACTLY_UNBIASED)
+    holds = table["verdict"].map(lambda verdict: BiasVerdict(verdict).short == "holds").astype(bool)
+    table["unbiased"] = holds.where(exact_bias.isna(), exact_bias < EXACTLY_UNBIASED)
+    table["biased"] = ~table["unbiased"] & (table["verdict"].map(BiasVerdict) != BiasVerdict.UNDECIDED)
     return table
 
 
 def _row(record: Record, name: str, layer: str) -> dict[str, Any]:
     moments, norm = record.moments[name], record.norms[layer]
     facts = record.manifest["estimators"][name]
-    test = unbiasedness(moments, record.exact, layer, comparisons=len(record.moments) * len(record.slices))
-    found = intervals(moments, record.exact, layer)
+    comparisons = len(record.moments) * len(record.slices)
+    missing, _ = record.unseen(name, layer, FAMILY_ALPHA / comparisons)
+    test = unbiasedness(moments, record.exact, layer, comparisons, missing)
+    found = intervals(moments, record.exact, layer, record.unseen(name, layer, (1 - LEVEL) / 2))
     row: dict[str, Any] = {"estimator": name, "layer": layer, "draws": moments.draws}
     row |= found.pop("relative_bias").columns("relative_bias")
     row |= {"bias_pvalue": test.pvalue if norm else math.nan}
-    row |= {"detectable_bias": relative(test.detectable, norm) if norm else math.nan}
+    detectable = relative(test.detectable, norm) if norm else math.nan
+    row |= {
+        "detectable_bias": detectable,
+        "draws_to_decide": _draws_to_decide(moments.draws, detectable, record.detect),
+    }
     for key, interval in found.items():
         row |= interval.columns(key)
     row |= {"seconds_per_draw": record.seconds_per_draw.get(name, math.nan)}
@@ -110,7 +121,14 @@ def _holm(pvalues: pd.Series) -> pd.Series:
     return adjusted
 
 
-def _verdict(row: Any) -> BiasVerdict:
+def _draws_to_decide(draws: int, detectable: float, detect: float) -> float:
+    """About how many draws would let a bias of ``detect`` be detected: its error falls as the root of their number."""
+    if not math.isfinite(detectable):
+        return math.nan if math.isnan(detectable) else math.inf
+    return max(float(draws), float(f"{draws * (detectable / detect) ** 2:.2g}"))
+
+
+def _verdict(row: Any, detect: float) -> BiasVerdict:
     claimed = bool(row.unbiased_claim)
     if math.isnan(row.cosine):
         return BiasVerdict.UNDEFINED
@@ -122,4 +140,6 @@ def _verdict(row: Any) -> BiasVerdict:
         return BiasVerdict.UNTESTED
     if row.bias_pvalue_adjusted < FAMILY_ALPHA:
         return BiasVerdict.REFUTED if claimed else BiasVerdict.BIASED
-    return BiasVerdict.HOLDS if claimed else BiasVerdict.NO_BIAS_SEEN
+    if not claimed:
+        return BiasVerdict.NO_BIAS_SEEN
+    return BiasVerdict.HOLDS if row.detectable_bias <= detect else BiasVerdict.UNDECIDED

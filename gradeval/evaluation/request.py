@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gradeval.analysis.run.curves import MIN_BLOCKS
+from gradeval.analysis.run.record import DETECT
 from gradeval.errors import GradevalError
 from gradeval.estimators import Estimator
 from gradeval.evaluation.curves import check_choice
@@ -25,6 +26,7 @@ class Request:
         seed: every random number follows from it, the problem and the estimator's name.
         exact: "auto", "always" or "never".
         arguments: kept in the manifest.
+        detect: the relative bias that must have been detectable before a claim of no bias holds.
 
     Raises:
         GradevalError: too few draws, too many parameters, or an unknown choice.
@@ -37,11 +39,14 @@ class Request:
     seed: int
     exact: str
     arguments: dict[str, Any] = field(default_factory=dict)
+    detect: float = DETECT
 
     def __post_init__(self) -> None:
         if self.draws < MIN_BLOCKS:
             raise GradevalError(f"draws must be at least {MIN_BLOCKS}, found {self.draws}.")
         check_choice(self.exact)
+        if not 0 < self.detect <= 1:
+            raise GradevalError(f"detect must be above 0 and at most 1, found {self.detect}.")
         parameters = sum(p.numel() for p in self.problem.network.parameters())
         if parameters > MAX_PARAMETERS:
             raise GradevalError(f"the network has {parameters} parameters; evaluation takes at most {MAX_PARAMETERS}.")

@@ -17,7 +17,7 @@ import torch
 from gradeval.analysis.run.curves import CURVE_COLUMNS
 from gradeval.analysis.run.evaluation import Evaluation
 from gradeval.analysis.run.moments import Moments
-from gradeval.analysis.run.record import EXACT_COLUMNS
+from gradeval.analysis.run.record import DETECT, EXACT_COLUMNS
 from gradeval.errors import GradevalError, Incomplete, check_options
 from gradeval.estimators import Estimator, get_facts, resolve
 from gradeval.estimators.protocol import fit, learns
@@ -33,19 +33,21 @@ from gradeval.model.network import FlipCost
 from gradeval.model.problem import Problem
 from gradeval.progress import Progress, Silent
 from gradeval.reference import exact_gradient
+from gradeval.reference.rare import rare_states
 from gradeval.sampling.sampler import Sampler, one_thread
 from gradeval.sampling.streaming import CHUNK, ChunkStatistics, Scorer, Stream
 from gradeval.workers.executors import Assignment, Lost, Workers
 
 
-class Execution(TypedDict, total=False):
-    """How `evaluate` carries out a run; no number depends on it. See `evaluate` for what each means."""
+class RunOptions(TypedDict, total=False):
+    """How `evaluate` carries out a run and what it takes for decided. See `evaluate` for what each means."""
 
     workers: int | None
     executor: str | Executor
     timeout: float | None
     progress: Progress | None
     arguments: Mapping[str, Any] | None
+    detect: float
 
 
 def evaluate(
@@ -56,7 +58,7 @@ def evaluate(
     seed: int = 0,
     exact: str = "auto",
     folder: str | Path | None = None,
-    **execution: Unpack[Execution],
+    **options: Unpack[RunOptions],
 ) -> Evaluation:
     """Bias, variance and cosine similarity of gradient estimators against the exact gradient.
 
@@ -75,6 +77,7 @@ def evaluate(
         timeout: seconds without any finished chunk after which workers count as hung; processes are then replaced.
         progress: told how far it is.
         arguments: kept in the manifest.
+        detect: the relative bias that must have been detectable before a claim of no bias holds; default 0.05.
 
     Returns:
         The evaluation: `Evaluation.summary` has one row per estimator and layer.
@@ -92,25 +95,27 @@ def evaluate(
         >>> sorted(set(evaluation.summary["estimator"]))
         ['psa', 'reinforce']
     """
-    check_options("evaluate", execution, Execution)
+    check_options("evaluate", options, RunOptions)
     resolved = resolve(estimators)
     specs = {given for given in estimators if isinstance(given, str)}
     own = {name for name, e in resolved.items() if name in specs and not get_facts(e) and not learns(e)}
-    arguments = dict(execution.get("arguments") or {})
-    return _carry_out(Request(problem, resolved, own, draws, seed, exact, arguments), folder, execution)
+    arguments = dict(options.get("arguments") or {})
+    return _carry_out(
+        Request(problem, resolved, own, draws, seed, exact, arguments, options.get("detect", DETECT)), folder, options
+    )
 
 
-def _carry_out(request: Request, folder: str | Path | None, execution: Execution) -> Evaluation:
-    workers, executor = execution.get("workers"), execution.get("executor", "threads")
+def _carry_out(request: Request, folder: str | Path | None, options: RunOptions) -> Evaluation:
+    workers, executor = options.get("workers"), options.get("executor", "threads")
     if workers is not None and workers < 1:
         raise GradevalError(f"workers must be at least 1, found {workers}.")
     workers = workers or torch.get_num_threads()
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", FlipCost)  # it is in the notes
-        pool = stack.enter_context(Workers(executor, workers, execution.get("timeout"), [__name__]))
+        pool = stack.enter_context(Workers(executor, workers, options.get("timeout"), [__name__]))
         store = stack.enter_context(Store(folder)) if folder is not None else None
-        run = _Run(request, execution.get("progress") or Silent(), store)
+        run = _Run(request, options.get("progress") or Silent(), store)
         stopped = None
         try:
             run.prepare()
@@ -164,6 +169,7 @@ class _Run:
             # the g* of the run's beginning: another number of threads might round it otherwise
             target = torch.tensor(self.store.begin(plan, problem).exact, dtype=torch.float64).to(target)
         self.scorer = Scorer(target, self.truth.slices)
+        self.rare = rare_states(problem)
 
     def _fitted(self, name: str, estimator: Estimator) -> Estimator:
         """The estimator, fitted to the problem and then frozen where it learns; what that gave and cost is noted."""
@@ -263,12 +269,13 @@ class _Run:
         total = time.perf_counter() - self.began
         timings = {"reference": self.reference_seconds, "total": total, "seconds_per_draw": self.seconds}
         run = {"arguments": request.arguments, "seed": request.seed, "draws": request.draws}
-        run |= {"failures": self.failures, "timings": timings}
+        run |= {"detect": request.detect, "failures": self.failures, "timings": timings}
         manifest = manifest_of(problem, problem_facts(problem, truth, self.fingerprint), self.facts, run)
         curves = pd.DataFrame(self.curves, columns=CURVE_COLUMNS)
         exact = pd.DataFrame(self.exact_rows, columns=EXACT_COLUMNS)
         target = self.scorer.exact.cpu().numpy()
-        return Evaluation(manifest, target, truth.slices, self.moments, curves, exact, *mean_prediction(problem))
+        made = (manifest, target, truth.slices, self.moments, curves, exact)
+        return Evaluation(*made, *mean_prediction(problem), self.rare)
 
 
 def _plan(

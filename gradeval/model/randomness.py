@@ -148,6 +148,36 @@ class EnumeratedStates(RandomDraws):
         return super().normal(shape)
 
 
+class FlattenedStates(EnumeratedStates):
+    """States drawn from probabilities that are nowhere near 0 or 1, weighted so that means over them stay right.
+
+    Args:
+        uniforms: one for every state, [bits].
+        generator: for other chance.
+        dtype: of what is drawn.
+        least: the smallest probability that a state of a unit is drawn with.
+
+    Attributes:
+        weight: true over flattened probability of the states handed out so far.
+    """
+
+    def __init__(
+        self, uniforms: Float[Tensor, " bits"], generator: torch.Generator, dtype: torch.dtype, least: float
+    ) -> None:
+        super().__init__(uniforms, generator, dtype)
+        self.least = least
+
+    def bernoulli(self, probability: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """States, as the uniform variables and the flattened probabilities make them."""
+        start, self.taken = self.taken, self.taken + probability.numel()
+        assert self.bits is not None
+        flattened = probability.detach().clamp(self.least, 1 - self.least)
+        state = (self.bits[start : self.taken].reshape(probability.shape) < flattened).to(probability.dtype)
+        ratio = torch.where(state > 0.5, probability / flattened, (1 - probability) / (1 - flattened))
+        self.weight = self.weight * ratio.prod()
+        return state
+
+
 class GivenUniforms(RandomDraws):
     """Chance from given uniform variables, taken in order; after the last of them, from the generator.
 

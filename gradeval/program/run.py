@@ -64,6 +64,10 @@ def run_command(
     exact: Annotated[
         str, typer.Option(help="Exact bias and variance on all joint states: auto (where affordable), always, never.")
     ] = "auto",
+    detect: Annotated[
+        float,
+        typer.Option(help="Relative bias of a layer that must have been detectable before a claim of no bias holds."),
+    ] = 0.05,
     device: Annotated[str, typer.Option(help="Where to draw: cpu, cuda, …")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")] = False,
 ) -> None:
@@ -111,6 +115,7 @@ def run_command(
                 seed=seed,
                 workers=workers,
                 exact=exact,
+                detect=detect,
                 progress=progress,
                 arguments=arguments,
                 folder=folder,
@@ -132,9 +137,9 @@ def run_command(
 
 _RUN_ARGUMENTS = (
     *("problem", "units", "stage", "noise", "points", "problem_seed", "estimators", "draws", "seed", "workers"),
-    *("device", "exact", "out"),
+    *("device", "exact", "detect", "out"),
 )
-_WITH_RESUME = {"resume", "draws", "estimators", "workers", "executor", "scheduler", "timeout", "as_json"}
+_WITH_RESUME = {"resume", "draws", "detect", "estimators", "workers", "executor", "scheduler", "timeout", "as_json"}
 
 
 def _begun(context: typer.Context, folder: Path) -> tuple[Any, dict[str, Any]]:

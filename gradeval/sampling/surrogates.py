@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from typing import Any
 
+import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
 
 from gradeval.errors import GradevalError
 from gradeval.model.problem import Problem
-from gradeval.model.randomness import Randomness
+from gradeval.model.randomness import EnumeratedStates, Randomness
 
 
 class Surrogate(nn.Module):
@@ -62,3 +65,37 @@ class Surrogate(nn.Module):
             found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise GradevalError(f"must return one surrogate per point, [{len(inputs)}], returned {found}.")
         return value
+
+
+def weighted_gradients(
+    surrogate: Surrogate, rows: Float[Tensor, "rows bits"], chance_of: Callable[[Tensor], EnumeratedStates]
+) -> tuple[Float[Tensor, "rows points P"], Float[Tensor, "rows points"], Tensor]:
+    """Run an estimator at every data point on many joint states, scaled so that plain products are weighted moments.
+
+    Args:
+        surrogate: of the estimator.
+        rows: joint states, or what they are made from, [rows, bits].
+        chance_of: the chance that a row stands for; its weight is w.
+
+    Returns:
+        √w times the gradient, [rows, points, P], √w times the value, and w, which broadcasts to [rows, points].
+    """
+    problem = surrogate.problem
+    dtype, device = problem.network.dtype, problem.network.device
+    parameters = {name: p.detach() for name, p in surrogate.named_parameters()}
+
+    def one(row: Tensor, x: Tensor, y: Tensor) -> Any:
+        chance = chance_of(row)
+
+        def scaled(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+            value = functional_call(surrogate, parameters, (x[None], y[None], chance)).squeeze(0)
+            weight = torch.as_tensor(chance.weight, dtype=dtype, device=device).detach()
+            return torch.where(weight > 0, value, 0.0) * weight.sqrt(), weight
+
+        return grad_and_value(scaled, has_aux=True)(parameters)
+
+    over_points = vmap(one, in_dims=(None, 0, 0), randomness="different")
+    over_rows = vmap(over_points, in_dims=(0, None, None), randomness="different")
+    gradients, (values, weights) = over_rows(rows, problem.inputs, problem.targets)
+    flat = torch.cat([g.reshape(len(rows), problem.points, -1) for g in gradients.values()], -1)
+    return flat, values, weights

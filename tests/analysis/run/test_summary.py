@@ -16,6 +16,7 @@ ROW = {
     "exact_relative_bias": math.nan,
     "bias_pvalue": 0.3,
     "bias_pvalue_adjusted": 0.3,
+    "detectable_bias": 0.03,
 }
 
 
@@ -25,6 +26,8 @@ ROW = {
         ({}, BiasVerdict.HOLDS, BiasVerdict.NO_BIAS_SEEN),
         ({"bias_pvalue": 0.001, "bias_pvalue_adjusted": 0.0101}, BiasVerdict.HOLDS, BiasVerdict.NO_BIAS_SEEN),
         ({"bias_pvalue": 0.001, "bias_pvalue_adjusted": 0.0099}, BiasVerdict.REFUTED, BiasVerdict.BIASED),
+        ({"detectable_bias": 0.0501}, BiasVerdict.UNDECIDED, BiasVerdict.NO_BIAS_SEEN),
+        ({"detectable_bias": math.inf}, BiasVerdict.UNDECIDED, BiasVerdict.NO_BIAS_SEEN),
         ({"bias_pvalue": math.nan, "bias_pvalue_adjusted": math.nan}, BiasVerdict.UNTESTED, BiasVerdict.UNTESTED),
         ({"cosine": math.nan}, BiasVerdict.UNDEFINED, BiasVerdict.UNDEFINED),
         ({"exact_relative_bias": 1e-12}, BiasVerdict.HOLDS_EXACTLY, BiasVerdict.EXACTLY_UNBIASED),
@@ -40,15 +43,16 @@ ROW = {
 def test_a_verdict_follows_from_the_numbers(
     numbers: dict[str, float], claimed: BiasVerdict, otherwise: BiasVerdict
 ) -> None:
-    assert _verdict(SimpleNamespace(**ROW | numbers)) is claimed
-    assert _verdict(SimpleNamespace(**ROW | numbers | {"unbiased_claim": False})) is otherwise
+    assert _verdict(SimpleNamespace(**ROW | numbers), 0.05) is claimed
+    assert _verdict(SimpleNamespace(**ROW | numbers | {"unbiased_claim": False}), 0.05) is otherwise
 
 
 def test_verdicts_in_a_word_and_their_tones() -> None:
     """The texts of the table are these bytes in every run that was ever saved."""
     assert {verdict.value: (verdict.short, verdict.tone) for verdict in BiasVerdict} == {
         "undefined: the exact gradient is zero": ("undefined: the exact gradient is zero", ""),
-        "untested: no draw differs from another": ("untested: no draw differs from another", ""),
+        "untested: no draw differs from another": ("undecided", ""),
+        "claim of no bias undecided": ("undecided", ""),
         "claim of no bias holds": ("holds", "good"),
         "claim of no bias holds exactly": ("holds", "good"),
         "claim of no bias refuted": ("refuted", "bad"),

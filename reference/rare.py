@@ -1,0 +1,121 @@
+"""How probable the states of a network are whose gradients are large: what sampling may miss.
+
+The yardstick is REINFORCE's gradient in every joint state, with the largest loss of any state in place of the state's
+own (estimators with baselines and differences of losses are no larger), and the head's gradient as it is. Networks of
+few units are enumerated. Of others paths are drawn from flattened probabilities, in which no state of a unit is rarer
+than some percent, and weighted: rare states are met as often as others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradeval.analysis.run.rare import BINS, RATIO, SMALLEST, RareStates
+from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.problem import Problem
+from gradeval.model.randomness import EnumeratedStates, FlattenedStates, Randomness, generator
+from gradeval.reference.joint import binary_digits
+from gradeval.sampling.surrogates import Surrogate, weighted_gradients
+from gradeval.torch_private import quiet_vmap
+
+MAX_ENUMERATED = 12  # bits; beyond, paths are drawn from flattened probabilities
+PATHS = 2**12
+MAX_LOSS_BITS = 14  # of the last layer, up to which every loss is looked at
+
+
+def rare_states(problem: Problem, memory: int = 2**25) -> RareStates:
+    """How probable the states are in which the gradient of a layer has a given size.
+
+    Args:
+        problem: network, data and loss.
+        memory: bytes that a chunk of states may take, about.
+
+    Returns:
+        The sums of probabilities by size.
+    """
+    network, points = problem.network, problem.points
+    slices = network.layer_slices()
+    largest = _largest_loss(problem)
+    surrogate = Surrogate(problem, _yardstick)
+    size = sum(p.numel() for p in network.parameters())
+    at_once = max(1, memory // (3 * points * size * network.dtype.itemsize))
+    sums = torch.zeros(len(slices), BINS, 3, dtype=torch.float64)
+    with quiet_vmap():
+        for rows, chance, share in _rows(problem, at_once):
+            scaled, _, weights = weighted_gradients(surrogate, rows, chance)
+            weights = weights.expand(len(rows), points).double()
+            norms = _norms(scaled.double(), slices, largest.double())
+            sizes = torch.where(weights[..., None] > 0, norms / weights.sqrt().clamp(min=1e-300)[..., None], 0.0)
+            for k in range(len(slices)):
+                sums[k] += share * _histogram(sizes[..., k].flatten().cpu(), weights.flatten().cpu())
+    return RareStates(list(slices), points, sums.numpy())
+
+
+def _yardstick(network: StochasticBinaryNetwork, inputs: Tensor, loss: object, randomness: Randomness) -> Tensor:
+    """The head's gradient of the loss, and the layers' gradient of the path's log-probability."""
+    x, score = inputs, 0.0
+    for layer in network.layers:
+        a = layer.preactivation(x)
+        s = randomness.bernoulli(layer.probability(a))
+        score = score + layer.log_prob(s, a)
+        x = layer.encode(s)
+    assert callable(loss)
+    return loss(x) + score
+
+
+def _largest_loss(problem: Problem) -> Float[Tensor, " points"]:
+    """max |f| or max f − min f, whichever is larger, over the last layer's states, for every point."""
+    network, width = problem.network, problem.widths[-1]
+    numbers = torch.arange(2 ** min(width, MAX_LOSS_BITS), device=network.device)
+    digits = binary_digits(numbers, 0, min(width, MAX_LOSS_BITS)).to(network.dtype)
+    if width > MAX_LOSS_BITS:
+        chance = torch.rand(len(numbers), width, generator=generator(network.device, "rare"), dtype=network.dtype)
+        digits = (chance < 0.5).to(network.dtype)
+    loss = problem.loss_function(network)
+    with torch.no_grad():
+        low = high = None
+        for some in network.layers[-1].encode(digits).split(max(1, 2**22 // (problem.points * width))):
+            f = loss(some[:, None, :].expand(-1, problem.points, -1))
+            least, most = f.amin(0), f.amax(0)
+            low = least if low is None else torch.minimum(low, least)
+            high = most if high is None else torch.maximum(high, most)
+    assert low is not None
+    assert high is not None
+    return torch.stack([high - low, high.abs(), low.abs()]).amax(0)
+
+
+def _rows(problem: Problem, at_once: int) -> Iterator[tuple[Tensor, Callable[[Tensor], EnumeratedStates], float]]:
+    """Chunks of rows, what makes chance of a row, and the weight of each."""
+    dtype, device, bits = problem.network.dtype, problem.network.device, sum(problem.widths)
+    random = generator(device, "rare")
+    if bits <= MAX_ENUMERATED:
+        for numbers in torch.arange(2**bits, device=device).split(at_once):
+            yield binary_digits(numbers, 0, bits).to(dtype), lambda row: EnumeratedStates(row, random, dtype), 1.0
+        return
+    least = min(0.25, 2 / bits)
+    uniforms = torch.rand(PATHS, bits, generator=random, dtype=dtype, device=device)
+    for rows in uniforms.split(at_once):
+        yield rows, lambda row: FlattenedStates(row, random, dtype, least), 1 / PATHS
+
+
+def _norms(
+    scaled: Float[Tensor, "rows points P"], slices: dict[str, slice], largest: Float[Tensor, " points"]
+) -> Float[Tensor, "rows points K"]:
+    """The norm of every layer's part, times the largest loss where it is a score; "all" is all of them together."""
+    squares = []
+    for layer, where in slices.items():
+        if layer != "all":
+            square = (scaled[..., where] ** 2).sum(-1)
+            squares.append(square if layer == "head" else square * largest**2)
+    return torch.stack([*squares, torch.stack(squares).sum(0)], -1).sqrt()
+
+
+def _histogram(sizes: Float[Tensor, " n"], weights: Float[Tensor, " n"]) -> Float[Tensor, "bins 3"]:
+    bins = (torch.log(sizes.clamp(min=SMALLEST) / SMALLEST) / math.log(RATIO)).long().clamp(0, BINS - 1)
+    columns = (weights, weights * sizes, weights * sizes**2)
+    return torch.stack([torch.bincount(bins, column, BINS) for column in columns], -1)
