@@ -18,6 +18,28 @@ DETECTION = 0.95  # the probability with which a detectable bias or change is fo
 ROUNDING_BIAS = 1e-6  # the bias of what does not vary counts when above this share of ‖g*‖
 
 
+def holm(pvalues: Any) -> Array:
+    """p-values adjusted by Holm's method for the number of tests.
+
+    Args:
+        pvalues: of tests that share an error rate; NaN where there was no test.
+
+    Returns:
+        The adjusted ones, in the same order; NaN stays NaN.
+
+    Examples:
+        >>> holm([0.01, math.nan, 0.03]).tolist()
+        [0.02, nan, 0.03]
+    """
+    from statsmodels.stats.multitest import multipletests
+
+    adjusted = np.array(pvalues, dtype=float)
+    known = ~np.isnan(adjusted)
+    if known.any():
+        adjusted[known] = multipletests(adjusted[known], method="holm")[1]
+    return adjusted
+
+
 @dataclass(frozen=True)
 class BiasTest:
     """A test of E[g] = g*.
@@ -32,7 +54,7 @@ class BiasTest:
 
 
 def bias_test(
-    bias: Array, covariance: Array, n: int, size: float, scale: float, comparisons: int, deterministic: bool = False
+    bias: Array, covariance: Array, n: int, size: float, scale: float, comparisons: float, deterministic: bool = False
 ) -> BiasTest:
     """Test E[g] = g* by Hotelling's T² = n b̂ᵀ(Σ̂ + nφ²I)⁻¹b̂, φ = R log(1/α)/n.
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from gradeval.analysis.numbers import interval_cell, layer_title, listed, sentence, significant
 from gradeval.analysis.run.summary import BiasVerdict
+from gradeval.analysis.statistics import ENDS, LEVEL
 
 if TYPE_CHECKING:
     from gradeval.analysis.run.evaluation import Evaluation
@@ -24,11 +25,11 @@ def answer_sentences(run: Evaluation) -> list[str]:
         The sentences, the most important first.
     """
     sentences = [_claims(run.summary)]
-    single = run.summary[run.summary["layer"] == "all"].dropna(subset="relative_rmse")
+    single = run.best[run.best["layer"] == "all"].dropna(subset="relative_rmse")
     if not single.empty:
-        sentences.append(f"From a single draw, {_best(single)}.")
+        sentences.append(f"From a single draw, {_best(single, run.pairs)}.")
     sentences += _dominated(run)
-    curves = run.curves[run.curves["layer"] == "all"].dropna(subset="relative_rmse")
+    curves = run.best_curves[run.best_curves["layer"] == "all"].dropna(subset="relative_rmse")
     estimators = curves.groupby("samples")["estimator"].nunique()
     many = max(estimators.index[estimators == estimators.max()], default=1)
     if many > 1:
@@ -45,7 +46,7 @@ def _dominated(run: Evaluation) -> list[str]:
         return []
     largest = max(squares, key=squares.__getitem__)
     share = squares[largest] / sum(squares.values())
-    rows = run.summary.dropna(subset="relative_rmse")
+    rows = run.best.dropna(subset="relative_rmse")
     rows = rows[~rows["layer"].isin(["all", largest])]
     if share < 0.8 or rows.empty:
         return []
@@ -65,8 +66,15 @@ def _later(breakeven: pd.DataFrame, rows: pd.DataFrame) -> str:
     if pairs.empty:
         return ""
     first = pairs.loc[pairs["draws"].idxmin()]
-    draws = float(f"{first.draws:.2g}")
-    return f"; {first.unbiased} overtakes it at about {draws:,.0f} draws"
+    estimate, low, high = (_rounded(first[f"draws{end}"]) for end in ENDS)
+    if math.isinf(first["draws_high"]):
+        return f"; {first.unbiased} may overtake it, from {low} draws on at the earliest, or never"
+    interval = f" (95% interval [{low}, {high}])" if low != high else ""
+    return f"; {first.unbiased} overtakes it at about {estimate} draws{interval}"
+
+
+def _rounded(draws: float) -> str:
+    return f"{float(f'{draws:.2g}'):,.0f}" if math.isfinite(draws) else "never"
 
 
 def _claims(summary: pd.DataFrame) -> str:
@@ -106,15 +114,25 @@ def _claims(summary: pd.DataFrame) -> str:
     return sentence("; ".join(parts))
 
 
-def _best(rows: pd.DataFrame) -> str:
-    """The estimator with the smallest error, and those whose interval meets its interval."""
+def _best(rows: pd.DataFrame, pairs: pd.DataFrame | None = None) -> str:
+    """The estimator with the smallest error, and those that cannot be distinguished from it.
+
+    Single draws are compared in pairs, at a level of 5 % for all together; means of many draws by their intervals.
+    """
     rows = rows.sort_values("relative_rmse", kind="stable")
     first = rows.iloc[0]
     error = interval_cell(first, "relative_rmse")
-    size = f"relative RMSE {error.text}" + (f", 95% interval {error.interval}" if error.interval else "")
+    size = f"relative RMSE {error.text}" + (f", 95% interval {error.interval}" if error.interval else ", exactly")
     if len(rows) == 1:
         return f"{first['estimator']}, the only estimator of this run, has {size}"
-    near = rows.iloc[1:]
-    near = list(near[near["relative_rmse_low"] <= first["relative_rmse_high"]]["estimator"])
+    others = rows.iloc[1:]
+    if pairs is None:
+        close = others["relative_rmse_low"] <= first["relative_rmse_high"]
+        near = list(others["estimator"][close])
+    else:
+        name = first["estimator"]
+        mine = pairs[(pairs["layer"] == "all") & ((pairs["one"] == name) | (pairs["two"] == name))]
+        tied = mine[~(mine["pvalue_adjusted"] < 1 - LEVEL)]
+        near = [other for other in others["estimator"] if ((tied["one"] == other) | (tied["two"] == other)).any()]
     tie = f"; {listed(near)} cannot be distinguished from it" if near else ""
     return f"{first['estimator']} is the most accurate ({size}){tie}"

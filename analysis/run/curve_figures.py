@@ -62,16 +62,13 @@ def rmse_curves(run: Evaluation) -> Figure | None:
         return None
     look = Look.of(run)
     draws = log_limits(run.curves["samples"], room=1.3)
-    low, high = log_limits(run.curves["relative_rmse"], run.curves["relative_rmse_low"])
+    low, high = log_limits(run.best_curves["relative_rmse"], run.best_curves["relative_rmse_low"])
     with paper_style():
         figure, axes = layer_panels(look)
         for ax in axes.values():
             log_axis(ax, "x", *draws)
             log_axis(ax, "y", low, high)
         seen = _draw_curves(run, look, axes, "relative_rmse", floor=low)
-        for (_name, layer), curve in run.exact_curves.groupby(["estimator", "layer"], sort=False):
-            value = curve["relative_rmse"].clip(lower=low)
-            axes[layer].plot(curve["samples"], value, color="black", linewidth=0.7, linestyle=":", zorder=5)
         figure.supxlabel("number of draws averaged, M")
         figure.supylabel("relative RMSE of the mean of M draws")
         add_estimator_legend(figure, look, seen, lines=True)
@@ -82,7 +79,7 @@ def _draw_curves(run: Evaluation, look: Look, axes: dict[str, Axes], column: str
     """Draw a column of the curves with its interval in every panel; return the estimators that were seen."""
     seen = set()
     for layer, ax in axes.items():
-        rows = run.curves[(run.curves["layer"] == layer) & np.isfinite(run.curves[column])]
+        rows = run.best_curves[(run.best_curves["layer"] == layer) & np.isfinite(run.best_curves[column])]
         if rows.empty:
             mark_empty(ax)
         for name in look.names:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from gradeval.analysis.measures import mean_square, relative
-from gradeval.analysis.run.estimates import within_bounds
-from gradeval.analysis.statistics import Array, Interval, mean_interval, positive_mean_interval
+from gradeval.analysis.run.record import EXACT_COLUMNS
+from gradeval.analysis.statistics import ENDS, UNKNOWN, Array, Interval
 
 MIN_BLOCKS = 20
 """A mean or a quantile of fewer blocks is not shown."""
@@ -37,7 +37,9 @@ class Blocks:
     quantiles: Array
 
 
-def curve_rows(name: str, layers: Sequence[str], norms: Array, blocks: Blocks) -> list[dict[str, Any]]:
+def curve_rows(
+    name: str, layers: Sequence[str], norms: Array, blocks: Blocks, found: Mapping[str, tuple[Interval, Interval]]
+) -> list[dict[str, Any]]:
     """The rows of the curves for one estimator and one M.
 
     Args:
@@ -45,47 +47,56 @@ def curve_rows(name: str, layers: Sequence[str], norms: Array, blocks: Blocks) -
         layers: names of the K layers.
         norms: ‖g*‖ of each, [K].
         blocks: their statistics.
+        found: root-mean-square error and mean cosine of each layer.
 
     Returns:
-        One row per layer.
+        One row per layer; the errors and cosines of the blocks alone stand beside what was found.
     """
     rows = []
     samples, count, k = blocks.samples, blocks.count, len(layers)
     for i, layer in enumerate(layers):
-        mse, cosine = blocks.mean[i], blocks.mean[k + i]
-        mse_se, cosine_se = np.sqrt(blocks.variance[i] / count), np.sqrt(blocks.variance[k + i] / count)
+        rmse, cosine = found[layer]
+        mse, mse_se = blocks.mean[i], np.sqrt(blocks.variance[i] / count)
         row: dict[str, Any] = {"estimator": name, "layer": layer, "samples": samples, "blocks": count}
-        row |= mean_interval(cosine, cosine_se, count).map(within_bounds).columns("cosine") | {"cosine_se": cosine_se}
+        row |= cosine.columns("cosine")
         row |= {"cosine_q15": blocks.quantiles[0, i], "cosine_q85": blocks.quantiles[1, i]}
-        rmse = relative(positive_mean_interval(mse, mse_se, count).map(math.sqrt), norms[i])
-        row |= rmse.columns("relative_rmse")
-        row |= {"relative_rmse_se": mse_se / (2 * math.sqrt(mse) * norms[i]) if mse > 0 and norms[i] > 0 else 0.0}
+        row |= {"blocks_cosine": blocks.mean[k + i], "blocks_cosine_se": np.sqrt(blocks.variance[k + i] / count)}
+        row |= relative(rmse, norms[i]).columns("relative_rmse")
+        row |= {"blocks_rmse": relative(math.sqrt(mse), norms[i]) if norms[i] > 0 else math.nan}
+        row |= {"blocks_rmse_se": mse_se / (2 * math.sqrt(mse) * norms[i]) if mse > 0 and norms[i] > 0 else 0.0}
         rows.append(row)
     return rows
 
 
 CURVE_COLUMNS = list(
-    curve_rows("", [""], np.ones(1), Blocks(1, 2, np.zeros(2), np.zeros(2), np.zeros((2, 1))))[0],
+    curve_rows(
+        "", [""], np.ones(1), Blocks(1, 2, np.zeros(2), np.zeros(2), np.zeros((2, 1))), {"": (UNKNOWN, UNKNOWN)}
+    )[0],
 )
 
 
-def exact_curve_table(curves: pd.DataFrame, exact_moments: pd.DataFrame) -> pd.DataFrame:
-    """√(bias² + variance/M), relative, of the estimators whose exact moments are known.
+def best_curves(curves: pd.DataFrame, exact_moments: pd.DataFrame) -> pd.DataFrame:
+    """The curves with √(bias² + variance/M), relative, without an interval, where the exact moments are known.
 
     Args:
-        curves: of a run; their M are taken.
+        curves: of a run.
         exact_moments: of the run.
 
     Returns:
-        Columns estimator, layer, samples and relative_rmse.
+        The same rows, and a column ``exact``: whether the error of the row is exact.
     """
-    table = curves[["estimator", "layer", "samples"]].merge(exact_moments, on=["estimator", "layer"])
+    keys = ["estimator", "layer"]
+    table = curves.merge(exact_moments.astype(dict.fromkeys(EXACT_COLUMNS[2:], float)), on=keys, how="left")
     square = mean_square(table["exact_relative_bias"], table["exact_relative_variance"], table["samples"])
-    return table[["estimator", "layer", "samples"]].assign(relative_rmse=np.sqrt(square))
+    for end in ENDS:
+        table[f"relative_rmse{end}"] = np.sqrt(square).where(square.notna(), table[f"relative_rmse{end}"])
+    return table[list(curves.columns)].assign(exact=square.notna())
 
 
 def fit_table(curves: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     """RMSE²(M) = bias² + variance/M by weighted least squares on 1/M, beside the direct figures.
+
+    It is fitted to the errors of blocks of M draws, not to what follows from the moments: so it tests the formula.
 
     The weights are M: the mean of n/M squared errors has variance 2 tr Σ²/Mn where variance prevails. Estimated
     ones would favour the points that happen to be low, since with rare large draws these have low errors too.
@@ -102,12 +113,12 @@ def fit_table(curves: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     rows = []
     direct = summary.set_index(["estimator", "layer"])
     for (name, layer), curve in curves.groupby(["estimator", "layer"], sort=False):
-        if len(curve) < 3 or not (curve["relative_rmse_se"] > 0).all():
+        if len(curve) < 3 or not (curve["blocks_rmse_se"] > 0).all():
             continue
         design = np.column_stack([np.ones(len(curve)), 1 / curve["samples"]])
-        error = np.asarray(2 * curve["relative_rmse"] * curve["relative_rmse_se"])
+        error = np.asarray(2 * curve["blocks_rmse"] * curve["blocks_rmse_se"])
         weights = np.asarray(curve["samples"], dtype=float)
-        model = WLS(np.asarray(curve["relative_rmse"] ** 2), design, weights=weights)
+        model = WLS(np.asarray(curve["blocks_rmse"] ** 2), design, weights=weights)
         square, variance = np.asarray(model.fit().params)
         # all points of a curve come from the same draws: an interval that holds for any correlation among them
         half = _Z * np.abs(np.asarray(model.pinv_wexog) * np.sqrt(weights)) @ error

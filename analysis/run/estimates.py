@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
 from gradeval.analysis.hypotheses import FAMILY_ALPHA, BiasTest, bias_test
 from gradeval.analysis.measures import relative, relative_variance, scale
 from gradeval.analysis.run.moments import Moments
-from gradeval.analysis.run.rare import NOTHING_RARE
+from gradeval.analysis.run.rare import NOTHING_RARE, RareStates
 from gradeval.analysis.statistics import (
     LEVEL,
     UNKNOWN,
@@ -24,19 +25,93 @@ from gradeval.analysis.statistics import (
 ROUNDING_VARIANCE = 1e-26  # a variance below this share of the mean squared gradient is rounding
 
 
-def intervals(
-    moments: Moments, exact: Array, layer: str, unseen: tuple[float, float] = NOTHING_RARE
-) -> dict[str, Interval]:
-    """Every estimate of the summary that has an interval, for one layer.
+@dataclass(frozen=True)
+class Accuracy:
+    """What the error of a mean of any number of draws follows from, in one layer.
 
-    Where states are rare, the intervals of bias, variance and RMSE reach as far as the states that may be missing in
-    the draws could take them.
+    Attributes:
+        bias: ‖E g − g*‖.
+        variance: tr Σ of one draw.
+    """
+
+    bias: Interval
+    variance: Interval
+
+    def rmse(self, samples: int = 1) -> Interval:
+        """√(bias² + variance/M), with an interval from those of the two.
+
+        The ends of the interval of a sum are those of its terms, combined as independent errors are: the square of the
+        distance from the sum is the sum of squares (MOVER: Zou & Donner, Statistics in Medicine 27, 2008,
+        doi:10.1002/sim.3095).
+
+        Args:
+            samples: M.
+
+        Returns:
+            The root-mean-square error of the mean of M draws.
+
+        Examples:
+            >>> Accuracy(Interval(0.3, 0.3, 0.3), Interval(1.6, 1.6, 1.6)).rmse(10).estimate
+            0.5
+        """
+        terms = self.bias.map(lambda b: b * abs(b)), Interval(*(v / samples for v in astuple(self.variance)))
+        total = sum(term.estimate for term in terms)
+        below = math.hypot(*(term.estimate - term.low for term in terms))
+        above = math.hypot(*(term.high - term.estimate for term in terms))
+        return Interval(total, max(0.0, total - below), total + above).map(math.sqrt)
+
+
+def accuracies_of(moments: Moments, exact: Array, rare: RareStates | None) -> dict[str, Accuracy]:
+    """Bias and variance of one draw with intervals, by layer.
+
+    Where states are rare, the intervals reach as far as the states that may be missing in the draws could take them.
+
+    Args:
+        moments: of one estimator.
+        exact: g* of all layers, [P].
+        rare: what is known of rare states, or None.
+
+    Returns:
+        Both, by layer, in the units of the gradient and its square.
+    """
+    found = {}
+    for layer in moments.layout.layers:
+        missing_bias, missing_square = unseen(rare, moments, layer, (1 - LEVEL) / 2)
+        n, variance, error = moments.draws, *total_variance(moments, exact, layer)
+        skew = skewness(float(moments.third(layer)[2]), math.sqrt(moments.deviation(layer)[1] / n), n)
+        bias = bias_interval(moments.bias(layer), moments.spread(layer), n)
+        found[layer] = Accuracy(
+            bias.widened(missing_bias, missing_bias),
+            positive_mean_interval(variance, error, n, skew).widened(0.0, missing_square),
+        )
+    return found
+
+
+def unseen(rare: RareStates | None, moments: Moments, layer: str, level: float) -> tuple[float, float]:
+    """What rare states may be missing in an estimator's mean gradient, and in its mean square; see `RareStates`.
+
+    Args:
+        rare: what is known of rare states, or None.
+        moments: of the estimator.
+        layer: its name.
+        level: of a test or an interval.
+
+    Returns:
+        Both, in the units of the gradient and of its square; zero for a deterministic estimator.
+    """
+    if rare is None or moments.deterministic:
+        return NOTHING_RARE
+    return rare.unseen(layer, moments.draws, level)
+
+
+def intervals(moments: Moments, exact: Array, layer: str, accuracy: Accuracy) -> dict[str, Interval]:
+    """Every estimate of the summary that has an interval, for one layer.
 
     Args:
         moments: of one estimator.
         exact: g* of all layers, [P].
         layer: its name.
-        unseen: what may be missing in the mean gradient's norm, and in the mean square.
+        accuracy: of the estimator in this layer.
 
     Returns:
         Intervals by the column of the summary.
@@ -44,36 +119,23 @@ def intervals(
     target = exact[moments.layout.slices[layer]]
     norm = float(np.linalg.norm(target))
     n, bias, covariance = moments.draws, moments.bias(layer), moments.spread(layer)
-    variance, variance_error = total_variance(moments, exact, layer)
-    (square, square_variance), (cosine, cosine_variance) = moments.square(layer), moments.cosine(layer)
-    square_error, cosine_error = math.sqrt(square_variance / n), math.sqrt(cosine_variance / n)
+    cosine, cosine_variance = moments.cosine(layer)
     direction = target / norm if norm else np.zeros_like(bias)
-    scale_error = math.sqrt(max(0.0, direction @ covariance @ direction) / n)
-    skew = [
-        skewness(float(third), error * unit, n)
-        for third, error, unit in zip(
-            moments.third(layer),
-            (square_error, cosine_error, variance_error, scale_error),
-            (1.0, 1.0, 1.0, norm),
-            strict=True,
-        )
-    ]
-    missing_bias, missing_square = unseen
-    found_bias = bias_interval(bias, covariance, n).widened(missing_bias, missing_bias)
-    found_variance = positive_mean_interval(variance, variance_error, n, skew[2]).widened(0.0, missing_square)
-    rmse = positive_mean_interval(square, square_error, n, skew[0]).widened(0.0, missing_square).map(math.sqrt)
-    cosines = mean_interval(cosine, cosine_error, n, skew[1]).map(within_bounds)
+    third, errors = moments.third(layer), [math.sqrt(cosine_variance / n)]
+    errors.append(math.sqrt(max(0.0, direction @ covariance @ direction) / n))
+    skew = [skewness(float(third[1]), errors[0], n), skewness(float(third[3]), errors[1] * norm, n)]
+    cosines = mean_interval(cosine, errors[0], n, skew[0]).map(within_bounds)
     return {
-        "relative_bias": relative(found_bias, norm),
-        "relative_variance": relative_variance(found_variance, norm),
+        "relative_bias": relative(accuracy.bias, norm),
+        "relative_variance": relative_variance(accuracy.variance, norm),
         "cosine": cosines if norm else UNKNOWN,
-        "relative_rmse": relative(rmse, norm),
+        "relative_rmse": relative(accuracy.rmse(), norm),
         "descent_probability": _proportion(moments.descent(layer), n, moments.deterministic),
-        "scale": scale(mean_interval(float(direction @ bias) + norm, scale_error, n, skew[3]), norm),
+        "scale": scale(mean_interval(float(direction @ bias) + norm, errors[1], n, skew[1]), norm),
     }
 
 
-def unbiasedness(moments: Moments, exact: Array, layer: str, comparisons: int, unseen: float = 0.0) -> BiasTest:
+def unbiasedness(moments: Moments, exact: Array, layer: str, comparisons: float, missing: float = 0.0) -> BiasTest:
     """The test of E[g] = g* in one layer.
 
     Args:
@@ -81,7 +143,7 @@ def unbiasedness(moments: Moments, exact: Array, layer: str, comparisons: int, u
         exact: g* of all layers, [P].
         layer: its name.
         comparisons: number of tests that share the significance level.
-        unseen: the norm that may be missing in the mean gradient, since states are too rare to be drawn.
+        missing: the norm that may be missing in the mean gradient, since states are too rare to be drawn.
 
     Returns:
         The test.
@@ -89,16 +151,16 @@ def unbiasedness(moments: Moments, exact: Array, layer: str, comparisons: int, u
     norm = float(np.linalg.norm(exact[moments.layout.slices[layer]]))
     square, variance = moments.square(layer)
     size = math.sqrt(square + variance / square) if square > 0 else 0.0
-    size = max(size, unseen * moments.draws / math.log(comparisons / FAMILY_ALPHA))
+    size = max(size, missing * moments.draws / math.log(comparisons / FAMILY_ALPHA))
     bias, covariance = moments.bias(layer), moments.spread(layer)
     return bias_test(bias, covariance, moments.draws, size, norm, comparisons, moments.deterministic)
 
 
 def total_variance(moments: Moments, exact: Array, layer: str) -> tuple[float, float]:
-    """tr Σ̂ of one draw in one layer, and its standard error.
+    """tr Σ of one draw in one layer, estimated, and its standard error.
 
-    The variance of tr Σ̂ is that of ‖g − E g‖² over n, and 2 tr Σ²/n², which is what is left where all draws are
-    equally far from their mean.
+    The variance of the estimate is that of the squared deviation of a draw over n, and 2 tr Σ²/n², which is what is
+    left where all draws are equally far from their mean.
 
     Args:
         moments: of one estimator.
@@ -108,17 +170,62 @@ def total_variance(moments: Moments, exact: Array, layer: str) -> tuple[float, f
     Returns:
         Both, in the units of the squared gradient.
     """
-    where, square = moments.layout.slices[layer], moments.layout.square(layer)
-    covariance = moments.spread(layer)
-    variance = float(np.trace(covariance))
-    if variance < ROUNDING_VARIANCE * (float(np.linalg.norm(exact[where])) ** 2 + moments.square(layer)[0]):
+    if moments.deterministic:
+        return 0.0, 0.0
+    variance, spread = moments.deviation(layer)
+    size = float(np.linalg.norm(exact[moments.layout.slices[layer]])) ** 2 + moments.square(layer)[0]
+    if variance < ROUNDING_VARIANCE * size:
         variance = 0.0
-    # influence of one draw on tr Σ̂: ‖g − E g‖² = ‖g − g*‖² − 2⟨b, g − g*⟩ + const
-    contrast = np.zeros(len(moments.mean))
-    contrast[square] = 1.0
-    contrast[where] = -2 * moments.bias(layer)
-    first = max(0.0, float(contrast @ moments.covariance @ contrast)) / moments.draws
-    return variance, math.hypot(math.sqrt(first), math.sqrt(2) * float(np.linalg.norm(covariance)) / moments.draws)
+    least = math.sqrt(2) * float(np.linalg.norm(moments.spread(layer))) / moments.draws
+    return variance, math.hypot(math.sqrt(max(0.0, spread) / moments.draws), least)
+
+
+def mean_cosine(moments: Moments, exact: Array, layer: str, samples: int) -> Interval:
+    """E cos(ḡ, g*) of the mean ḡ of many draws, which is nearly normal, from the moments of single draws.
+
+    For x ~ N(m, Λ) and a unit vector u: E[⟨u, x⟩/‖x‖] = (2/√π) ∫₀^∞ Πⱼ dⱼ^½ exp(−s² Σⱼ dⱼ mⱼ²) Σⱼ uⱼ dⱼ mⱼ ds with
+    dⱼ = 1/(1 + 2s²λⱼ), since 1/‖x‖ = (2/√π) ∫ exp(−s²‖x‖²) ds. The mean m is known up to Σ/n, so Λ = Σ(1/M − 1/n).
+    The interval is by the delta method in m and in the size of Σ.
+
+    Args:
+        moments: of one estimator.
+        exact: g* of all layers, [P].
+        layer: its name.
+        samples: M, large enough for a normal mean, and below the number of draws.
+
+    Returns:
+        The mean cosine with its 95 % interval.
+    """
+    where, n = moments.layout.slices[layer], moments.draws
+    norm = float(np.linalg.norm(exact[where]))
+    if not norm:
+        return UNKNOWN
+    values, vectors = np.linalg.eigh(moments.spread(layer))
+    values = np.maximum(values, 0.0) / norm**2
+    direction = vectors.T @ exact[where] / norm
+    mean = direction + vectors.T @ moments.bias(layer) / norm
+    narrow = values * (1 / samples - 1 / n)
+    cosine, slope = _normal_cosine(direction, mean, narrow)
+    wider, _ = _normal_cosine(direction, mean, 1.01 * narrow)
+    variance, variance_error = total_variance(moments, exact, layer)
+    by_size = (wider - cosine) / 0.01 * (variance_error / variance if variance > 0 else 0.0)
+    error = math.hypot(math.sqrt(float(slope**2 @ values) / n), by_size)
+    return mean_interval(cosine, error, n).map(within_bounds)
+
+
+def _normal_cosine(direction: Array, mean: Array, variances: Array) -> tuple[float, Array]:
+    """E[⟨u, x⟩/‖x‖] for x ~ N(mean, diag variances), and its gradient in the mean: the trapezoid rule in log s."""
+    size = math.sqrt(float(mean @ mean + variances.sum()))
+    if size == 0:
+        return 0.0, np.zeros_like(mean)
+    logs = np.linspace(math.log(1e-8 / size), math.log(1e8 / size), 1200)
+    s = np.exp(logs)[:, None]
+    d = 1 / (1 + 2 * s**2 * variances)
+    weight = np.exp(0.5 * np.log(d).sum(1) - s[:, 0] ** 2 * (d @ mean**2)) * s[:, 0] * (logs[1] - logs[0])
+    weight *= 2 / math.sqrt(math.pi)
+    inner = d @ (direction * mean)
+    slope = weight @ (d * direction) - 2 * (weight * inner * s[:, 0] ** 2) @ d * mean
+    return float(weight @ inner), slope
 
 
 def within_bounds(cosine: float) -> float:

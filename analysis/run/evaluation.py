@@ -12,8 +12,9 @@ from pathlib import Path
 import pandas as pd
 
 from gradeval.analysis.run.breakeven import breakeven_table, reduction_table
-from gradeval.analysis.run.curves import exact_curve_table, fit_table
+from gradeval.analysis.run.curves import best_curves, fit_table
 from gradeval.analysis.run.folder import create_run, read_run, replace_run
+from gradeval.analysis.run.pairs import pair_table
 from gradeval.analysis.run.record import Record
 from gradeval.analysis.run.summary import best_known, summary_table
 from gradeval.analysis.tables import without_timings
@@ -31,6 +32,7 @@ class Evaluation(Record):
         curves: one row per estimator × layer × samples M.
         exact_moments: bias, variance and scale without sampling, of the estimators that were also run on all states.
         points, prediction: for two-dimensional inputs, the data and the mean prediction on a grid.
+        rare: what states too rare to be drawn could contribute; None where it is not known.
 
     Examples:
         >>> import gradeval
@@ -67,9 +69,14 @@ class Evaluation(Record):
         return fit_table(self.curves, self.summary)
 
     @cached_property
-    def exact_curves(self) -> pd.DataFrame:
-        """√(bias² + variance/M) from exact moments, at the curves' M; see `exact_curve_table`."""
-        return exact_curve_table(self.curves, self.exact_moments)
+    def best_curves(self) -> pd.DataFrame:
+        """`curves` with exact errors in place of the estimates where they are known; see `best_curves`."""
+        return best_curves(self.curves, self.exact_moments)
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """Differences between any two estimators, by common random numbers; see `pair_table`."""
+        return pair_table(self, self.best)
 
     @property
     def timings(self) -> pd.DataFrame:
@@ -125,6 +132,7 @@ class Evaluation(Record):
             "curves": self.curves,
             "exact_moments": self.exact_moments,
             "breakeven": self.breakeven,
+            "pairs": self.pairs,
             "variance_reduction": self.variance_reduction,
             "fits": self.fits,
             "points": self.points,

@@ -33,21 +33,21 @@ RUN_FIGURES: dict[str, tuple[Callable[[Evaluation], Figure | None], str]] = {
     "rmse": (
         rmse_curves,
         "Relative root-mean-square error, √(E‖ḡ − g*‖²) / ‖g*‖, of the mean ḡ of M draws. Variance falls as 1/M: a "
-        "curve that keeps falling shows variance, one that levels off has reached its bias. Bands are 95% intervals, "
-        "dotted lines exact (no sampling), where known. "
+        "curve that keeps falling shows variance, one that levels off has reached its bias. Bands are 95% intervals; a "
+        "curve without a band is exact. "
         "Solid: claims to be unbiased; dashed: does not.",
     ),
     "cosine": (
         cosine_curves,
-        "Cosine between the mean of M draws and the exact gradient, averaged over blocks of M draws: darker bands are "
-        "95% intervals of that average, lighter ones hold the middle 70% of the blocks (15% to 85% quantile). "
+        "Mean cosine between the mean of M draws and the exact gradient: darker bands are 95% intervals, lighter ones "
+        "hold the middle 70% of the blocks of M draws (15% to 85% quantile). "
         "Solid: claims to be unbiased; dashed: does not.",
     ),
     "heat-map": (
         heat_map,
         "Relative bias and relative RMSE of one draw, by estimator and layer; a stronger colour is worse, on a "
-        "logarithmic scale. White with <: no bias was seen, the number is the upper end of its 95% interval; 0: "
-        "exactly none. A dash: not defined.",
+        "logarithmic scale. White with <: the test behind the verdicts sees no bias, and the number is the upper end of "
+        "its 95% interval; 0: exactly none. A dash: not defined.",
     ),
     "break-even": (
         break_even_chart,

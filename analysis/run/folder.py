@@ -95,7 +95,7 @@ def _run_files(record: Record, tables: Mapping[str, pd.DataFrame]) -> dict[str, 
     arrays: dict[str, Array] = {"exact": record.exact}
     for i, m in enumerate(record.moments.values()):
         arrays |= {f"mean_{i}": m.mean, f"covariance_{i}": m.covariance, f"descents_{i}": m.descents}
-        arrays |= {f"thirds_{i}": m.thirds}
+        arrays |= {f"thirds_{i}": m.thirds, f"blocks_{i}": m.blocks}
     if record.rare is not None:
         arrays["rare"] = record.rare.sums
     packed = io.BytesIO()
@@ -140,6 +140,7 @@ def read_run(folder: Path) -> Record:
                 arrays[f"covariance_{i}"],
                 arrays[f"descents_{i}"],
                 arrays[f"thirds_{i}"],
+                arrays[f"blocks_{i}"],
                 facts["deterministic"],
             )
             for i, (name, facts) in enumerate(manifest["estimators"].items())
@@ -200,6 +201,8 @@ def _check_shapes(record: Record, layout: Layout) -> None:
     wanted = {"mean": (size,), "covariance": (size, size), "descents": (layers,), "thirds": (4 * layers,)}
     for name, m in record.moments.items():
         shapes += [(f"{key} of '{name}'", getattr(m, key), shape) for key, shape in wanted.items()]
+        blocks = 0 if m.deterministic else max(1, len(m.blocks))
+        shapes.append((f"blocks of '{name}'", m.blocks, (blocks, 2 * layers)))
     for what, array, shape in shapes:
         if array.shape != shape or array.dtype not in (np.float64, np.float32, np.int64):
             raise ValueError(f"{what} is {array.dtype}{list(array.shape)}, not numbers {list(shape)}")
@@ -213,7 +216,7 @@ def _check_numbers(record: Record, layout: Layout) -> None:
     for name, m in record.moments.items():
         variance = np.diag(m.covariance)
         numbers = np.concatenate([record.exact, m.mean[known], m.covariance[np.ix_(known, known)].ravel()])
-        all_numbers = np.concatenate([m.mean, variance, m.thirds])
+        all_numbers = np.concatenate([m.mean, variance, m.thirds, m.blocks.ravel()])
         squares = np.concatenate([variance, m.mean[layout.squares]])
         if not (np.abs(numbers) < LARGEST).all() or (np.abs(all_numbers) >= LARGEST).any() or (squares < 0).any():
             raise ValueError(f"the moments of '{name}' are not finite, or a mean square is negative")

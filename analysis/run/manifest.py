@@ -10,7 +10,7 @@ import msgspec
 from gradeval.errors import GradevalError
 from gradeval.files import Finite, convert, convert_entries, one_line, read_json
 
-RUN_FORMAT = "gradeval-run/2"
+RUN_FORMAT = "gradeval-run/3"
 MAX_MANIFEST_BYTES = 2**26
 
 _Draws = Annotated[int, msgspec.Meta(ge=2, le=2**53)]
@@ -63,6 +63,8 @@ class _Manifest(msgspec.Struct):
     versions: dict[str, Any]
     device: str
     dtype: str
+    detect: Annotated[float, msgspec.Meta(gt=0, le=1)]
+    looks: Annotated[int, msgspec.Meta(ge=1, le=10**6)]
     failures: dict[str, Any]
     timings: _Timings
     problem: _Problem
@@ -84,7 +86,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
     document = read_json(path, MAX_MANIFEST_BYTES)
     found = document.get("format")
     if found != RUN_FORMAT:
-        raise GradevalError(f"{path.parent}: this version reads runs of format '{RUN_FORMAT}', found {found!r:.80}.")
+        raise GradevalError(
+            f"{path.parent}: this version reads runs of format '{RUN_FORMAT}', found {found!r:.80}: repeat the command "
+            "that made it, with a new --out."
+        )
     try:
         _check(document)
     except GradevalError as error:

@@ -10,9 +10,9 @@ from gradeval.analysis.statistics import Array
 
 @dataclass(frozen=True)
 class Layout:
-    """How the numbers of one draw, [g − g*, squared errors, cosines, value], are laid out in a vector.
+    """How the numbers of one draw, [g − g*, squared errors, cosines, deviations, value], are laid out in a vector.
 
-    With P parameters and K named layers ("1".."L", "head", "all") the vector has D = P + 2K + 1 entries.
+    With P parameters and K named layers ("1".."L", "head", "all") the vector has D = P + 3K + 1 entries.
 
     Args:
         parameters: P.
@@ -21,7 +21,7 @@ class Layout:
     Examples:
         >>> layout = Layout(5, {"1": slice(0, 3), "head": slice(3, 5), "all": slice(0, 5)})
         >>> layout.size, layout.square("head"), layout.cosine("head")
-        (12, 6, 9)
+        (15, 6, 9)
     """
 
     parameters: int
@@ -35,12 +35,12 @@ class Layout:
     @property
     def size(self) -> int:
         """D."""
-        return self.parameters + 2 * len(self.slices) + 1
+        return self.parameters + 3 * len(self.slices) + 1
 
     @property
     def scores(self) -> slice:
         """Where the squared errors and the cosines of all layers lie."""
-        return slice(self.parameters, self.size - 1)
+        return slice(self.parameters, self.parameters + 2 * len(self.slices))
 
     @property
     def squares(self) -> slice:
@@ -50,7 +50,7 @@ class Layout:
     @property
     def without_cosines(self) -> list[int]:
         """The places of all but the cosines, which are not defined in a layer without gradient."""
-        return [*range(self.squares.stop), self.size - 1]
+        return [*range(self.squares.stop), *range(self.scores.stop, self.size)]
 
     def square(self, layer: str) -> int:
         """The place of ‖g − g*‖² of one layer.
@@ -74,6 +74,17 @@ class Layout:
         """
         return self.parameters + len(self.slices) + self.number(layer)
 
+    def deviation(self, layer: str) -> int:
+        """The place of the squared deviation of a draw from its mean in one layer.
+
+        Args:
+            layer: its name.
+
+        Returns:
+            Its index in the vector.
+        """
+        return self.parameters + 2 * len(self.slices) + self.number(layer)
+
     def number(self, layer: str) -> int:
         """The place of a layer among the K.
 
@@ -88,7 +99,10 @@ class Layout:
 
 @dataclass(frozen=True)
 class Moments:
-    """First two moments of one estimator's draws, jointly for [g − g*, squared errors, cosines, value].
+    """First two moments of one estimator's draws, jointly for [g − g*, squared errors, cosines, deviations, value].
+
+    The deviation of a draw has the mean tr Σ. Where the N data points of a draw are independent it is
+    N⁻² Σᵢ ‖gᵢ − E gᵢ‖², whose own variance is far below that of ‖g − E g‖²; else it is the latter.
 
     Attributes:
         layout: where these lie, [D].
@@ -96,7 +110,9 @@ class Moments:
         mean: [D].
         covariance: unbiased sample covariance of single draws, [D, D]; zero for a deterministic estimator.
         descents: number of draws with ⟨g, g*⟩ > 0, [K].
-        thirds: third moments of [squared errors, cosines, ‖g − E g‖², ⟨g, g*⟩] about the means of chunks, [4K].
+        thirds: third moments of [squared errors, cosines, deviations, ⟨g, g*⟩] about the means of chunks, [4K].
+        blocks: means over blocks of equally many draws of what `mean_square` and tr Σ are means of, [blocks, 2K]. Two
+            estimators of a run have common random numbers in the same block.
         deterministic: whether all draws are the same by construction.
     """
 
@@ -106,6 +122,7 @@ class Moments:
     covariance: Array
     descents: Array
     thirds: Array
+    blocks: Array
     deterministic: bool
 
     @property
@@ -158,8 +175,19 @@ class Moments:
         """
         return self._of(self.layout.cosine(layer))
 
+    def deviation(self, layer: str) -> tuple[float, float]:
+        """Mean and variance of the squared deviation in one layer; the mean estimates tr Σ.
+
+        Args:
+            layer: its name.
+
+        Returns:
+            Mean and variance over single draws.
+        """
+        return self._of(self.layout.deviation(layer))
+
     def third(self, layer: str) -> Array:
-        """Third moments of ‖g − g*‖², cos(g, g*), ‖g − E g‖² and ⟨g, g*⟩ in one layer, [4].
+        """Third moments of ‖g − g*‖², cos(g, g*), the deviation and ⟨g, g*⟩ in one layer, [4].
 
         Args:
             layer: its name.
@@ -179,6 +207,18 @@ class Moments:
             The number.
         """
         return int(self.descents[self.layout.number(layer)])
+
+    def blocks_of(self, layer: str) -> Array:
+        """Means over blocks of draws of the squared error's parts, bias² + variance, and of the variance, [blocks, 2].
+
+        Args:
+            layer: its name.
+
+        Returns:
+            The means, in the order of the draws.
+        """
+        k = self.layout.number(layer)
+        return self.blocks[:, [k, len(self.layout.slices) + k]]
 
     def _of(self, place: int) -> tuple[float, float]:
         return self.mean[place], self.covariance[place, place]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from gradeval.analysis.run.moments import Moments
-from gradeval.analysis.run.rare import NOTHING_RARE, RareStates
+from gradeval.analysis.run.rare import RareStates
 from gradeval.analysis.statistics import Array
 
 EXACT_COLUMNS = ["estimator", "layer", "exact_relative_bias", "exact_relative_variance", "exact_scale"]
@@ -60,18 +60,7 @@ class Record:
         """The relative bias that must have been detectable before a claim of no bias holds."""
         return float(self.manifest.get("detect", DETECT))
 
-    def unseen(self, name: str, layer: str, level: float) -> tuple[float, float]:
-        """What rare states may be missing in an estimator's mean gradient, and in its mean square; see `RareStates`.
-
-        Args:
-            name: of the estimator.
-            layer: its name.
-            level: of a test or an interval.
-
-        Returns:
-            Both, in the units of the gradient and of its square; zero for a deterministic estimator.
-        """
-        moments = self.moments[name]
-        if self.rare is None or moments.deterministic:
-            return NOTHING_RARE
-        return self.rare.unseen(layer, moments.draws, level)
+    @property
+    def looks(self) -> int:
+        """How often the run was looked at, each time with more draws."""
+        return int(self.manifest.get("looks", 1))

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from gradeval.analysis.measures import EXACTLY_UNBIASED
 from gradeval.analysis.numbers import (
     NumberCell,
     duration,
@@ -74,6 +73,7 @@ RANKING_COLUMNS = (
     ("layer_evaluations", "Layer evaluations", "How often one draw evaluates a layer of the network."),
     ("loss_evaluations", "Loss evaluations", "How often one draw evaluates the loss."),
 )
+EXACT_KEYS = ("relative_bias", "relative_variance", "relative_rmse", "scale")
 TEXT_COLUMNS = (
     {"title": "Estimator", "meaning": "Name of the estimator, with its options.", "sorted": False},
     {"title": "Verdict", "meaning": "What the run says about the estimator’s bias, in words.", "sorted": False},
@@ -119,7 +119,7 @@ def report_page(run: Evaluation, figures: list[dict[str, str]]) -> str:
         The page.
     """
     checks = _checks(run.fits)
-    ranking = _ranking(run.summary)
+    ranking = _ranking(run.best)
     return render_page(
         "gradeval.analysis.run",
         "report.html.jinja",
@@ -140,6 +140,8 @@ def report_page(run: Evaluation, figures: list[dict[str, str]]) -> str:
         pairs=_pairs(run.breakeven),
         reduction_columns=_columns("Estimator", "Share removed", "Gain in evaluations", "Gain in time"),
         reductions=_reductions(run.variance_reduction),
+        difference_columns=_columns("Estimator", "less", "Squared error", "Variance", "p (adjusted)"),
+        differences=_differences(run.pairs),
         figures=figures,
         check_columns=_columns("Estimator", "Layer", "Bias", "fitted bias", "Variance", "fitted variance"),
         checks=checks,
@@ -153,12 +155,12 @@ def _columns(*titles: str) -> list[dict[str, Any]]:
     return [{"title": title, "meaning": "Sort by this column.", "sorted": False} for title in titles]
 
 
-def _ranking(summary: pd.DataFrame) -> list[dict[str, Any]]:
+def _ranking(best: pd.DataFrame) -> list[dict[str, Any]]:
     """One group of rows a layer, `all` first, each with the most accurate single draw first."""
-    layers = sorted(summary["layer"].unique(), key=lambda layer: layer != "all")
+    layers = sorted(best["layer"].unique(), key=lambda layer: layer != "all")
     groups = []
     for layer in layers:
-        rows = summary[summary["layer"] == layer].sort_values("relative_rmse", kind="stable", na_position="last")
+        rows = best[best["layer"] == layer].sort_values("relative_rmse", kind="stable", na_position="last")
         cells = [
             {
                 "name": row["estimator"],
@@ -177,15 +179,13 @@ def _cell(row: Mapping[Any, Any], key: str) -> NumberCell:
     if key == "seconds_per_draw":
         return NumberCell(sortable(value), duration(value))
     if key == "bias_pvalue_adjusted":
-        return NumberCell(sortable(value), "< 0.0001" if value < 1e-4 else significant(value))
+        return _pvalue_cell(value)
     if key == "descent_probability":
         return interval_cell(row, key, percent=True)
     cell = interval_cell(row, key)
-    exact = row.get(f"exact_{key}", math.nan)
-    if math.isnan(exact):
-        return cell
-    known = f"exactly {significant(exact) if exact > EXACTLY_UNBIASED else 0}"
-    return NumberCell(cell.value, cell.text, ", ".join(filter(None, (cell.interval, known))))
+    if row["exact"] and key in EXACT_KEYS:
+        return NumberCell(cell.value, cell.text, "exact")
+    return cell
 
 
 def _pairs(breakeven: pd.DataFrame) -> list[dict[str, Any]]:
@@ -216,6 +216,21 @@ def _reductions(table: pd.DataFrame) -> list[dict[str, Any]]:
         }
         for row in rows.to_dict("records")
     ]
+
+
+def _differences(pairs: pd.DataFrame) -> list[dict[str, Any]]:
+    rows = []
+    for row in pairs[pairs["layer"] == "all"].to_dict("records"):
+        square, variance = interval_cell(row, "square"), interval_cell(row, "variance")
+        if row["exact"]:
+            square, variance = (NumberCell(cell.value, cell.text, "exact") for cell in (square, variance))
+        pvalue = NumberCell("", "–") if row["exact"] else _pvalue_cell(row["pvalue_adjusted"])
+        rows.append({"one": row["one"], "two": row["two"], "cells": [square, variance, pvalue]})
+    return rows
+
+
+def _pvalue_cell(value: float) -> NumberCell:
+    return NumberCell(sortable(value), "< 0.0001" if value < 1e-4 else significant(value))
 
 
 def _moment(row: Mapping[Any, Any], key: str, write: Callable[[float], str]) -> NumberCell:

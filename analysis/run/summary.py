@@ -6,13 +6,14 @@ import math
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from gradeval.analysis.hypotheses import FAMILY_ALPHA
-from gradeval.analysis.measures import EXACTLY_UNBIASED, relative
-from gradeval.analysis.run.estimates import intervals, unbiasedness
+from gradeval.analysis.hypotheses import FAMILY_ALPHA, holm
+from gradeval.analysis.measures import EXACTLY_UNBIASED, mean_square, relative
+from gradeval.analysis.run.estimates import Accuracy, accuracies_of, intervals, unbiasedness, unseen
 from gradeval.analysis.run.record import EXACT_COLUMNS, Record
-from gradeval.analysis.statistics import ENDS, LEVEL
+from gradeval.analysis.statistics import ENDS
 
 
 class BiasVerdict(StrEnum):
@@ -58,44 +59,52 @@ def summary_table(record: Record) -> pd.DataFrame:
     Returns:
         One row per estimator × layer.
     """
-    rows = [_row(record, name, layer) for name in record.moments for layer in record.slices]
+    rows = []
+    for name, moments in record.moments.items():
+        accuracies = accuracies_of(moments, record.exact, record.rare)
+        rows += [_row(record, name, layer, accuracies[layer]) for layer in record.slices]
     known = record.exact_moments.astype(dict.fromkeys(EXACT_COLUMNS[2:], float))  # an empty table has no types
     table = pd.DataFrame(rows).merge(known, on=["estimator", "layer"], how="left")
-    table.insert(table.columns.get_loc("bias_pvalue") + 1, "bias_pvalue_adjusted", _holm(table["bias_pvalue"]))
+    adjusted = np.minimum(looks_factor(record.looks) * holm(table["bias_pvalue"]), 1.0)
+    table.insert(table.columns.get_loc("bias_pvalue") + 1, "bias_pvalue_adjusted", adjusted)
     table["verdict"] = [_verdict(row, record.detect) for row in table.itertuples()]
     return table
 
 
 def best_known(summary: pd.DataFrame) -> pd.DataFrame:
-    """The summary with exact bias and variance in place of the estimates, and no interval, where they are known.
+    """The summary with exact bias, variance, RMSE and scale in place of the estimates, without intervals, where known.
 
     Args:
         summary: of a run.
 
     Returns:
-        The same rows, and a column ``unbiased``: exactly so, or, where that is not known, by a claim that holds.
+        The same rows, and columns: ``unbiased``, exactly so, or, where that is not known, by a claim that holds;
+        ``biased``, not unbiased, and no claim is undecided; ``bias_seen``, whether there is a bias for certain, exactly
+        or by the test of the verdict; ``exact``, whether the figures are exact.
     """
     table = summary.copy()
-    for key in ("relative_bias", "relative_variance"):
-        exact = table[f"exact_{key}"]
-        if key == "relative_bias":
-            exact = exact.where(~(exact < EXACTLY_UNBIASED), 0.0)
+    bias, variance = table["exact_relative_bias"], table["exact_relative_variance"]
+    bias = bias.where(~(bias < EXACTLY_UNBIASED), 0.0)
+    exact = {"relative_bias": bias, "relative_variance": variance, "scale": table["exact_scale"]}
+    exact["relative_rmse"] = np.sqrt(mean_square(bias, variance))
+    for key, values in exact.items():
         for end in ENDS:
-            table[f"{key}{end}"] = exact.where(exact.notna(), table[f"{key}{end}"])
-    exact_bias = table["exact_relative_bias"]
-    holds = table["verdict"].map(lambda verdict: BiasVerdict(verdict).short == "holds").astype(bool)
-    table["unbiased"] = holds.where(exact_bias.isna(), exact_bias < EXACTLY_UNBIASED)
-    table["biased"] = ~table["unbiased"] & (table["verdict"].map(BiasVerdict) != BiasVerdict.UNDECIDED)
+            table[f"{key}{end}"] = values.where(values.notna(), table[f"{key}{end}"])
+    short = table["verdict"].map(lambda verdict: BiasVerdict(verdict).short)
+    table["exact"] = bias.notna()
+    table["unbiased"] = (short == "holds") | (bias == 0)
+    table["biased"] = ~table["unbiased"] & (short != "undecided")
+    table["bias_seen"] = (short == "refuted") | (table["verdict"] == BiasVerdict.BIASED)
     return table
 
 
-def _row(record: Record, name: str, layer: str) -> dict[str, Any]:
+def _row(record: Record, name: str, layer: str, accuracy: Accuracy) -> dict[str, Any]:
     moments, norm = record.moments[name], record.norms[layer]
     facts = record.manifest["estimators"][name]
-    comparisons = len(record.moments) * len(record.slices)
-    missing, _ = record.unseen(name, layer, FAMILY_ALPHA / comparisons)
+    comparisons = len(record.moments) * len(record.slices) * looks_factor(record.looks)
+    missing, _ = unseen(record.rare, moments, layer, FAMILY_ALPHA / comparisons)
     test = unbiasedness(moments, record.exact, layer, comparisons, missing)
-    found = intervals(moments, record.exact, layer, record.unseen(name, layer, (1 - LEVEL) / 2))
+    found = intervals(moments, record.exact, layer, accuracy)
     row: dict[str, Any] = {"estimator": name, "layer": layer, "draws": moments.draws}
     row |= found.pop("relative_bias").columns("relative_bias")
     row |= {"bias_pvalue": test.pvalue if norm else math.nan}
@@ -111,14 +120,23 @@ def _row(record: Record, name: str, layer: str) -> dict[str, Any]:
     return row | {"deterministic": moments.deterministic}
 
 
-def _holm(pvalues: pd.Series) -> pd.Series:
-    from statsmodels.stats.multitest import multipletests
+def looks_factor(looks: int) -> int:
+    """By what the p-values of the k-th look at a growing run are multiplied: k(k + 1).
 
-    adjusted = pd.Series(math.nan, index=pvalues.index)
-    known = pvalues.notna()
-    if known.any():
-        adjusted[known] = multipletests(pvalues[known], method="holm")[1]
-    return adjusted
+    Σ 1/k(k + 1) = 1: however often more draws are added and the tables are looked at again, the error rate of all the
+    verdicts together stays below the nominal one.
+
+    Args:
+        looks: k, from 1 on.
+
+    Returns:
+        The factor.
+
+    Examples:
+        >>> looks_factor(1), looks_factor(2)
+        (2, 6)
+    """
+    return looks * (looks + 1)
 
 
 def _draws_to_decide(draws: int, detectable: float, detect: float) -> float:

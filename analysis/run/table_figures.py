@@ -47,7 +47,7 @@ def bias_variance_plane(run: Evaluation) -> Figure:
     )
     table = table[np.isfinite(table["relative_bias"]) & np.isfinite(table["deviation"])]
     left, right = log_limits(table["deviation"], table["deviation_low"], table["deviation_high"])
-    hidden = ~(table["relative_bias_low"] > NOISE_FLOOR)  # no bias seen: only the upper end says something
+    hidden = ~table["bias_seen"]  # only the upper end says something
     bottom, top = log_limits(
         table["relative_bias"][~hidden], table["relative_bias_low"][~hidden], table["relative_bias_high"], room=2.5
     )
@@ -93,8 +93,8 @@ def heat_map(run: Evaluation) -> Figure:
         table = run.best.pivot(index="estimator", columns="layer", values=column)
         return table.loc[look.names, look.layers].astype(float)
 
-    bias, low, high, rmse = map(matrix, ("relative_bias", "relative_bias_low", "relative_bias_high", "relative_rmse"))
-    unseen = ~(low > NOISE_FLOOR) & np.isfinite(high)
+    bias, seen, high, rmse = map(matrix, ("relative_bias", "bias_seen", "relative_bias_high", "relative_rmse"))
+    unseen = (seen == 0) & np.isfinite(high)  # as the verdicts say, which share an error rate
     upper = high.map(lambda value: "0" if value <= NOISE_FLOOR else f"<{_short(value)}")
     words = bias.map(_short).where(~unseen, upper)
     with paper_style():

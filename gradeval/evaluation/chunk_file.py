@@ -19,7 +19,7 @@ from gradeval.errors import GradevalError
 from gradeval.evaluation.plan import MAX_PLAN_BYTES, Plan
 from gradeval.evaluation.sources import digest_of
 from gradeval.files import parse_json, reason
-from gradeval.sampling.streaming import BLOCK, CHUNK, ChunkStatistics, Spread, kept, tree
+from gradeval.sampling.streaming import BLOCK, CHUNK, ChunkStatistics, Spread, kept, paired_block, tree
 
 _CHUNK_NAME = re.compile(r"(\d{7,12})-(\d{1,12})-([0-9a-f]{32})\.safetensors")
 _EXACT_NAME = re.compile(r"exact-([0-9a-f]{32})\.json")
@@ -71,6 +71,7 @@ def chunk_bytes(chunk: ChunkStatistics, plan: Plan, name: str, index: int, count
         "squares": squares[np.triu_indices(len(squares))],
         "descents": np.asarray(chunk.descents, dtype=np.int64),
         "thirds": chunk.thirds,
+        "blocks": chunk.blocks,
         "seconds": np.array([chunk.seconds]),
         "means": chunk.means,
         "identity": _identity(plan, name, index, count),
@@ -141,7 +142,9 @@ def parse_chunk(content: bytes, plan: Plan, name: str, index: int, count: int) -
     }
     joint = Spread(count, arrays["mean"], squares)
     seconds = float(arrays["seconds"][0])
-    return ChunkStatistics(joint, arrays["descents"], arrays["thirds"], levels, arrays["means"], seconds)
+    return ChunkStatistics(
+        joint, arrays["descents"], arrays["thirds"], arrays["blocks"], levels, arrays["means"], seconds
+    )
 
 
 def _check_arrays(arrays: dict[str, np.ndarray], plan: Plan, index: int, count: int) -> None:
@@ -149,6 +152,7 @@ def _check_arrays(arrays: dict[str, np.ndarray], plan: Plan, index: int, count: 
     layers, parameters, size = len(plan.layers), len(plan.exact), plan.layout.size
     shapes: dict[str, tuple[int, ...]] = {"mean": (size,), "squares": (size * (size + 1) // 2,), "seconds": (1,)}
     shapes |= {"descents": (layers,), "thirds": (4 * layers,), "means": (count // BLOCK, parameters)}
+    shapes["blocks"] = (count // paired_block(index, count), 2 * layers)
     for samples, _ in tree(min(count, BLOCK)):
         blocks = len(range(count // samples)[kept(index * (CHUNK // samples), count // samples)])
         shapes |= {f"{samples}.mean": (2 * layers,), f"{samples}.squares": (2 * layers,)}

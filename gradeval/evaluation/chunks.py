@@ -39,21 +39,30 @@ class ChunkMaker:
     Args:
         sampler: of the estimator.
         scorer: compares draws with g*.
-        names: what the draws are seeded by, beside the chunk's index.
+        names: what the draws are seeded by, beside the chunk's index. The estimator's is not among them: all estimators
+            of a run take the same random numbers, so that their differences can be measured in pairs.
+        pointwise: whether the points of a draw are independent, see `independent_points`.
     """
 
     sampler: Sampler
     scorer: Scorer
     names: tuple[object, ...]
+    pointwise: bool
 
     def __call__(self, index: int, count: int) -> ChunkStatistics | Failure:
         """The statistics of the ``count`` draws of chunk ``index``; an estimator's error is returned, not raised."""
         try:
             with one_thread():
-                began = compute_seconds(self.sampler.problem)
-                gradients, values = self.sampler.chunk(count, *self.names, index)
-                seconds = compute_seconds(self.sampler.problem) - began
-                statistics = reduce_chunk(self.scorer, gradients, values, index)
+                began, timed, deviations = compute_seconds(self.sampler.problem), count, None
+                if self.pointwise:  # it costs more than a draw: some plain ones are timed
+                    timed = min(count, self.sampler.batch)
+                    self.sampler.chunk(timed, *self.names, "timed", index)
+                else:
+                    gradients, values = self.sampler.chunk(count, *self.names, index)
+                seconds = (compute_seconds(self.sampler.problem) - began) * count / timed
+                if self.pointwise:
+                    gradients, values, deviations = self.sampler.chunk_of_points(count, *self.names, index)
+                statistics = reduce_chunk(self.scorer, gradients, values, index, deviations)
         except GradevalError as error:
             return Failure(str(error), traceback.format_exc())
         statistics.seconds = seconds

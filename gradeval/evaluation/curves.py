@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -9,15 +11,19 @@ import numpy as np
 from torch import Tensor
 
 from gradeval.analysis.run.curves import MIN_BLOCKS, Blocks, curve_rows
+from gradeval.analysis.run.estimates import Accuracy, mean_cosine, within_bounds
 from gradeval.analysis.run.moments import Moments
 from gradeval.analysis.run.record import EXACT_COLUMNS
+from gradeval.analysis.statistics import UNKNOWN, Interval, mean_interval
 from gradeval.errors import GradevalError, unknown_name
 from gradeval.progress import Progress
 from gradeval.reference import MAX_BITS, ExactGradient, exact_moments
 from gradeval.sampling.probes import check_pointwise, count_chance
 from gradeval.sampling.sampler import Sampler
-from gradeval.sampling.streaming import Scorer, Stream, tree
+from gradeval.sampling.streaming import Level, Stream, tree
 
+ENOUGH_BLOCKS = 100  # for Student's interval of a mean cosine, which is bounded and may be skewed
+NORMAL = 50  # draws whose mean is nearly normal
 CHOICES = ("auto", "always", "never")
 AUTO_ENTRIES = 2**30  # joint states × points × parameters that exact="auto" takes, about ten seconds
 
@@ -68,34 +74,53 @@ def moments_of(stream: Stream, draws: int, deterministic: bool) -> Moments:
         return moments
     descents = (moments.descents > 0) * draws
     zeros = np.zeros_like(moments.covariance), np.zeros_like(moments.thirds)
-    return Moments(moments.layout, draws, moments.mean, zeros[0], descents, zeros[1], True)
+    return Moments(moments.layout, draws, moments.mean, zeros[0], descents, zeros[1], moments.blocks[:0], True)
 
 
-def curves_of(name: str, stream: Stream, scorer: Scorer, draws: int, deterministic: bool) -> list[dict[str, Any]]:
+def curves_of(
+    name: str, stream: Stream, moments: Moments, exact: np.ndarray, accuracies: Mapping[str, Accuracy]
+) -> list[dict[str, Any]]:
     """The rows of `Evaluation.curves` of one estimator: errors and cosines of the means of M draws.
+
+    The errors follow from bias and variance. The cosine is the mean over blocks of M draws where there are at least
+    `ENOUGH_BLOCKS`; else that of a normal mean where M is at least `NORMAL`; else it is not known.
 
     Args:
         name: of the estimator.
         stream: of its chunks.
-        scorer: that its draws were scored by.
-        draws: their number.
-        deterministic: whether all draws are the same by construction.
+        moments: of its draws.
+        exact: g*, [P].
+        accuracies: bias and variance of each layer.
 
     Returns:
         A row for each layer and each M with at least `MIN_BLOCKS` means.
     """
     rows: list[dict[str, Any]] = []
-    norms = scorer.norms.cpu().numpy()
+    layout, draws = moments.layout, moments.draws
+    norms = np.array([np.linalg.norm(exact[where]) for where in layout.slices.values()])
+
+    def mean_of(samples: int, layer: str, level: Level, blocks: int) -> Interval:
+        place = len(layout.layers) + layout.number(layer)
+        cosine, error = np.asarray(level.spread.mean)[place], math.sqrt(level.spread.variance[place] / blocks)
+        if moments.deterministic:
+            return Interval(*(float(cosine),) * 3)
+        if blocks >= ENOUGH_BLOCKS or math.isnan(cosine):
+            return mean_interval(float(cosine), error, blocks).map(within_bounds)
+        return mean_cosine(moments, exact, layer, samples) if samples >= NORMAL else UNKNOWN
+
     for samples, _ in tree(draws // MIN_BLOCKS):
-        level = stream.levels[1 if deterministic else samples]
-        blocks = draws // samples if deterministic else level.spread.count
+        level = stream.levels[1 if moments.deterministic else samples]
+        blocks = draws // samples if moments.deterministic else level.spread.count
         if blocks < MIN_BLOCKS:
             continue
-        variance = level.spread.variance * (not deterministic)
+        variance = level.spread.variance * (not moments.deterministic)
         assert level.sample is not None
         quantiles = np.quantile(level.sample, [0.15, 0.85], axis=0)
         found = Blocks(samples, blocks, np.asarray(level.spread.mean), variance, quantiles)
-        rows += curve_rows(name, scorer.layers, norms, found)
+        known = {
+            layer: (accuracies[layer].rmse(samples), mean_of(samples, layer, level, blocks)) for layer in layout.layers
+        }
+        rows += curve_rows(name, layout.layers, norms, found, known)
     return rows
 
 

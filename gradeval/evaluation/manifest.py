@@ -91,7 +91,7 @@ def manifest_of(
     return {
         "format": RUN_FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        **{key: run[key] for key in ("arguments", "seed", "draws", "detect")},
+        **{key: run[key] for key in ("arguments", "seed", "draws", "detect", "looks")},
         "versions": versions(),
         "device": str(network.device),
         "dtype": str(network.dtype).removeprefix("torch."),

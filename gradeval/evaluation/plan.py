@@ -16,7 +16,7 @@ from gradeval.errors import GradevalError
 from gradeval.files import Finite, convert, read_json, write_whole
 from gradeval.sampling.streaming import CHUNK
 
-FORMAT = "gradeval-plan/2"
+FORMAT = "gradeval-plan/3"
 MAX_PLAN_BYTES = 2**22
 MAX_PARAMETERS = 10_000  # the joint covariance of all parameters is kept
 
@@ -48,6 +48,7 @@ class Plan:
         layers: where the parameters of each of the K layers begin and end.
         exact: g*, [P].
         estimators: by name.
+        looks: the numbers of draws after which tables were made, in their order.
         arguments: of the command that began it.
         versions: of the libraries when it was begun.
     """
@@ -60,6 +61,7 @@ class Plan:
     layers: Annotated[Mapping[str, tuple[int, int]], Meta(min_length=1)]
     exact: Annotated[list[Finite], Meta(min_length=1, max_length=MAX_PARAMETERS)]
     estimators: Mapping[str, Planned]
+    looks: Annotated[list[int], Meta(min_length=1, max_length=10**6)]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 

@@ -23,7 +23,7 @@ class Request:
         estimators: by name.
         own: the names that are specs of a user's own estimator.
         draws: of each estimator.
-        seed: every random number follows from it, the problem and the estimator's name.
+        seed: every random number follows from it and the problem.
         exact: "auto", "always" or "never".
         arguments: kept in the manifest.
         detect: the relative bias that must have been detectable before a claim of no bias holds.

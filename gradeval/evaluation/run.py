@@ -23,6 +23,7 @@ from gradeval.estimators import Estimator, get_facts, resolve
 from gradeval.estimators.protocol import fit, learns
 from gradeval.evaluation.chunks import ChunkMaker, Failure, SentChunkMaker, compute_seconds, probe_numbers
 from gradeval.evaluation.curves import curves_of, exact_rows, moments_of, target_of
+from gradeval.analysis.run.estimates import accuracies_of
 from gradeval.evaluation.grid import mean_prediction
 from gradeval.evaluation.manifest import estimator_facts, manifest_of, problem_facts, versions
 from gradeval.evaluation.plan import Plan, Planned
@@ -34,9 +35,13 @@ from gradeval.model.problem import Problem
 from gradeval.progress import Progress, Silent
 from gradeval.reference import exact_gradient
 from gradeval.reference.rare import rare_states
+from gradeval.sampling.independence import independent_points
 from gradeval.sampling.sampler import Sampler, one_thread
 from gradeval.sampling.streaming import CHUNK, ChunkStatistics, Scorer, Stream
 from gradeval.workers.executors import Assignment, Lost, Workers
+
+
+MAX_BY_POINT = 2**20  # points × parameters of a draw of which the variance is measured point by point
 
 
 class RunOptions(TypedDict, total=False):
@@ -66,7 +71,7 @@ def evaluate(
         problem: network, data and loss; small enough to enumerate.
         estimators: specs ("concrete:temperature=0.1"), user's own ("module:name") or callables.
         draws: number of draws of each estimator, at least 20.
-        seed: every random number follows from it, the problem and the estimator's name.
+        seed: every random number follows from it and the problem. All estimators take the same ones.
         exact: whether estimators whose only chance is Bernoulli states are also run on all joint states, for exact bias
             and variance: "auto" (where affordable), "always" (or refuse), "never".
         folder: keeps every finished chunk, and at the end the tables. Called again, only what is missing is done; more
@@ -169,6 +174,7 @@ class _Run:
             # the g* of the run's beginning: another number of threads might round it otherwise
             target = torch.tensor(self.store.begin(plan, problem).exact, dtype=torch.float64).to(target)
         self.scorer = Scorer(target, self.truth.slices)
+        self.pointwise = {name: self._by_points(sampler) for name, sampler in self.samplers.items()}
         self.rare = rare_states(problem)
 
     def _fitted(self, name: str, estimator: Estimator) -> Estimator:
@@ -185,6 +191,14 @@ class _Run:
         self.progress.finish(task)
         self.fits[name] = {"learned": found.learned, "seconds": seconds}
         return found.estimator
+
+    def _by_points(self, sampler: Sampler) -> bool:
+        """Whether the variance is measured point by point: where points are independent, and it is affordable."""
+        problem = self.problem
+        if sampler.deterministic or sampler.own_chance or not sampler.vectorised or problem.points == 1:
+            return False
+        entries = problem.points * len(self.truth.vector)
+        return entries <= MAX_BY_POINT and independent_points(problem, sampler.estimator)
 
     def _draws(self, name: str) -> int:
         return 2 if self.samplers[name].deterministic else self.request.draws
@@ -210,7 +224,7 @@ class _Run:
 
     def _tasks(self, pool: Workers) -> Iterator[Assignment[ChunkStatistics | Failure]]:
         for name, sampler in self.samplers.items():
-            maker = ChunkMaker(sampler, self.scorer, (self.request.seed, self.fingerprint, name))
+            maker = ChunkMaker(sampler, self.scorer, (self.request.seed, self.fingerprint), self.pointwise[name])
             spec = name if name in self.request.own else None
             call = maker if pool.shares_memory else SentChunkMaker(maker, spec)
             total = self._draws(name)
@@ -242,9 +256,11 @@ class _Run:
         self.facts[name] = estimator_facts(sampler, draws)
         if name in self.fits:
             self.facts[name]["fit"] = self.fits[name]
-        self.curves += curves_of(name, stream, self.scorer, draws, sampler.deterministic)
         self.seconds[name] = seconds
-        self.moments[name] = moments_of(stream, draws, sampler.deterministic)
+        moments = self.moments[name] = moments_of(stream, draws, sampler.deterministic)
+        target = self.scorer.exact.cpu().numpy()
+        accuracies = accuracies_of(moments, target, self.rare)
+        self.curves += curves_of(name, stream, moments, target, accuracies)
 
     def enumerate(self, workers: int) -> None:
         """Exact moments, in this process; last, so that an interrupt keeps the draws."""
@@ -269,7 +285,8 @@ class _Run:
         total = time.perf_counter() - self.began
         timings = {"reference": self.reference_seconds, "total": total, "seconds_per_draw": self.seconds}
         run = {"arguments": request.arguments, "seed": request.seed, "draws": request.draws}
-        run |= {"detect": request.detect, "failures": self.failures, "timings": timings}
+        looks = len(self.store.plan.looks) if self.store and self.store.plan else 1
+        run |= {"detect": request.detect, "looks": looks, "failures": self.failures, "timings": timings}
         manifest = manifest_of(problem, problem_facts(problem, truth, self.fingerprint), self.facts, run)
         curves = pd.DataFrame(self.curves, columns=CURVE_COLUMNS)
         exact = pd.DataFrame(self.exact_rows, columns=EXACT_COLUMNS)
@@ -295,6 +312,7 @@ def _plan(
         {layer: (where.start, where.stop) for layer, where in slices.items()},
         target,
         planned,
+        [request.draws],
         request.arguments,
         versions(),
     )

@@ -76,7 +76,8 @@ class Store:
         if (self.folder / "plan.json").exists():
             there = Plan.read(self.folder)
             _refuse_changes(self.folder, there, plan)
-            plan = replace(plan, exact=there.exact, versions=there.versions)
+            looks = there.looks + plan.looks[-1:] * (plan.draws != there.draws)
+            plan = replace(plan, exact=there.exact, versions=there.versions, looks=looks)
         with _writing(self.folder):
             with suppress(GradevalError):  # own layers or losses cannot be saved
                 problem.save(self.folder / "problem.json")

@@ -19,6 +19,8 @@ from gradeval.analysis.run.moments import Layout, Moments
 BLOCK = 1000  # draws, one of the M of `tree` that all smaller ones divide
 CHUNK = 5 * BLOCK  # draws: means of up to BLOCK draws never straddle two chunks
 SAMPLE = 4096  # cosines kept per number of draws M, evenly spaced, for quantiles
+PAIRED = 50  # draws in a block of which a mean is kept, to compare two estimators in pairs
+MAX_PAIRED = 4096  # such blocks; where there are more, each is joined with the next
 
 
 def tree(draws: int) -> list[tuple[int, int]]:
@@ -181,9 +183,10 @@ class ChunkStatistics:
     """What is kept of one chunk of draws.
 
     Attributes:
-        joint: of [g − g*, squared errors, cosines, value], [D].
+        joint: of [g − g*, squared errors, cosines, deviations, value], [D].
         descents: number of draws with ⟨g, g*⟩ > 0, [K].
         thirds: sums over the draws of third powers about the chunk's means, as in `Moments.thirds`, [4K].
+        blocks: means over blocks of draws, as in `Moments.blocks`, [·, 2K].
         levels: by M, of [squared errors, cosines], [2K], and the `kept` cosines, [·, K].
         means: of `BLOCK` gradients each, for the levels above, [·, P].
         seconds: of compute.
@@ -192,13 +195,36 @@ class ChunkStatistics:
     joint: Spread
     descents: np.ndarray
     thirds: np.ndarray
+    blocks: np.ndarray
     levels: dict[int, tuple[Spread, np.ndarray]]
     means: np.ndarray
     seconds: float = 0.0
 
 
+def paired_block(index: int, count: int) -> int:
+    """The number of draws in a block of the chunk ``index`` of ``count`` draws whose mean is kept.
+
+    Args:
+        index: of the chunk.
+        count: its number of draws.
+
+    Returns:
+        `PAIRED`, or fewer in a run of fewer than 20 such blocks.
+    """
+    return PAIRED if index > 0 or count >= 20 * PAIRED else max(1, count // 20)
+
+
+def _block_means(numbers: Float[Tensor, "draws columns"], size: int) -> Float[Tensor, "blocks columns"]:
+    blocks = len(numbers) // size
+    return numbers[: blocks * size].reshape(blocks, size, -1).mean(1)
+
+
 def reduce_chunk(
-    scorer: Scorer, gradients: Float[Tensor, "draws P"], values: Float[Tensor, " draws"], index: int = 0
+    scorer: Scorer,
+    gradients: Float[Tensor, "draws P"],
+    values: Float[Tensor, " draws"],
+    index: int = 0,
+    deviations: Float[Tensor, "draws K"] | None = None,
 ) -> ChunkStatistics:
     """The statistics of one chunk of draws.
 
@@ -207,6 +233,8 @@ def reduce_chunk(
         gradients: of the draws, [draws, P]; `CHUNK` of them, or fewer in the last chunk.
         values: of the draws, [draws].
         index: the chunk's number.
+        deviations: of the draws from their mean, summed over independent points, [draws, K]; None takes those of the
+            whole gradients.
 
     Returns:
         What is kept of it.
@@ -217,19 +245,23 @@ def reduce_chunk(
         if samples > 1:
             ratio = samples // source
             below = means[source]
-            blocks = len(below) // ratio
-            means[samples] = below[: blocks * ratio].reshape(blocks, ratio, -1).mean(1)
+            means[samples] = _block_means(below, ratio)
         squares, cosines, inner = scorer(means[samples])
         which = kept(index * (CHUNK // samples), len(cosines))
         levels[samples] = (Spread.of(torch.cat((squares, cosines), 1)), cosines[which].cpu().numpy())
         if samples == 1:
-            joint = torch.cat((gradients - scorer.exact, squares, cosines, values[:, None]), 1)
+            factor = len(gradients) / max(len(gradients) - 1, 1)
+            whole = factor * ((gradients - gradients.mean(0)) ** 2 @ scorer.membership)
+            parts = whole if deviations is None else deviations
+            joint = torch.cat((gradients - scorer.exact, squares, cosines, parts, values[:, None]), 1)
             descents = (inner > 0).sum(0).cpu().numpy()
-            deviations = (gradients - gradients.mean(0)) ** 2 @ scorer.membership
-            scores = torch.cat((squares, cosines, deviations, inner), 1)
+            scores = torch.cat((squares, cosines, parts, inner), 1)
             thirds = ((scores - scores.mean(0)) ** 3).sum(0).cpu().numpy()
+            # the squared error is what the bias adds to the deviation of the whole draw, and that deviation
+            pairs = torch.cat((squares - whole + parts, parts), 1)
+            blocks = _block_means(pairs, paired_block(index, len(pairs))).cpu().numpy()
     blocks_of_most = means.get(BLOCK, gradients[:0]).cpu().numpy()
-    return ChunkStatistics(Spread.of(joint, outer=True), descents, thirds, levels, blocks_of_most)
+    return ChunkStatistics(Spread.of(joint, outer=True), descents, thirds, blocks, levels, blocks_of_most)
 
 
 class Stream:
@@ -244,6 +276,9 @@ class Stream:
         self.joint = Spread()
         self.descents = np.zeros(len(scorer.layers), dtype=np.int64)
         self.thirds = np.zeros(4 * len(scorer.layers))
+        self.blocks = np.zeros((0, 2 * len(scorer.layers)))
+        self._joined = 1  # blocks of the chunks that are one in `blocks`
+        self._waiting = self.blocks
         self.levels: dict[int, Level] = {}
         self.pending: dict[int, list[Tensor]] = {}  # M > BLOCK: means of the level below, waiting to fill a block
 
@@ -256,10 +291,25 @@ class Stream:
         self.joint.merge(chunk.joint)
         self.descents += chunk.descents
         self.thirds += chunk.thirds
+        self._pair(chunk.blocks)
         for samples, (spread, cosines) in chunk.levels.items():
             self.levels.setdefault(samples, Level()).add(spread, cosines)
         for mean in torch.as_tensor(chunk.means, device=self.scorer.exact.device):
             self._climb(BLOCK, mean)
+
+    def _pair(self, blocks: np.ndarray) -> None:
+        """Keep the blocks of a chunk, joined as those before it; those that do not fill a joint one wait."""
+        blocks = np.concatenate([self._waiting, blocks])
+        full = len(blocks) // self._joined * self._joined
+        self._waiting = blocks[full:]
+        joint = blocks[:full].reshape(-1, self._joined, blocks.shape[1]).mean(1)
+        self.blocks = np.concatenate([self.blocks, joint])
+        while len(self.blocks) > MAX_PAIRED:
+            even = len(self.blocks) // 2 * 2
+            last = self.blocks[even:].repeat(self._joined, 0)  # of one joint block: its parts are no longer known
+            self.blocks = self.blocks[:even].reshape(-1, 2, blocks.shape[1]).mean(1)
+            self._waiting = np.concatenate([last, self._waiting])
+            self._joined *= 2
 
     def _climb(self, source: int, mean: Tensor) -> None:
         """Hand a mean of ``source`` draws to the levels made from it."""
@@ -286,4 +336,5 @@ class Stream:
         covariance = self.joint.variance
         mean, thirds = np.asarray(self.joint.mean), self.thirds / self.joint.count
         layout = self.scorer.layout
-        return Moments(layout, self.joint.count, mean, covariance, self.descents, thirds, deterministic=False)
+        blocks = self.blocks
+        return Moments(layout, self.joint.count, mean, covariance, self.descents, thirds, blocks, deterministic=False)
