@@ -54,7 +54,7 @@ class BiasTest:
 
 
 def bias_test(
-    bias: Array, covariance: Array, n: int, size: float, scale: float, comparisons: float, deterministic: bool = False
+    bias: Array, covariance: Array, n: int, size: float, scale: float, comparisons: int, deterministic: bool = False
 ) -> BiasTest:
     """Test E[g] = g* by Hotelling's T² = n b̂ᵀ(Σ̂ + nφ²I)⁻¹b̂, φ = R log(1/α)/n.
 

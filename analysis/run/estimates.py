@@ -22,6 +22,7 @@ from gradeval.analysis.statistics import (
     skewness,
 )
 
+Z = 1.959963984540054  # standard normal quantile of a two-sided 95 % interval
 ROUNDING_VARIANCE = 1e-26  # a variance below this share of the mean squared gradient is rounding
 
 
@@ -135,7 +136,7 @@ def intervals(moments: Moments, exact: Array, layer: str, accuracy: Accuracy) ->
     }
 
 
-def unbiasedness(moments: Moments, exact: Array, layer: str, comparisons: float, missing: float = 0.0) -> BiasTest:
+def unbiasedness(moments: Moments, exact: Array, layer: str, comparisons: int, missing: float = 0.0) -> BiasTest:
     """The test of E[g] = g* in one layer.
 
     Args:
@@ -180,52 +181,102 @@ def total_variance(moments: Moments, exact: Array, layer: str) -> tuple[float, f
     return variance, math.hypot(math.sqrt(max(0.0, spread) / moments.draws), least)
 
 
-def mean_cosine(moments: Moments, exact: Array, layer: str, samples: int) -> Interval:
-    """E cos(ḡ, g*) of the mean ḡ of many draws, which is nearly normal, from the moments of single draws.
+@dataclass(frozen=True)
+class Direction:
+    """What the direction of a mean of many draws follows from, in one layer; all is relative to ‖g*‖.
 
-    For x ~ N(m, Λ) and a unit vector u: E[⟨u, x⟩/‖x‖] = (2/√π) ∫₀^∞ Πⱼ dⱼ^½ exp(−s² Σⱼ dⱼ mⱼ²) Σⱼ uⱼ dⱼ mⱼ ds with
-    dⱼ = 1/(1 + 2s²λⱼ), since 1/‖x‖ = (2/√π) ∫ exp(−s²‖x‖²) ds. The mean m is known up to Σ/n, so Λ = Σ(1/M − 1/n).
-    The interval is by the delta method in m and in the size of Σ.
-
-    Args:
-        moments: of one estimator.
-        exact: g* of all layers, [P].
-        layer: its name.
-        samples: M, large enough for a normal mean, and below the number of draws.
-
-    Returns:
-        The mean cosine with its 95 % interval.
+    Attributes:
+        along: ⟨E g, g*⟩/‖g*‖², and its standard error.
+        across: the length of what E g has beside the direction of g*, which is a bias too.
+        aside: its unit vector, as was seen, in the eigenbasis of Σ.
+        direction: g*/‖g*‖ in that basis.
+        variances: the eigenvalues of Σ.
+        error: relative standard error of tr Σ.
     """
-    where, n = moments.layout.slices[layer], moments.draws
-    norm = float(np.linalg.norm(exact[where]))
-    if not norm:
-        return UNKNOWN
-    values, vectors = np.linalg.eigh(moments.spread(layer))
-    values = np.maximum(values, 0.0) / norm**2
-    direction = vectors.T @ exact[where] / norm
-    mean = direction + vectors.T @ moments.bias(layer) / norm
-    narrow = values * (1 / samples - 1 / n)
-    cosine, slope = _normal_cosine(direction, mean, narrow)
-    wider, _ = _normal_cosine(direction, mean, 1.01 * narrow)
-    variance, variance_error = total_variance(moments, exact, layer)
-    by_size = (wider - cosine) / 0.01 * (variance_error / variance if variance > 0 else 0.0)
-    error = math.hypot(math.sqrt(float(slope**2 @ values) / n), by_size)
-    return mean_interval(cosine, error, n).map(within_bounds)
+
+    along: tuple[float, float]
+    across: Interval
+    aside: Array
+    direction: Array
+    variances: Array
+    error: float
+
+    @classmethod
+    def of(cls, moments: Moments, exact: Array, layer: str) -> Direction:
+        """The direction of one estimator's mean.
+
+        Args:
+            moments: of the estimator.
+            exact: g* of all layers, [P].
+            layer: its name; its gradient is not zero.
+
+        Returns:
+            What its cosines follow from.
+        """
+        target, bias, covariance, n = exact[moments.layout.slices[layer]], *_mean_of(moments, layer)
+        norm = float(np.linalg.norm(target))
+        unit = target / norm
+        outside = np.eye(len(unit)) - np.outer(unit, unit)
+        across = bias_interval(outside @ bias, outside @ covariance @ outside, n) / norm
+        values, vectors = np.linalg.eigh(covariance)
+        aside = vectors.T @ (outside @ bias)
+        length = float(np.linalg.norm(aside))
+        variance, variance_error = total_variance(moments, exact, layer)
+        return cls(
+            (1 + float(unit @ bias) / norm, math.sqrt(max(0.0, float(unit @ covariance @ unit)) / n) / norm),
+            across,
+            aside / length if length > 0 else 0 * aside,
+            vectors.T @ unit,
+            np.maximum(values, 0.0) / norm**2,
+            variance_error / variance if variance > 0 else 0.0,
+        )
+
+    def cosine(self, samples: int) -> Interval:
+        """E cos(ḡ, g*) of the mean ḡ of M draws, where that is nearly normal.
+
+        The three things that it follows from, the mean along g*, the mean across it and the size of Σ, each move it
+        within an interval; these are combined as in `Accuracy.rmse`.
+
+        Args:
+            samples: M.
+
+        Returns:
+            The mean cosine with its 95 % interval.
+        """
+
+        def at(along: float, across: float, size: float = 1.0) -> float:
+            mean = along * self.direction + across * self.aside
+            return _normal_cosine(self.direction, mean, size * self.variances / samples)
+
+        (along, error), across = self.along, self.across
+        found = at(along, across.estimate)
+        moved = [at(along + z * error, across.estimate) for z in (-Z, Z)]
+        moved += [at(along, across.estimate, math.exp(z * self.error)) for z in (-Z, Z)]
+        ends = [found, *moved, at(along, across.low), at(along, across.high)]
+        pairs = [(ends[i], ends[i + 1]) for i in (1, 3, 5)]
+        below = math.hypot(*(max(0.0, found - min(pair)) for pair in pairs))
+        above = math.hypot(*(max(0.0, max(pair) - found) for pair in pairs))
+        return Interval(found, found - below, found + above).map(within_bounds)
 
 
-def _normal_cosine(direction: Array, mean: Array, variances: Array) -> tuple[float, Array]:
-    """E[⟨u, x⟩/‖x‖] for x ~ N(mean, diag variances), and its gradient in the mean: the trapezoid rule in log s."""
+def _mean_of(moments: Moments, layer: str) -> tuple[Array, Array, int]:
+    return moments.bias(layer), moments.spread(layer), moments.draws
+
+
+def _normal_cosine(direction: Array, mean: Array, variances: Array) -> float:
+    """E[⟨u, x⟩/‖x‖] for x ~ N(mean, diag variances) and a unit vector u.
+
+    (2/√π) ∫₀^∞ Πⱼ dⱼ^½ exp(−s² Σⱼ dⱼ mⱼ²) Σⱼ uⱼ dⱼ mⱼ ds with dⱼ = 1/(1 + 2s²vⱼ), since
+    1/‖x‖ = (2/√π) ∫ exp(−s²‖x‖²) ds; by the trapezoid rule in log s.
+    """
     size = math.sqrt(float(mean @ mean + variances.sum()))
     if size == 0:
-        return 0.0, np.zeros_like(mean)
-    logs = np.linspace(math.log(1e-8 / size), math.log(1e8 / size), 1200)
-    s = np.exp(logs)[:, None]
-    d = 1 / (1 + 2 * s**2 * variances)
-    weight = np.exp(0.5 * np.log(d).sum(1) - s[:, 0] ** 2 * (d @ mean**2)) * s[:, 0] * (logs[1] - logs[0])
-    weight *= 2 / math.sqrt(math.pi)
-    inner = d @ (direction * mean)
-    slope = weight @ (d * direction) - 2 * (weight * inner * s[:, 0] ** 2) @ d * mean
-    return float(weight @ inner), slope
+        return 0.0
+    logs = np.linspace(math.log(1e-6 / size), math.log(1e6 / size), 500)
+    square = np.exp(2 * logs)
+    d = 1 / (1 + 2 * square[:, None] * variances)
+    weight = np.exp(0.5 * np.log(d).sum(1) - square * (d @ mean**2) + logs) * (logs[1] - logs[0])
+    return 2 / math.sqrt(math.pi) * float(weight @ (d @ (direction * mean)))
 
 
 def within_bounds(cosine: float) -> float:

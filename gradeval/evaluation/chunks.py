@@ -15,6 +15,7 @@ import torch
 from gradeval.errors import GradevalError
 from gradeval.estimators import get_estimator
 from gradeval.model.problem import Problem
+from gradeval.sampling.point_draws import draws_of_points
 from gradeval.sampling.sampler import Sampler, one_thread
 from gradeval.sampling.streaming import ChunkStatistics, Scorer, reduce_chunk
 
@@ -61,7 +62,7 @@ class ChunkMaker:
                     gradients, values = self.sampler.chunk(count, *self.names, index)
                 seconds = (compute_seconds(self.sampler.problem) - began) * count / timed
                 if self.pointwise:
-                    gradients, values, deviations = self.sampler.chunk_of_points(count, *self.names, index)
+                    gradients, values, deviations = draws_of_points(self.sampler, count, *self.names, index)
                 statistics = reduce_chunk(self.scorer, gradients, values, index, deviations)
         except GradevalError as error:
             return Failure(str(error), traceback.format_exc())

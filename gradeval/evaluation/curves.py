@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from gradeval.analysis.run.curves import MIN_BLOCKS, Blocks, curve_rows
-from gradeval.analysis.run.estimates import Accuracy, mean_cosine, within_bounds
+from gradeval.analysis.run.estimates import Accuracy, Direction, within_bounds
 from gradeval.analysis.run.moments import Moments
 from gradeval.analysis.run.record import EXACT_COLUMNS
 from gradeval.analysis.statistics import UNKNOWN, Interval, mean_interval
@@ -97,6 +97,7 @@ def curves_of(
     """
     rows: list[dict[str, Any]] = []
     layout, draws = moments.layout, moments.draws
+    directions: dict[str, Direction] = {}
     norms = np.array([np.linalg.norm(exact[where]) for where in layout.slices.values()])
 
     def mean_of(samples: int, layer: str, level: Level, blocks: int) -> Interval:
@@ -106,7 +107,11 @@ def curves_of(
             return Interval(*(float(cosine),) * 3)
         if blocks >= ENOUGH_BLOCKS or math.isnan(cosine):
             return mean_interval(float(cosine), error, blocks).map(within_bounds)
-        return mean_cosine(moments, exact, layer, samples) if samples >= NORMAL else UNKNOWN
+        if samples < NORMAL:
+            return UNKNOWN
+        if layer not in directions:
+            directions[layer] = Direction.of(moments, exact, layer)
+        return directions[layer].cosine(samples)
 
     for samples, _ in tree(draws // MIN_BLOCKS):
         level = stream.levels[1 if moments.deterministic else samples]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -113,6 +113,18 @@ class Plan:
         """
         document = {"format": FORMAT, "chunk": CHUNK, **asdict(self)}
         write_whole(folder / "plan.json", json.dumps(document, indent=1).encode())
+
+    def continuing(self, there: Plan) -> Plan:
+        """This plan with what an earlier one fixed: the exact gradient, the versions, and how often it was looked at.
+
+        Args:
+            there: the plan that is continued.
+
+        Returns:
+            The plan to follow.
+        """
+        looks = there.looks + self.looks[-1:] * (self.draws != there.draws)
+        return replace(self, exact=there.exact, versions=there.versions, looks=looks)
 
     def identity(self, name: str) -> list[Any]:
         """What the numbers of an estimator's chunks depend on; it is stored in each of their files.

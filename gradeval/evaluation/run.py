@@ -174,7 +174,7 @@ class _Run:
             # the g* of the run's beginning: another number of threads might round it otherwise
             target = torch.tensor(self.store.begin(plan, problem).exact, dtype=torch.float64).to(target)
         self.scorer = Scorer(target, self.truth.slices)
-        self.pointwise = {name: self._by_points(sampler) for name, sampler in self.samplers.items()}
+        self.pointwise = {name: _by_points(sampler) for name, sampler in self.samplers.items()}
         self.rare = rare_states(problem)
 
     def _fitted(self, name: str, estimator: Estimator) -> Estimator:
@@ -191,14 +191,6 @@ class _Run:
         self.progress.finish(task)
         self.fits[name] = {"learned": found.learned, "seconds": seconds}
         return found.estimator
-
-    def _by_points(self, sampler: Sampler) -> bool:
-        """Whether the variance is measured point by point: where points are independent, and it is affordable."""
-        problem = self.problem
-        if sampler.deterministic or sampler.own_chance or not sampler.vectorised or problem.points == 1:
-            return False
-        entries = problem.points * len(self.truth.vector)
-        return entries <= MAX_BY_POINT and independent_points(problem, sampler.estimator)
 
     def _draws(self, name: str) -> int:
         return 2 if self.samplers[name].deterministic else self.request.draws
@@ -293,6 +285,15 @@ class _Run:
         target = self.scorer.exact.cpu().numpy()
         made = (manifest, target, truth.slices, self.moments, curves, exact)
         return Evaluation(*made, *mean_prediction(problem), self.rare)
+
+
+def _by_points(sampler: Sampler) -> bool:
+    """Whether the variance is measured point by point: where points are independent, and it is affordable."""
+    problem = sampler.problem
+    if sampler.deterministic or sampler.own_chance or not sampler.vectorised or problem.points == 1:
+        return False
+    entries = problem.points * sum(p.numel() for p in problem.network.parameters())
+    return entries <= MAX_BY_POINT and independent_points(problem, sampler.estimator)
 
 
 def _plan(

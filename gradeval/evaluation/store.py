@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +75,7 @@ class Store:
         if (self.folder / "plan.json").exists():
             there = Plan.read(self.folder)
             _refuse_changes(self.folder, there, plan)
-            looks = there.looks + plan.looks[-1:] * (plan.draws != there.draws)
-            plan = replace(plan, exact=there.exact, versions=there.versions, looks=looks)
+            plan = plan.continuing(there)
         with _writing(self.folder):
             with suppress(GradevalError):  # own layers or losses cannot be saved
                 problem.save(self.folder / "problem.json")

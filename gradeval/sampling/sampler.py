@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,8 +53,20 @@ def _flip_costs(notes: list[str]) -> Iterator[None]:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
-def _by_layer(squares: Float[Tensor, "*draws P"], slices: Mapping[str, slice]) -> Float[Tensor, "*draws K"]:
-    return torch.stack([squares[..., where].sum(-1) for where in slices.values()], -1)
+def check_finite(name: str, gradients: Float[Tensor, "draws P"]) -> None:
+    """Raise GradevalError where a gradient is NaN or infinite.
+
+    Args:
+        name: of the estimator.
+        gradients: of some of its draws.
+
+    Raises:
+        GradevalError: one of them is not finite.
+    """
+    finite = torch.isfinite(gradients).all(1)
+    if not bool(finite.all()):
+        bad = int((~finite).sum())
+        raise GradevalError(f"estimator '{name}' gave NaN or infinite gradients in {bad} of {len(finite)} draws.")
 
 
 class Sampler:
@@ -143,51 +155,6 @@ class Sampler:
         randomness = RandomDraws(generator(self.problem.network.device, *names), self.problem.network.dtype)
         return self._draw(torch.empty(count), lambda _: randomness, self.batch)
 
-    def chunk_of_points(
-        self, count: int, *names: object
-    ) -> tuple[Float[Tensor, "draws P"], Float[Tensor, " draws"], Float[Tensor, "draws K"]]:
-        """Make some draws, and measure how far each is from their mean, point by point.
-
-        Where the N points of a draw are independent, tr Σ = N⁻² Σᵢ tr Σᵢ. The deviation N⁻² Σᵢ ‖gᵢ − E gᵢ‖² of a draw
-        has this mean, and varies far less than ‖g − E g‖².
-
-        Args:
-            count: how many.
-            names: what their seed follows from.
-
-        Returns:
-            The gradients, flattened, [draws, P], the values, [draws], and by layer the squared deviations, [draws, K],
-            whose mean over the draws is unbiased for tr Σ.
-
-        Raises:
-            GradevalError: the estimator raises, or gives NaN or infinite gradients.
-        """
-        network, points = self.problem.network, self.problem.points
-        chance = RandomDraws(generator(network.device, *names), network.dtype)
-        slices = network.layer_slices()
-        sums, gradients, values, squares = None, [], [], []
-        parameters = sum(p.numel() for p in network.parameters())
-        batch = max(1, BATCH_BYTES // (points * parameters * network.dtype.itemsize))
-        for part in torch.empty(count).split(batch):
-            try:
-                each, value = self._by_point(part, chance)
-            except Exception as error:
-                raise estimator_error(self.name, error) from error
-            if sums is None:  # deviations from a mean of some draws lose no digits
-                centre = each.mean(0)
-                sums = torch.zeros_like(centre)
-            gradients.append(each.mean(1))
-            values.append(value.mean(1))
-            each -= centre
-            sums += each.sum(0)
-            squares.append(_by_layer(each.square_().sum(1), slices))
-        assert sums is not None
-        found = torch.cat(gradients)
-        self._check_finite(found)
-        excess = _by_layer((sums / count).square().sum(0), slices)
-        deviations = (torch.cat(squares) - excess) * (count / max(count - 1, 1) / points**2)
-        return found, torch.cat(values), deviations
-
     def given(
         self, uniforms: Float[Tensor, "draws given"], random: torch.Generator
     ) -> tuple[Float[Tensor, "draws P"], Float[Tensor, " draws"]]:
@@ -213,13 +180,8 @@ class Sampler:
         except Exception as error:
             raise estimator_error(self.name, error) from error
         gradients, values = (torch.cat(part) for part in zip(*parts, strict=True))
-        self._check_finite(gradients)
+        check_finite(self.name, gradients)
         return gradients, values
-
-    def _check_finite(self, gradients: Tensor) -> None:
-        if not bool(torch.isfinite(gradients).all()):
-            bad, count = int((~torch.isfinite(gradients).all(1)).sum()), len(gradients)
-            raise GradevalError(f"estimator '{self.name}' gave NaN or infinite gradients in {bad} of {count} draws.")
 
     def _surrogate(self) -> tuple[Surrogate, dict[str, Tensor]]:
         """This thread's own copy: a functional call exchanges the parameters of the module it calls."""
@@ -242,23 +204,6 @@ class Sampler:
         with quiet_vmap():
             gradients, values = vmap(draw, randomness="different")(rows)
         return torch.cat([g.reshape(len(rows), -1) for g in gradients.values()], 1), values
-
-    def _by_point(self, rows: Tensor, chance: RandomDraws) -> tuple[Tensor, Tensor]:
-        """Gradients of every point, [draws, points, P], and values, [draws, points]."""
-        surrogate, parameters = self._surrogate()
-
-        def one(_: Tensor, x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-            result: tuple[dict[str, Tensor], Tensor] = grad_and_value(
-                lambda parameters: functional_call(surrogate, parameters, (x[None], y[None], chance)).squeeze(0)
-            )(parameters)
-            return result
-
-        over_points = vmap(one, in_dims=(None, 0, 0), randomness="different")
-        with quiet_vmap():
-            found, values = vmap(over_points, in_dims=(0, None, None), randomness="different")(
-                rows, self.problem.inputs, self.problem.targets
-            )
-        return torch.cat([g.reshape(*values.shape, -1) for g in found.values()], -1), values
 
     def _loop(self, rows: Tensor, chance: Callable[[Tensor], RandomDraws]) -> tuple[Tensor, Tensor]:
         surrogate, _ = self._surrogate()

@@ -41,14 +41,17 @@ def test_moments_equal_numpys(count: int) -> None:
     columns = [g - e]
     columns += [np.stack([((g - e)[:, w] ** 2).sum(1) for w in SLICES.values()], 1)]
     cosine = [g[:, w] @ e[w] / np.linalg.norm(g[:, w], axis=1) / np.linalg.norm(e[w]) for w in SLICES.values()]
-    rows = np.concatenate([*columns, np.stack(cosine, 1), values.numpy()[:, None]], 1)
+    cuts, deviations = range(CHUNK, count, CHUNK), []
+    for own in np.split(g, cuts):  # from the mean of the chunk
+        squares = (own - own.mean(0)) ** 2 * len(own) / (len(own) - 1)
+        deviations.append(np.stack([squares[:, w].sum(1) for w in SLICES.values()], 1))
+    rows = np.concatenate([*columns, np.stack(cosine, 1), np.concatenate(deviations), values.numpy()[:, None]], 1)
     np.testing.assert_allclose(moments.mean, rows.mean(0), rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(moments.covariance, np.cov(rows.T), rtol=1e-9, atol=1e-11)
     np.testing.assert_array_equal(moments.descents, [(g[:, w] @ e[w] > 0).sum() for w in SLICES.values()])
     pieces = []
-    cuts = range(CHUNK, count, CHUNK)
     for part, own in zip(np.split(rows, cuts), np.split(g, cuts), strict=True):
-        sums = [each[:, w].sum(1) for each in ((own - own.mean(0)) ** 2, own * e) for w in SLICES.values()]
+        sums = [(own * e)[:, w].sum(1) for w in SLICES.values()]
         scores = np.column_stack([part[:, g.shape[1] : -1], *sums])
         pieces.append(((scores - scores.mean(0)) ** 3).sum(0))
     np.testing.assert_allclose(moments.thirds, np.sum(pieces, 0) / count, rtol=1e-9, atol=1e-11)
@@ -94,3 +97,42 @@ def test_a_swapped_layer_is_seen() -> None:
     swapped = gradients[:, [3, 4, 0, 1, 2]]
     right, wrong = (Scorer(exact, SLICES)(g)[0] for g in (gradients, swapped))
     assert (wrong.mean(0) > 1.5 * right.mean(0)).any()
+
+
+def test_given_deviations_take_the_place_of_those_of_the_whole_draw() -> None:
+    exact, gradients, values = draws(1000)
+    given = torch.rand(1000, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    scorer = Scorer(exact, SLICES)
+    stream = Stream(scorer)
+    stream.add(reduce_chunk(scorer, gradients, values, 0, given))
+    moments = stream.moments()
+    for k, layer in enumerate(SLICES):
+        assert moments.deviation(layer) == pytest.approx((given[:, k].mean().item(), given[:, k].var().item()))
+        assert moments.blocks_of(layer)[:, 1] == pytest.approx(given[:, k].reshape(20, 50).mean(1).numpy())
+        # bias² + variance: with the whole draws' deviations these are the squared errors
+        whole = reduce_chunk(scorer, gradients, values, 0)
+        squares = whole.blocks[:, k].mean()
+        assert squares == pytest.approx(moments.square(layer)[0])
+        deviation = whole.blocks[:, 3 + k].mean()
+        assert moments.blocks_of(layer)[:, 0].mean() == pytest.approx(squares - deviation + given[:, k].mean().item())
+
+
+@pytest.mark.parametrize(("count", "size"), [(20, 1), (999, 49), (1000, 50), (7300, 50)])
+def test_blocks_are_means_of_equally_many_draws(count: int, size: int) -> None:
+    exact, gradients, values = draws(count)
+    moments = stream_of(exact, gradients, values).moments()
+    g, e = gradients.numpy(), exact.numpy()
+    blocks = count // size
+    squares = ((g - e) ** 2).sum(1)[: blocks * size].reshape(blocks, size).mean(1)
+    assert moments.blocks_of("all")[:, 0] == pytest.approx(squares)
+
+
+def test_many_blocks_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: the last of an odd number lost, blocks joined out of order."""
+    exact, gradients, values = draws(30_000)
+    all_blocks = stream_of(exact, gradients, values).blocks
+    monkeypatch.setattr("gradeval.sampling.streaming.MAX_PAIRED", 70)
+    joined = stream_of(exact, gradients, values).blocks
+    assert len(all_blocks) == 600
+    assert len(joined) == 37
+    np.testing.assert_allclose(joined, all_blocks[:592].reshape(37, 16, -1).mean(1), rtol=1e-12)

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradeval.analysis.run.curves import Blocks, curve_rows, exact_curve_table, fit_table
+from gradeval.analysis.run.curves import Blocks, best_curves, curve_rows, fit_table
+
+from gradeval.analysis.statistics import ENDS, Interval
 
 SAMPLES = (1, 2, 5, 10, 20, 50)
 
@@ -21,17 +23,20 @@ def curves() -> pd.DataFrame:
         count = 1000 // m
         square = 0.36 + 8 / m
         blocks = Blocks(m, count, np.array([square, 0.5]), np.array([square**2, 0.01]), np.array([[0.4], [0.6]]))
-        rows += curve_rows("st", ["all"], np.array([2.0]), blocks)
+        root = math.sqrt(square)
+        found = {"all": (Interval(root, 0.9 * root, 1.2 * root), Interval(0.6, 0.55, 0.65))}
+        rows += curve_rows("st", ["all"], np.array([2.0]), blocks, found)
     return pd.DataFrame(rows)
 
 
 def test_a_row_is_relative_to_the_norm(curves: pd.DataFrame) -> None:
     row = curves.iloc[0]
     assert row["relative_rmse"] == pytest.approx(math.sqrt(8.36) / 2)
-    assert row["relative_rmse_low"] < row["relative_rmse"] < row["relative_rmse_high"]
-    assert (row["samples"], row["blocks"], row["cosine"]) == (1, 1000, 0.5)
+    assert row["relative_rmse_high"] == pytest.approx(0.6 * math.sqrt(8.36))
+    assert row["blocks_rmse"] == row["relative_rmse"]
+    assert (row["samples"], row["blocks"], row["cosine"], row["blocks_cosine"]) == (1, 1000, 0.6, 0.5)
     assert (row["cosine_q15"], row["cosine_q85"]) == (0.4, 0.6)
-    assert row["cosine_se"] == pytest.approx(0.1 / math.sqrt(1000))
+    assert row["blocks_cosine_se"] == pytest.approx(0.1 / math.sqrt(1000))
 
 
 def test_the_fit_finds_bias_and_variance(curves: pd.DataFrame) -> None:
@@ -47,11 +52,24 @@ def test_the_fit_finds_bias_and_variance(curves: pd.DataFrame) -> None:
     assert fit_table(curves[:2], summary).empty
 
 
-def test_exact_curves_follow_from_exact_moments(curves: pd.DataFrame) -> None:
+def test_exact_errors_lead_where_they_are_known(curves: pd.DataFrame) -> None:
     known = pd.DataFrame(
-        [{"estimator": "st", "layer": "all", "exact_relative_bias": 0.3, "exact_relative_variance": 2.0}]
+        [
+            {
+                "estimator": "st",
+                "layer": "all",
+                "exact_relative_bias": 0.4,
+                "exact_relative_variance": 3.0,
+                "exact_scale": 1,
+            }
+        ]
     )
-    found = exact_curve_table(curves, known)
+    found = best_curves(curves, known)
     assert list(found["samples"]) == list(SAMPLES)
-    assert found["relative_rmse"].to_numpy() == pytest.approx(curves["relative_rmse"].to_numpy())
-    assert exact_curve_table(curves, known.assign(estimator="psa")).empty
+    for end in ENDS:
+        assert found[f"relative_rmse{end}"].to_numpy() == pytest.approx(np.sqrt(0.16 + 3 / np.array(SAMPLES)))
+    assert found["exact"].all()
+    assert found["cosine"].equals(curves["cosine"])
+    other = best_curves(curves, known.assign(estimator="psa"))
+    assert not other["exact"].any()
+    assert other[curves.columns].equals(curves)

@@ -91,6 +91,7 @@ def make_run(
             | {"seconds_per_draw": 3.4e-5 * (1 + i), "layer_evaluations": 3.0, "loss_evaluations": 1.0}
             | {"unbiased_claim": name in UNBIASED, "deterministic": fixed}
             | {"exact_relative_bias": float("nan"), "verdict": verdict(name in UNBIASED, seen, bias)}
+            | {"exact": name in known, "bias_seen": bool(seen) and layer not in undefined}
         )
         for m in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000):
             if blocks // m < 20:
@@ -107,6 +108,15 @@ def make_run(
             | around("wls_relative_bias", bias, 0.1)
             | around("wls_relative_variance", variance, 0.03)
         )
+    differences: list[dict[str, Any]] = []
+    for a, b in itertools.combinations([row for row in summary if row["layer"] == "all"], 2):
+        square = a["relative_rmse"] ** 2 - b["relative_rmse"] ** 2
+        differences.append(
+            {"one": a["estimator"], "two": b["estimator"], "layer": "all"}
+            | around("square", square)
+            | around("variance", a["relative_variance"] - b["relative_variance"])
+            | {"pvalue": 0.01, "pvalue_adjusted": 0.04, "exact": a["exact"] and b["exact"]}
+        )
     pairs: list[dict[str, Any]] = []
     everything = [row for row in summary if row["layer"] == "all"]
     for a, b in itertools.product(everything, everything):
@@ -121,6 +131,7 @@ def make_run(
     pair_columns += ["seconds", "seconds_low", "seconds_high"]
     curve_columns = ["estimator", "layer", "samples", "blocks", "cosine", "cosine_low", "cosine_high", "cosine_q15"]
     curve_columns += ["cosine_q85", "relative_rmse", "relative_rmse_low", "relative_rmse_high"]
+    difference_columns = differences[0] if differences else dict.fromkeys(["one", "two", "layer", "pvalue", "exact"])
     random = np.random.default_rng(0)
     x, y = random.uniform(-np.pi / 2, np.pi / 2, 60), random.uniform(-1, 1, 60)
     grid = np.array(list(itertools.product(np.linspace(-2, 2, 41), np.linspace(-1.3, 1.3, 31))))
@@ -129,7 +140,8 @@ def make_run(
         norms={layer: 2.0 if layer == "all" else 1.0 for layer in dict.fromkeys(row["layer"] for row in summary)},
         best=pd.DataFrame(summary),
         curves=pd.DataFrame(curves, columns=curve_columns),
-        exact_curves=pd.DataFrame(curves, columns=curve_columns)[["estimator", "layer", "samples", "relative_rmse"]],
+        best_curves=pd.DataFrame(curves, columns=curve_columns),
+        pairs=pd.DataFrame(differences, columns=list(difference_columns)),
         breakeven=pd.DataFrame(pairs, columns=pair_columns),
         variance_reduction=pd.DataFrame(
             [
@@ -146,10 +158,12 @@ def make_run(
         if points
         else None,
         manifest={
-            "format": "gradeval-run/2",
+            "format": "gradeval-run/3",
             "created": "2025-01-01T12:00:00+00:00",
             "arguments": {"problem": "expclass", "units": "5-5-5", "draws": blocks},
             "seed": 7,
+            "detect": 0.05,
+            "looks": 1,
             "draws": blocks,
             "versions": {"gradeval": "0.1.0", "torch": "2.9.0"},
             "device": "cpu",

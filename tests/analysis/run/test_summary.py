@@ -79,16 +79,27 @@ def _parquet(table: pd.DataFrame):
 
 def test_exact_figures_replace_the_estimates_and_have_no_interval() -> None:
     ends = ("", "_low", "_high")
+    sampled = {"relative_bias": 0.2, "relative_variance": 3.0, "relative_rmse": 1.7, "scale": 0.9}
+    columns = {f"{key}{end}": value for key, value in sampled.items() for end in ends}
+    keys = ["verdict", "exact_relative_bias", "exact_relative_variance", "exact_scale"]
     rows = [
-        {f"relative_bias{end}": 0.2 for end in ends} | {f"relative_variance{end}": 3.0 for end in ends} | facts
+        columns | dict(zip(keys, facts, strict=True))
         for facts in (
-            {"unbiased_claim": True, "exact_relative_bias": math.nan, "exact_relative_variance": math.nan},
-            {"unbiased_claim": True, "exact_relative_bias": 0.1, "exact_relative_variance": 2.0},
-            {"unbiased_claim": False, "exact_relative_bias": 1e-13, "exact_relative_variance": 2.5},
+            (BiasVerdict.HOLDS, math.nan, math.nan, math.nan),
+            (BiasVerdict.REFUTED_EXACTLY, 0.1, 2.0, 1.1),
+            (BiasVerdict.EXACTLY_UNBIASED, 1e-13, 2.5, 1.0),
+            (BiasVerdict.UNDECIDED, math.nan, math.nan, math.nan),
+            (BiasVerdict.NO_BIAS_SEEN, math.nan, math.nan, math.nan),
+            (BiasVerdict.BIASED, math.nan, math.nan, math.nan),
         )
     ]
     best = best_known(pd.DataFrame(rows))
     for end in ends:
-        assert list(best[f"relative_bias{end}"]) == [0.2, 0.1, 0.0]
-        assert list(best[f"relative_variance{end}"]) == [3.0, 2.0, 2.5]
-    assert list(best["unbiased"]) == [True, False, True]
+        assert list(best[f"relative_bias{end}"])[:4] == [0.2, 0.1, 0.0, 0.2]
+        assert list(best[f"relative_variance{end}"])[:4] == [3.0, 2.0, 2.5, 3.0]
+        assert list(best[f"relative_rmse{end}"])[:4] == [1.7, math.sqrt(2.01), math.sqrt(2.5), 1.7]
+        assert list(best[f"scale{end}"])[:4] == [0.9, 1.1, 1.0, 0.9]
+    assert list(best["exact"]) == [False, True, True, False, False, False]
+    assert list(best["unbiased"]) == [True, False, True, False, False, False]
+    assert list(best["biased"]) == [False, True, False, False, True, True]  # undecided is neither
+    assert list(best["bias_seen"]) == [False, True, False, False, False, True]
