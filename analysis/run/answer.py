@@ -111,6 +111,10 @@ def _claims(summary: pd.DataFrame) -> str:
         how = f"; about {needed:,.0f} draws would decide" if math.isfinite(needed) else ""
         layers = listed([layer_title(layer) for layer in rows["layer"]])
         parts.append(f"the claim to be unbiased is undecided for {name} ({layers}{how})")
+    told = {*held, *failed, *open_["estimator"]}
+    untested = [name for name in dict.fromkeys(claimed["estimator"]) if name not in told]
+    if untested:
+        parts.append(f"the claim to be unbiased could not be tested for {listed(untested)}")
     return sentence("; ".join(parts))
 
 

@@ -46,8 +46,8 @@ RUN_FIGURES: dict[str, tuple[Callable[[Evaluation], Figure | None], str]] = {
     "heat-map": (
         heat_map,
         "Relative bias and relative RMSE of one draw, by estimator and layer; a stronger colour is worse, on a "
-        "logarithmic scale. White with <: the test behind the verdicts sees no bias, and the number is the upper end of "
-        "its 95% interval; 0: exactly none. A dash: not defined.",
+        "logarithmic scale. White with <: the test behind the verdicts sees no bias, and the number is the upper end "
+        "of its 95% interval; 0: exactly none. A dash: not defined.",
     ),
     "break-even": (
         break_even_chart,

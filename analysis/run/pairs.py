@@ -14,7 +14,7 @@ from gradeval.analysis.hypotheses import holm
 from gradeval.analysis.run.estimates import unseen
 from gradeval.analysis.run.moments import Moments
 from gradeval.analysis.run.record import Record
-from gradeval.analysis.statistics import LEVEL, Array, Interval, mean_interval
+from gradeval.analysis.statistics import LEVEL, UNKNOWN, Array, Interval, mean_interval
 
 PAIR_COLUMNS = ("one", "two", "layer")
 ROUNDING = 1e-9  # relative; exact figures that differ by less are the same
@@ -43,7 +43,7 @@ def pair_table(record: Record, best: pd.DataFrame) -> pd.DataFrame:
         own = [_pair(record, figures.loc[layer], one, two, layer) for one, two in pairs]
         adjusted = holm([row["pvalue"] for row in own])
         rows += [row | {"pvalue_adjusted": value} for row, value in zip(own, adjusted, strict=True)]
-    columns = [*PAIR_COLUMNS, *Interval(0, 0, 0).columns("square"), *Interval(0, 0, 0).columns("variance")]
+    columns = [*PAIR_COLUMNS, *UNKNOWN.columns("square"), *UNKNOWN.columns("variance")]
     return pd.DataFrame(rows, columns=[*columns, "pvalue", "pvalue_adjusted", "exact"])
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from gradeval.analysis.run.curves import CURVE_COLUMNS
+from gradeval.analysis.run.estimates import accuracies_of
 from gradeval.analysis.run.evaluation import Evaluation
 from gradeval.analysis.run.moments import Moments
 from gradeval.analysis.run.record import DETECT, EXACT_COLUMNS
@@ -23,7 +24,6 @@ from gradeval.estimators import Estimator, get_facts, resolve
 from gradeval.estimators.protocol import fit, learns
 from gradeval.evaluation.chunks import ChunkMaker, Failure, SentChunkMaker, compute_seconds, probe_numbers
 from gradeval.evaluation.curves import curves_of, exact_rows, moments_of, target_of
-from gradeval.analysis.run.estimates import accuracies_of
 from gradeval.evaluation.grid import mean_prediction
 from gradeval.evaluation.manifest import estimator_facts, manifest_of, problem_facts, versions
 from gradeval.evaluation.plan import Plan, Planned
@@ -39,7 +39,6 @@ from gradeval.sampling.independence import independent_points
 from gradeval.sampling.sampler import Sampler, one_thread
 from gradeval.sampling.streaming import CHUNK, ChunkStatistics, Scorer, Stream
 from gradeval.workers.executors import Assignment, Lost, Workers
-
 
 MAX_BY_POINT = 2**20  # points × parameters of a draw of which the variance is measured point by point
 

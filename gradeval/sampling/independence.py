@@ -1,4 +1,4 @@
-"""Whether the data points of a draw are independent: each estimate is that of its point alone, from chance of its own."""
+"""Whether the data points of a draw are independent: each estimate is that of its point alone."""
 
 from __future__ import annotations
 
@@ -33,12 +33,8 @@ class _ChanceByPoint(RandomDraws):
             raise GradevalError("its points share chance")
         del size[axis]
         self.calls += 1
-        parts = [
-            torch.rand(
-                size, generator=generator(device, point, self.trial, self.calls), dtype=self.dtype, device=device
-            )
-            for point in self.points
-        ]
+        each = [generator(device, point, self.trial, self.calls) for point in self.points]
+        parts = [torch.rand(size, generator=one, dtype=self.dtype, device=device) for one in each]
         return torch.stack(parts, axis)
 
     def bernoulli(self, probability: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

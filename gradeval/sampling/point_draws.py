@@ -30,8 +30,8 @@ def draws_of_points(
         names: what their seed follows from.
 
     Returns:
-        The gradients, flattened, [draws, P], the values, [draws], and by layer the squared deviations, [draws, K], whose
-        mean over the draws is unbiased for tr Σ.
+        The gradients, flattened, [draws, P], the values, [draws], and by layer the squared deviations, [draws, K],
+        whose mean over the draws is unbiased for tr Σ.
 
     Raises:
         GradevalError: the estimator raises, or gives NaN or infinite gradients.
@@ -40,7 +40,8 @@ def draws_of_points(
         >>> from gradeval import load_problem
         >>> from gradeval.estimators import get_estimator
         >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
-        >>> gradients, values, deviations = draws_of_points(Sampler(problem, "st", get_estimator("st")), 100, "an example")
+        >>> sampler = Sampler(problem, "st", get_estimator("st"))
+        >>> gradients, values, deviations = draws_of_points(sampler, 100, "an example")
         >>> gradients.shape, values.shape, deviations.shape  # two layers, the head, and all of them
         (torch.Size([100, 15]), torch.Size([100]), torch.Size([100, 4]))
     """

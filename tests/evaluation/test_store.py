@@ -178,7 +178,7 @@ def test_other_runs_are_refused(small: Problem, begun: Path, make_problem) -> No
     change(begun, engine="0" * 32)
     refused("another version of gradeval's sources")
     change(begun, engine=plan["engine"], format="gradeval-plan/9")
-    refused("its format is 'gradeval-plan/9', this version continues 'gradeval-plan/2'")
+    refused("its format is 'gradeval-plan/9', this version continues 'gradeval-plan/3'")
     change(begun, format=plan["format"], chunk=1000)
     refused("its chunks are not of 5000 draws")
     change(begun, chunk=5000)

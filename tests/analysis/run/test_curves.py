@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from gradeval.analysis.run.curves import Blocks, best_curves, curve_rows, fit_table
-
 from gradeval.analysis.statistics import ENDS, Interval
 
 SAMPLES = (1, 2, 5, 10, 20, 50)

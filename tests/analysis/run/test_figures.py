@@ -265,7 +265,7 @@ def test_legend_names_the_estimators_that_are_plotted() -> None:
         assert list(legend(drawn[name])) == list(SEVEN)
     assert list(legend(drawn["break-even"])) == ["reinforce", "arm"]
     rows = make_run()
-    rows.curves = rows.curves[rows.curves["estimator"] != "arm"]
+    rows.curves = rows.best_curves = rows.curves[rows.curves["estimator"] != "arm"]
     assert "arm" not in legend(draw(rows)["rmse"])
 
 
@@ -290,7 +290,7 @@ def test_an_estimator_looks_the_same_in_all_figures_and_in_any_company() -> None
 def test_curves_and_bands_hold_the_numbers_of_the_table() -> None:
     run = make_run(["st"], ["all"])
     (ax,) = draw(run)["rmse"].axes
-    line, _exact = ax.lines
+    (line,) = ax.lines
     np.testing.assert_array_equal(line.get_xdata(), run.curves["samples"])
     np.testing.assert_array_equal(line.get_ydata(), run.curves["relative_rmse"])
     (band,) = ax.collections

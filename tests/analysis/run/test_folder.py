@@ -130,7 +130,7 @@ def in_table(name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Calla
     [
         (lambda folder: (folder / "manifest.json").unlink(), "is not a run: it has no readable manifest.json"),
         (lambda folder: (folder / "manifest.json").write_text("{"), r"manifest.json: not a JSON file"),
-        (in_manifest(lambda m: m.update(format="gradeval-run/9")), "reads runs of format 'gradeval-run/2', found"),
+        (in_manifest(lambda m: m.update(format="gradeval-run/9")), "reads runs of format 'gradeval-run/3', found"),
         (in_manifest(lambda m: m.pop("seed")), "manifest.json: Object missing required field `seed`"),
         (in_manifest(lambda m: m["problem"].update(points="4")), "manifest.json: problem.points: expected `int`, got"),
         (

@@ -86,8 +86,29 @@ def test_answer_for_other_runs(shape: dict[str, Any], sentence: str) -> None:
 
 def test_answer_says_when_the_best_is_not_distinguished_from_the_next() -> None:
     run = make_run(["st", "psa"], ["all"])
-    run.summary["relative_rmse_low"] -= 0.2
+    run.pairs["pvalue_adjusted"] = 0.06
     assert "; st cannot be distinguished from it." in answer_sentences(run)[1]
+    run.pairs["pvalue_adjusted"] = 0.04
+    assert "cannot be distinguished" not in answer_sentences(run)[1]
+
+
+def test_answer_gives_the_interval_of_the_break_even() -> None:
+    """Planted: the number alone, where the truth may be "never"."""
+    run = make_run(["reinforce", "st"])
+    run.breakeven[["draws", "draws_low", "draws_high"]] = 5210.0, 4300.0, math.inf
+    assert any(
+        "reinforce may overtake it, from 4,300 draws on at the earliest, or never" in s for s in answer_sentences(run)
+    )
+    run.breakeven["draws_high"] = 6100.0
+    assert any("overtakes it at about 5,200 draws (95% interval [4,300, 6,100])" in s for s in answer_sentences(run))
+
+
+def test_what_is_undecided_is_said_with_the_draws_that_would_decide() -> None:
+    run = make_run(["reinforce", "st"])
+    run.summary["draws_to_decide"] = 52_000.0
+    run.summary.loc[run.summary["estimator"] == "reinforce", "verdict"] = BiasVerdict.UNDECIDED
+    assert "undecided for reinforce" in answer_sentences(run)[0]
+    assert "about 52,000 draws would decide" in answer_sentences(run)[0]
 
 
 def test_answer_names_estimators_that_failed() -> None:
@@ -98,8 +119,8 @@ def test_answer_names_estimators_that_failed() -> None:
 
 def test_ranking_is_by_error_of_one_draw_with_undefined_last() -> None:
     run = make_run()
-    run.summary.loc[run.summary["estimator"] == "psa", "relative_rmse"] = math.nan
-    groups = _ranking(run.summary)
+    run.best.loc[run.best["estimator"] == "psa", "relative_rmse"] = math.nan
+    groups = _ranking(run.best)
     assert [group["title"] for group in groups] == ["all layers", "layer 1", "layer 2", "layer 3", "head"]
     assert [row["name"] for row in groups[0]["rows"]][::6] == ["st", "psa"]
 
