@@ -33,13 +33,10 @@ def test_intervals_hold_the_exact_differences(make_problem, run: Evaluation) -> 
 def test_pairs_are_narrower_than_intervals_of_their_own(run: Evaluation) -> None:
     """ST and PSA take the same states. Planted: draws that are seeded by the estimator's name."""
     best = run.best[run.best["layer"] == "all"].set_index("estimator")
-    (row,) = run.pairs[
-        (run.pairs["layer"] == "all") & (run.pairs["one"] == "st") & (run.pairs["two"] == "psa")
-    ].itertuples()
-    alone = math.hypot(
-        *(best.loc[n, "relative_variance_high"] - best.loc[n, "relative_variance_low"] for n in ("st", "psa"))
-    )
-    assert row.variance_high - row.variance_low < alone / 1.5
+    pairs = run.pairs[run.pairs["layer"] == "all"].set_index(["one", "two"])
+    widths = best["relative_variance_high"] - best["relative_variance_low"]
+    row = pairs.loc[("st", "psa")]
+    assert row["variance_high"] - row["variance_low"] < math.hypot(widths["st"], widths["psa"]) / 1.5
 
 
 def test_exact_figures_are_subtracted(make_problem) -> None:
