@@ -12,6 +12,7 @@ from gradeval.analysis.hypotheses import FAMILY_ALPHA
 from gradeval.analysis.measures import EXACTLY_UNBIASED, relative
 from gradeval.analysis.run.estimates import intervals, unbiasedness
 from gradeval.analysis.run.record import EXACT_COLUMNS, Record
+from gradeval.analysis.run.times import TIMING, times_of
 from gradeval.analysis.statistics import ENDS
 
 
@@ -95,7 +96,7 @@ def _row(record: Record, name: str, layer: str) -> dict[str, Any]:
     row |= {"detectable_bias": relative(test.detectable, norm) if norm else math.nan}
     for key, interval in found.items():
         row |= interval.columns(key)
-    row |= {"seconds_per_draw": record.seconds_per_draw.get(name, math.nan)}
+    row |= times_of(record.manifest["timings"], name).columns(TIMING)
     row |= {key: facts[key] for key in ("layer_evaluations", "loss_evaluations", "unbiased_claim")}
     return row | {"deterministic": moments.deterministic}
 

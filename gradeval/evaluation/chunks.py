@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import pickle
-import time
 import traceback
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from gradeval.errors import GradevalError
 from gradeval.estimators import get_estimator
-from gradeval.model.problem import Problem
 from gradeval.sampling.sampler import Sampler, one_thread
 from gradeval.sampling.streaming import ChunkStatistics, Scorer, reduce_chunk
-
+from gradeval.sampling.timing import further_times
 
 @dataclass(frozen=True)
 class Failure:
@@ -40,23 +39,26 @@ class ChunkMaker:
         sampler: of the estimator.
         scorer: compares draws with g*.
         names: what the draws are seeded by, beside the chunk's index.
+        planned: number of draws that the run was asked for; a deterministic estimator makes fewer.
     """
 
     sampler: Sampler
     scorer: Scorer
     names: tuple[object, ...]
+    planned: int
 
     def __call__(self, index: int, count: int) -> ChunkStatistics | Failure:
         """The statistics of the ``count`` draws of chunk ``index``; an estimator's error is returned, not raised."""
+        times: list[tuple[int, float]] = []
         try:
             with one_thread():
-                began = compute_seconds(self.sampler.problem)
-                gradients, values = self.sampler.chunk(count, *self.names, index)
-                seconds = compute_seconds(self.sampler.problem) - began
+                gradients, values = self.sampler.chunk(count, *self.names, index, times=times)
                 statistics = reduce_chunk(self.scorer, gradients, values, index)
+                if index == 0:
+                    times = further_times(self.sampler, self.planned, times, *self.names)
         except GradevalError as error:
             return Failure(str(error), traceback.format_exc())
-        statistics.seconds = seconds
+        statistics.times = np.array(times, dtype=float).reshape(-1, 2)
         return statistics
 
 
@@ -134,19 +136,3 @@ def probe_numbers(sampler: Sampler, fingerprint: str) -> list[float]:
     numbers = torch.cat([gradients[0, :32], values])
     return numbers.tolist() if bool(torch.isfinite(numbers).all()) else []
 
-
-def compute_seconds(problem: Problem) -> float:
-    """Seconds of compute so far: of this thread on the CPU; of the wall clock on a device, when it is done.
-
-    Args:
-        problem: its network's device is asked.
-
-    Returns:
-        Seconds since some fixed instant.
-    """
-    device = problem.network.device
-    if device.type == "cpu":
-        return time.thread_time()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

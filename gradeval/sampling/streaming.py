@@ -186,7 +186,7 @@ class ChunkStatistics:
         thirds: sums over the draws of third powers about the chunk's means, as in `Moments.thirds`, [4K].
         levels: by M, of [squared errors, cosines], [2K], and the `kept` cosines, [·, K].
         means: of `BLOCK` gradients each, for the levels above, [·, P].
-        seconds: of compute.
+        times: of each timed batch of draws, their number and the seconds of compute, [·, 2].
     """
 
     joint: Spread
@@ -194,7 +194,7 @@ class ChunkStatistics:
     thirds: np.ndarray
     levels: dict[int, tuple[Spread, np.ndarray]]
     means: np.ndarray
-    seconds: float = 0.0
+    times: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
 
 
 def reduce_chunk(
