@@ -9,12 +9,15 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import special, stats
 
-from gradeval.analysis.statistics import Array, quadratic_form_cdf
+from gradeval.analysis.roots import crossing
+from gradeval.analysis.statistics import Array, check_finite, noncentral_f_cdf, quadratic_form_score
 
 FAMILY_ALPHA = 0.01  # family-wise error rate of the verdicts of one report
 DETECTION = 0.95  # the probability with which a detectable bias or change is found
+UNSURPRISING = 40.0  # minus the normal score of what is sure to happen
+FAR = 1e6  # standard errors, beyond which only the widest direction counts
 ROUNDING_BIAS = 1e-6  # the bias of what does not vary counts when above this share of ‖g*‖
 
 
@@ -80,12 +83,16 @@ def bias_test(
     Returns:
         The p-value, and the bias that this test would have found.
 
+    Raises:
+        GradevalError: a number is NaN or infinite.
+
     Examples:
         >>> bias_test(np.array([0.0, 0.0]), np.eye(2), 1000, size=1.4, scale=1.0, comparisons=1).pvalue
         1.0
         >>> bias_test(np.array([0.5, 0.0]), np.eye(2), 1000, size=1.4, scale=1.0, comparisons=1).pvalue < 1e-9
         True
     """
+    check_finite("a bias, its covariance and scale", bias, covariance, size, scale)
     values, vectors = np.linalg.eigh(covariance)
     values = np.maximum(values, 0.0)
     largest = float(values[-1])
@@ -110,12 +117,12 @@ def bias_test(
 def _detectable_noncentrality(rank: int, freedom: int, alpha: float) -> float:
     critical = float(stats.f.isf(alpha, rank, freedom))
 
-    def missing(noncentrality: float) -> float:
-        return float(stats.ncf.cdf(critical, rank, freedom, noncentrality)) - (1 - DETECTION)
+    def found(noncentrality: float) -> float:
+        """How much the power is above `DETECTION`."""
+        return (1 - DETECTION) - noncentral_f_cdf(critical, rank, freedom, noncentrality)
 
-    high = 4.0 * (rank * critical + 10)
-    # with a degree of freedom or two T² has hardly any power, and the distribution cannot be computed that far out
-    return float(optimize.brentq(missing, 0.0, high)) if missing(high) < 0 else math.inf
+    noncentrality = crossing(found, 0.0, 4.0 * (rank * critical + 10))
+    return noncentrality if noncentrality < math.inf else math.inf  # NaN where it cannot be computed
 
 
 @dataclass(frozen=True)
@@ -146,10 +153,15 @@ def change_test(difference: float, error: float, freedom: int, margin: float) ->
     Returns:
         The test.
 
+    Raises:
+        GradevalError: a number is NaN or infinite.
+
     Examples:
         >>> round(change_test(0.5, 0.1, 1000, margin=0.3).pvalue, 3)
         0.023
     """
+    check_finite("a change and its error", difference, error)
+    difference, error = float(difference), float(error)
     excess = abs(difference) - margin
     if excess <= 0 or error == 0:
         pvalue = float(excess <= 0)
@@ -200,11 +212,15 @@ def ratio_test(
     Returns:
         The test; ``detectable`` is of new/old − 1 or old/new − 1, whichever is harder to find.
 
+    Raises:
+        GradevalError: a number is NaN or infinite.
+
     Examples:
         >>> ratio_test((1.0, 1.5), (0.05, 0.05), (1000, 1000), margin=0.02).pvalue < 1e-6
         True
     """
     freedom, factor = min(draws) - 1, 1 + margin
+    check_finite("two means and their errors", *values, *errors)
     unit = max(*values, *errors) or 1.0  # squares stay in range
     values, errors = (values[0] / unit, values[1] / unit), (errors[0] / unit, errors[1] / unit)
     squares = (errors[0] ** 2, errors[1] ** 2)
@@ -249,24 +265,35 @@ def shift_test(distance: float, variances: Array, margin: float, freedom: int) -
     Returns:
         The test.
 
+    Raises:
+        GradevalError: a number is NaN or infinite.
+
     Examples:
         >>> shift_test(0.1, np.array([0.01, 0.01]), margin=0.2, freedom=1000).pvalue
         1.0
     """
-    widest, reach = math.sqrt(float(variances.max())), 40 * math.sqrt(float(variances.sum()))
-    means = np.where(np.arange(len(variances)) == variances.argmax(), margin, 0.0)
+    check_finite("a change and its variances", distance, variances)
+    unit = max(float(distance), margin, math.sqrt(float(variances.max()))) or 1.0  # squares stay in range
+    variances = variances / unit / unit
+    widest = math.sqrt(float(variances.max()))
+    if widest == 0:
+        return ChangeTest(float(distance <= margin), False, lambda level: margin)
+    means = np.where(np.arange(len(variances)) == variances.argmax(), margin / unit, 0.0)
 
-    def tail(size: float) -> float:
-        if size <= margin:
-            return 1.0
-        return 0.0 if size > margin + reach else max(0.0, 1 - quadratic_form_cdf(size**2, variances, means))
+    def score(size: float) -> float:
+        """How far out a change of ``size`` is, where the true one is at the margin, as a normal score."""
+        excess = size - margin / unit
+        if excess <= 0:
+            return -UNSURPRISING
+        return excess / widest if excess > FAR * widest else quadratic_form_score(size**2, variances, means)
 
     def detectable(level: float) -> float:
-        if reach == 0:
-            return margin
-        known = float(special.ndtr(special.stdtrit(freedom, level)))  # the level if Σ were known
-        critical = optimize.brentq(lambda size: tail(size) - known, margin, margin + reach)
-        return float(critical + special.ndtri(DETECTION) * widest)  # along Δ alone it is beyond the critical size
+        needed = -float(special.stdtrit(freedom, level))
+        low = margin / unit
+        critical = crossing(lambda size: score(size) - needed, low, low + (abs(needed) + 1) * widest)
+        # along Δ alone it is beyond the critical size
+        return float(unit * (critical + special.ndtri(DETECTION) * widest)) if critical < math.inf else math.inf
 
-    pvalue = float(special.stdtr(freedom, special.ndtri(tail(distance)))) if reach > 0 else tail(distance)
-    return ChangeTest(pvalue, reach > 0, detectable)
+    size = distance / unit
+    pvalue = float(special.stdtr(freedom, -score(size))) if size > margin / unit else 1.0
+    return ChangeTest(1.0 if math.isnan(pvalue) else pvalue, True, detectable)  # what cannot be computed says nothing

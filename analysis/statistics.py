@@ -9,17 +9,21 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import special, stats
 
 from gradeval.analysis.measures import bias_size
+from gradeval.analysis.roots import crossing
+from gradeval.errors import GradevalError
 
 Array = np.ndarray
 
 LEVEL = 0.95  # of all intervals
 ENDS = ("", "_low", "_high")  # of the names of an interval's columns
 ONE_TAIL, REGULAR = 7.0, 16.0  # up to, and from here on, an interval of ‖b‖ has one tail, and equal tails
+LONGEST_SERIES = 1e8  # the noncentrality up to which scipy sums
 AT_BOUNDARY = 0.045  # error rate below it, spent above ‖b̂‖ alone; the rest of the 5 % is for the approximations
 
 
@@ -195,16 +199,39 @@ def bias_interval(bias: Array, covariance: Array, n: int) -> Interval:
     Returns:
         ‖b‖ with its 95 % interval, in the units of ``bias``.
 
+    Raises:
+        GradevalError: a number is NaN or infinite.
+
     Examples:
         >>> bias_interval(np.array([3.0, 4.0]), np.zeros((2, 2)), 100)
         Interval(estimate=5.0, low=5.0, high=5.0)
         >>> bias_interval(np.zeros(2), np.eye(2), 100).low
         0.0
     """
+    check_finite("a bias and its covariance", bias, covariance)
     size = max(float(np.abs(bias).max()), math.sqrt(float(np.abs(covariance).max())))
     if size == 0:
         return Interval(0.0, 0.0, 0.0)
     return _bias_interval(bias / size, covariance / size / size, n).map(lambda v: size * v)  # squares stay in range
+
+
+def check_finite(what: str, *numbers: Any) -> None:
+    """Raise GradevalError unless all numbers are finite.
+
+    Args:
+        what: they are, for the message.
+        numbers: numbers or arrays.
+
+    Raises:
+        GradevalError: one is NaN or infinite.
+
+    Examples:
+        >>> check_finite("a bias", np.array([0.1, 0.2]), 0.3)
+    """
+    for array in map(np.asarray, numbers):
+        if not np.isfinite(array).all():
+            found = float(array[~np.isfinite(array)][0])
+            raise GradevalError(f"{what} must be finite numbers, found {found}: leave out what diverged.")
 
 
 def _bias_interval(bias: Array, covariance: Array, n: int) -> Interval:
@@ -234,21 +261,51 @@ def _bias_interval(bias: Array, covariance: Array, n: int) -> Interval:
         tail = (1 - LEVEL) / 2 * regular
         if not above:
             tail = 1 - AT_BOUNDARY - (1 - LEVEL - AT_BOUNDARY) * regular + tail
-        return _quadratic_form_score(max(observed, 1e-12 * square**0.5), variances, means) - float(
+        return quadratic_form_score(max(observed, 1e-12 * square**0.5), variances, means) - float(
             special.ndtri(max(tail, 1e-300))
         )
 
     def solve(above: bool) -> float:
-        """‖b(w)‖ where the observed ‖b̂‖² is at the end of the acceptance region; 0 where even b = 0 has it below."""
-        low, high = 1e-12, 2.0
-        if excess(low, above) <= 0:
-            return 0.0
-        while excess(high, above) > 0:
-            high *= 2
-        return float(np.linalg.norm(path(optimize.brentq(lambda w: excess(w, above), low, high, rtol=1e-8))))
+        """‖b(w)‖ where the observed ‖b̂‖² is at the end of the acceptance region; 0 where even b = 0 has it below.
+
+        Where that cannot be computed, the end is one that is never wrong: 0 or infinity.
+        """
+        nothing = 1e-12
+        found = crossing(lambda w: -excess(w, above), nothing, 2.0, rtol=1e-8)
+        if not found < math.inf:
+            return math.inf if above else 0.0
+        return 0.0 if found == nothing else float(np.linalg.norm(path(found)))
 
     estimate = bias_size(observed, trace / n)
     return Interval(estimate, min(solve(above=False), estimate), max(solve(above=True), estimate))
+
+
+def noncentral_f_cdf(x: float, rank: int, freedom: int, noncentrality: float) -> float:
+    """The distribution function of the noncentral F; by Patnaik's approximation where scipy's series fails.
+
+    Far out the series gives NaN, or takes a second; the approximation is good to 1e-7 there where freedom is small.
+
+    Source: P. B. Patnaik, Biometrika 36, 1949: F(ν₁, ν₂, λ) is about (1 + λ/ν₁) F((ν₁ + λ)²/(ν₁ + 2λ), ν₂).
+
+    Args:
+        x: above zero.
+        rank, freedom: ν₁ and ν₂.
+        noncentrality: λ.
+
+    Returns:
+        The probability.
+
+    Examples:
+        >>> round(noncentral_f_cdf(2.0, 3, 100, 5.0), 2), noncentral_f_cdf(1.47, 300, 10_000, 1700.0) < 1e-99
+        (0.34, True)
+    """
+    found = math.nan
+    if noncentrality <= LONGEST_SERIES:
+        found = float(stats.ncf.cdf(x, rank, freedom, noncentrality))
+    if math.isnan(found):
+        equivalent = (rank + noncentrality) ** 2 / (rank + 2 * noncentrality)
+        found = float(stats.f.cdf(x * rank / (rank + noncentrality), equivalent, freedom))
+    return found
 
 
 def _shrink(values: Array, n: int) -> Array:
@@ -285,14 +342,24 @@ def quadratic_form_cdf(x: float, variances: Array, means: Array) -> float:
         >>> round(quadratic_form_cdf(11.07, np.ones(5), np.zeros(5)), 2)  # the 95 % quantile of χ²₅
         0.95
     """
-    return float(special.ndtr(_quadratic_form_score(x, variances, means)))
+    return float(special.ndtr(quadratic_form_score(x, variances, means)))
 
 
-def _quadratic_form_score(x: float, variances: Array, means: Array) -> float:
-    """The standard normal quantile of `quadratic_form_cdf`.
+def quadratic_form_score(x: float, variances: Array, means: Array) -> float:
+    """The standard normal quantile of `quadratic_form_cdf`; it says how far out x is where the probability is 1.
 
     Newton's method for K'(t) = x. K' is a sum of positive, increasing, convex terms; where one term alone is x, K' is
     at least x. From the smallest such t every step is downward and none goes too far.
+
+    Args:
+        x, variances, means: as of `quadratic_form_cdf`.
+
+    Returns:
+        The score.
+
+    Examples:
+        >>> round(quadratic_form_score(400.0, np.ones(1), np.zeros(1)), 1)  # −ndtri(P(χ²₁ > 400))
+        20.0
     """
     means2 = means**2
     largest = float(variances.max())

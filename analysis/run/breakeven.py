@@ -17,7 +17,8 @@ def breakeven_table(best: pd.DataFrame) -> pd.DataFrame:
     """From how many draws (seconds of compute) on the mean of an unbiased estimator beats that of a biased one.
 
     Draws: M = (V₁ − V₂)/b₂²; seconds: (V₁c₁ − V₂c₂)/b₂² with c seconds a draw. Exact V and b are used where known.
-    The interval combines the 95 % intervals of V₁, V₂ and b₂ at their worst and so covers at least as often.
+    The interval combines the 95 % intervals of V₁, V₂ and b₂, and for seconds of c₁ and c₂, at their worst and so
+    covers at least as often. Where a run knows no interval of its times, seconds have none.
 
     Args:
         best: the summary of a run with the best known figures, see `best_known`.
@@ -31,16 +32,13 @@ def breakeven_table(best: pd.DataFrame) -> pd.DataFrame:
         for one in unbiased.itertuples():
             for two in group[group["biased"]].itertuples():
                 row = {"unbiased": one.estimator, "biased": two.estimator, "layer": layer}
-                for key, c1, c2 in (("draws", 1.0, 1.0), ("seconds", one.seconds_per_draw, two.seconds_per_draw)):
-                    row |= {
-                        key: _ratio(c1 * one.relative_variance - c2 * two.relative_variance, two.relative_bias),
-                        f"{key}_low": _ratio(
-                            c1 * one.relative_variance_low - c2 * two.relative_variance_high, two.relative_bias_high
-                        ),
-                        f"{key}_high": _ratio(
-                            c1 * one.relative_variance_high - c2 * two.relative_variance_low, two.relative_bias_low
-                        ),
-                    }
+                for key, c1, c2 in (("draws", (1.0,) * 3, (1.0,) * 3), ("seconds", _times(one), _times(two))):
+                    v1, v2, bias = (
+                        [getattr(of, f"relative_{what}{end}") for end in ENDS]
+                        for of, what in ((one, "variance"), (two, "variance"), (two, "bias"))
+                    )
+                    for i, j, end in zip((0, 1, 2), (0, 2, 1), ENDS, strict=True):  # low ends against high ones
+                        row[f"{key}{end}"] = _ratio(c1[i] * v1[i] - c2[j] * v2[j], bias[j])
                 rows.append(row)
     columns = ["unbiased", "biased", "layer"]
     columns += [f"{key}{end}" for key in ("draws", "seconds") for end in ENDS]
@@ -98,12 +96,19 @@ def _ends_of_share(name: Hashable, row: Any, plain: Any, ram: Any) -> tuple[floa
     return min(corners), max(corners)
 
 
+def _times(row: Any) -> tuple[float, float, float]:
+    return row.seconds_per_draw, row.seconds_per_draw_low, row.seconds_per_draw_high
+
+
 def _evaluations(row: Any) -> float:
     return float(row["layer_evaluations"] + row["loss_evaluations"])
 
 
 def _ratio(difference: float, bias: float) -> float:
-    """difference / bias², never below 0 (better from the start); infinite when there is no bias to overcome."""
+    """difference / bias², never below 0 (better from the start); infinite when there is no bias to overcome; NaN
+    where the difference is."""
+    if math.isnan(difference):
+        return math.nan
     if difference <= 0:
         return 0.0
     return math.inf if bias == 0 else difference / bias**2

@@ -17,6 +17,7 @@ from gradeval.analysis.run.folder import create_run, read_run, replace_run
 from gradeval.analysis.run.pairs import pair_table
 from gradeval.analysis.run.record import Record
 from gradeval.analysis.run.summary import best_known, summary_table
+from gradeval.analysis.run.times import timing_table
 from gradeval.analysis.tables import without_timings
 
 
@@ -80,9 +81,8 @@ class Evaluation(Record):
 
     @property
     def timings(self) -> pd.DataFrame:
-        """Seconds of compute per draw."""
-        seconds = self.seconds_per_draw
-        return pd.DataFrame({"estimator": list(seconds), "seconds_per_draw": list(seconds.values())})
+        """Seconds of compute per draw, with intervals."""
+        return timing_table(self.manifest["timings"])
 
     def save(self, folder: str | Path) -> Path:
         """Write manifest, moments and tables (csv and parquet) into a new folder, whole or not at all.

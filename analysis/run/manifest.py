@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from gradeval.analysis.run.times import TIMING
+from gradeval.analysis.statistics import ENDS
 from gradeval.errors import GradevalError
 from gradeval.files import Finite, convert, convert_entries, one_line, read_json
 
@@ -51,6 +53,8 @@ class _Timings(msgspec.Struct):
     """The entry of timings."""
 
     seconds_per_draw: dict[str, Any]
+    seconds_per_draw_low: dict[str, Any] = {}
+    seconds_per_draw_high: dict[str, Any] = {}
 
 
 class _Manifest(msgspec.Struct):
@@ -102,7 +106,7 @@ def _check(document: dict[str, Any]) -> None:
     named: tuple[tuple[dict[str, Any], Any, str], ...] = (
         (manifest.versions, str, "versions"),
         (manifest.failures, str, "failures"),
-        (manifest.timings.seconds_per_draw, Finite, "timings.seconds_per_draw"),
+        *((getattr(manifest.timings, f"{TIMING}{end}"), Finite, f"timings.{TIMING}{end}") for end in ENDS),
         (manifest.problem.gradient_norms, Finite, "problem.gradient_norms"),
         (manifest.problem.slices, tuple[_Place, _Place], "problem.slices"),
         (manifest.estimators, _Estimator, "estimators"),

@@ -13,6 +13,7 @@ from gradeval.analysis.hypotheses import FAMILY_ALPHA, holm
 from gradeval.analysis.measures import EXACTLY_UNBIASED, mean_square, relative
 from gradeval.analysis.run.estimates import Accuracy, accuracies_of, intervals, unbiasedness, unseen
 from gradeval.analysis.run.record import EXACT_COLUMNS, Record
+from gradeval.analysis.run.times import TIMING, times_of
 from gradeval.analysis.statistics import ENDS
 
 
@@ -115,7 +116,7 @@ def _row(record: Record, name: str, layer: str, accuracy: Accuracy) -> dict[str,
     }
     for key, interval in found.items():
         row |= interval.columns(key)
-    row |= {"seconds_per_draw": record.seconds_per_draw.get(name, math.nan)}
+    row |= times_of(record.manifest["timings"], name).columns(TIMING)
     row |= {key: facts[key] for key in ("layer_evaluations", "loss_evaluations", "unbiased_claim")}
     return row | {"deterministic": moments.deterministic}
 

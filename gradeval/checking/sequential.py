@@ -21,9 +21,10 @@ from functools import cache
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import brentq
 from scipy.stats import f as fisher
-from scipy.stats import ncf
+
+from gradeval.analysis.roots import crossing
+from gradeval.analysis.statistics import noncentral_f_cdf
 
 POWER = 0.99
 # Replicates less directions, at least: with fewer, T² has no power left, and beyond the replicates no level.
@@ -153,9 +154,9 @@ def _critical(level: float, rank: int, count: int) -> tuple[float, float]:
     scale = rank * (count - 1) / freedom
     quantile = float(fisher.isf(level, rank, freedom))
 
-    def missed(root: float) -> float:
-        # far out the series for the probability underflows to NaN: it is zero there
-        return float(np.nan_to_num(ncf.cdf(quantile, rank, freedom, root**2))) - (1 - POWER)
+    def found(root: float) -> float:
+        """How much the power is above `POWER`."""
+        return (1 - POWER) - noncentral_f_cdf(quantile, rank, freedom, root**2)
 
-    root = brentq(missed, 0.1, 2 * math.sqrt(scale * quantile) + 10)
-    return scale * quantile, root**2
+    root = crossing(found, 0.1, 2 * math.sqrt(scale * quantile) + 10)
+    return scale * quantile, root**2 if root < math.inf else math.inf

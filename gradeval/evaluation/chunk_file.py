@@ -72,7 +72,7 @@ def chunk_bytes(chunk: ChunkStatistics, plan: Plan, name: str, index: int, count
         "descents": np.asarray(chunk.descents, dtype=np.int64),
         "thirds": chunk.thirds,
         "blocks": chunk.blocks,
-        "seconds": np.array([chunk.seconds]),
+        "times": chunk.times,
         "means": chunk.means,
         "identity": _identity(plan, name, index, count),
     }
@@ -141,16 +141,16 @@ def parse_chunk(content: bytes, plan: Plan, name: str, index: int, count: int) -
         for samples, _ in tree(min(count, BLOCK))
     }
     joint = Spread(count, arrays["mean"], squares)
-    seconds = float(arrays["seconds"][0])
     return ChunkStatistics(
-        joint, arrays["descents"], arrays["thirds"], arrays["blocks"], levels, arrays["means"], seconds
+        joint, arrays["descents"], arrays["thirds"], arrays["blocks"], levels, arrays["means"], arrays["times"]
     )
 
 
 def _check_arrays(arrays: dict[str, np.ndarray], plan: Plan, index: int, count: int) -> None:
     """Raise ValueError unless the arrays are those of a chunk, with the right shapes and types."""
     layers, parameters, size = len(plan.layers), len(plan.exact), plan.layout.size
-    shapes: dict[str, tuple[int, ...]] = {"mean": (size,), "squares": (size * (size + 1) // 2,), "seconds": (1,)}
+    shapes: dict[str, tuple[int, ...]] = {"mean": (size,), "squares": (size * (size + 1) // 2,)}
+    shapes["times"] = (min(len(arrays["times"]), 2 * CHUNK), 2)
     shapes |= {"descents": (layers,), "thirds": (4 * layers,), "means": (count // BLOCK, parameters)}
     shapes["blocks"] = (count // paired_block(index, count), 2 * layers)
     for samples, _ in tree(min(count, BLOCK)):
@@ -159,12 +159,14 @@ def _check_arrays(arrays: dict[str, np.ndarray], plan: Plan, index: int, count: 
         shapes[f"{samples}.cosines"] = (blocks, layers)
     if {key: array.shape for key, array in arrays.items()} != shapes:
         raise ValueError("its arrays have other names or shapes")
-    types = {"descents": "int64", "seconds": "float64"}
+    types = {"descents": "int64", "times": "float64"}
     if any(array.dtype != types.get(key, plan.dtype) for key, array in arrays.items()):
         raise ValueError("its arrays have other types")
-    descents, seconds = arrays["descents"], float(arrays["seconds"][0])
-    if not (np.isin(descents, range(count + 1)).all() and 0 <= seconds < math.inf):
-        raise ValueError("a count or a time that cannot be")
+    times = arrays["times"]
+    if not np.isin(arrays["descents"], range(count + 1)).all():
+        raise ValueError("a count that cannot be")
+    if not ((times[:, 0] >= 1) & (times[:, 0] <= CHUNK) & (times[:, 1] >= 0) & (times[:, 1] < math.inf)).all():
+        raise ValueError("a time that cannot be")
     if any(np.isinf(array).any() for array in arrays.values()):  # NaN can be: cosines of a layer without gradient
         raise ValueError("an infinite number")
 

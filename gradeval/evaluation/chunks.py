@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import pickle
-import time
 import traceback
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from gradeval.errors import GradevalError
 from gradeval.estimators import get_estimator
-from gradeval.model.problem import Problem
 from gradeval.sampling.point_draws import draws_of_points
 from gradeval.sampling.sampler import Sampler, one_thread
 from gradeval.sampling.streaming import ChunkStatistics, Scorer, reduce_chunk
+from gradeval.sampling.timing import further_times
 
 
 @dataclass(frozen=True)
@@ -43,30 +43,33 @@ class ChunkMaker:
         names: what the draws are seeded by, beside the chunk's index. The estimator's is not among them: all estimators
             of a run take the same random numbers, so that their differences can be measured in pairs.
         pointwise: whether the points of a draw are independent, see `independent_points`.
+        planned: number of draws that the run was asked for; a deterministic estimator makes fewer.
     """
 
     sampler: Sampler
     scorer: Scorer
     names: tuple[object, ...]
     pointwise: bool
+    planned: int
 
     def __call__(self, index: int, count: int) -> ChunkStatistics | Failure:
         """The statistics of the ``count`` draws of chunk ``index``; an estimator's error is returned, not raised."""
+        times: list[tuple[int, float]] = []
         try:
             with one_thread():
-                began, timed, deviations = compute_seconds(self.sampler.problem), count, None
-                if self.pointwise:  # it costs more than a draw: some plain ones are timed
-                    timed = min(count, self.sampler.batch)
-                    self.sampler.chunk(timed, *self.names, "timed", index)
-                else:
-                    gradients, values = self.sampler.chunk(count, *self.names, index)
-                seconds = (compute_seconds(self.sampler.problem) - began) * count / timed
-                if self.pointwise:
+                planned, deviations = self.planned, None
+                if self.pointwise:  # it costs more than a draw: a batch of plain ones is timed
+                    planned = min(count, self.sampler.batch)
+                    self.sampler.chunk(planned, *self.names, "time", index, times=times)
                     gradients, values, deviations = draws_of_points(self.sampler, count, *self.names, index)
+                else:
+                    gradients, values = self.sampler.chunk(count, *self.names, index, times=times)
                 statistics = reduce_chunk(self.scorer, gradients, values, index, deviations)
+                if index == 0:
+                    times = further_times(self.sampler, planned, times, *self.names)
         except GradevalError as error:
             return Failure(str(error), traceback.format_exc())
-        statistics.seconds = seconds
+        statistics.times = np.array(times, dtype=float).reshape(-1, 2)
         return statistics
 
 
@@ -143,20 +146,3 @@ def probe_numbers(sampler: Sampler, fingerprint: str) -> list[float]:
         return []
     numbers = torch.cat([gradients[0, :32], values])
     return numbers.tolist() if bool(torch.isfinite(numbers).all()) else []
-
-
-def compute_seconds(problem: Problem) -> float:
-    """Seconds of compute so far: of this thread on the CPU; of the wall clock on a device, when it is done.
-
-    Args:
-        problem: its network's device is asked.
-
-    Returns:
-        Seconds since some fixed instant.
-    """
-    device = problem.network.device
-    if device.type == "cpu":
-        return time.thread_time()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

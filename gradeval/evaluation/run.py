@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -19,10 +20,12 @@ from gradeval.analysis.run.estimates import accuracies_of
 from gradeval.analysis.run.evaluation import Evaluation
 from gradeval.analysis.run.moments import Moments
 from gradeval.analysis.run.record import DETECT, EXACT_COLUMNS
+from gradeval.analysis.run.times import time_of_draw, timing_entries
+from gradeval.analysis.statistics import Interval
 from gradeval.errors import GradevalError, Incomplete, check_options
 from gradeval.estimators import Estimator, get_facts, resolve
 from gradeval.estimators.protocol import fit, learns
-from gradeval.evaluation.chunks import ChunkMaker, Failure, SentChunkMaker, compute_seconds, probe_numbers
+from gradeval.evaluation.chunks import ChunkMaker, Failure, SentChunkMaker, probe_numbers
 from gradeval.evaluation.curves import curves_of, exact_rows, moments_of, target_of
 from gradeval.evaluation.grid import mean_prediction
 from gradeval.evaluation.manifest import estimator_facts, manifest_of, problem_facts, versions
@@ -36,7 +39,7 @@ from gradeval.progress import Progress, Silent
 from gradeval.reference import exact_gradient
 from gradeval.reference.rare import rare_states
 from gradeval.sampling.independence import independent_points
-from gradeval.sampling.sampler import Sampler, one_thread
+from gradeval.sampling.sampler import Sampler, compute_seconds, one_thread
 from gradeval.sampling.streaming import CHUNK, ChunkStatistics, Scorer, Stream
 from gradeval.workers.executors import Assignment, Lost, Workers
 
@@ -151,7 +154,7 @@ class _Run:
         self.facts: dict[str, dict[str, Any]] = {}
         self.fits: dict[str, dict[str, Any]] = {}
         self.failures: dict[str, str] = {}
-        self.seconds: dict[str, float] = {}
+        self.times: dict[str, Interval] = {}
 
     def prepare(self) -> None:
         """The exact gradient, fits and first draws; then the plan in the folder."""
@@ -183,10 +186,10 @@ class _Run:
         task = f"fitting {name}"
         self.progress.start(task, estimator.budget)
         with one_thread():
-            began = compute_seconds(self.problem)
+            began = compute_seconds(self.problem.network.device)
             advance = partial(self.progress.advance, task)
             found = fit(estimator, name, self.problem, self.request.seed, advance=advance)
-            seconds = compute_seconds(self.problem) - began
+            seconds = compute_seconds(self.problem.network.device) - began
         self.progress.finish(task)
         self.fits[name] = {"learned": found.learned, "seconds": seconds}
         return found.estimator
@@ -196,11 +199,11 @@ class _Run:
 
     def sample(self, pool: Workers) -> None:
         """All draws of all estimators; the chunks of each are merged in their order."""
-        stream, seconds = Stream(self.scorer), 0.0
+        stream, times = Stream(self.scorer), []
         for task, chunk in pool.in_order(self._tasks(pool), self._save):
             name, index, count = task.key
             if index == 0:
-                stream, seconds = Stream(self.scorer), 0.0
+                stream, times = Stream(self.scorer), []
                 self.progress.start(name, self.request.draws)
             if name in self.failures:
                 continue
@@ -208,14 +211,15 @@ class _Run:
                 self._fail(name, index, chunk)
                 continue
             stream.add(chunk)
-            seconds += chunk.seconds
+            times.append(chunk.times)
             self.progress.advance(name, count)
             if stream.joint.count == self._draws(name):
-                self._finish(name, stream, seconds / self._draws(name))
+                self._finish(name, stream, time_of_draw(np.concatenate(times)))
 
     def _tasks(self, pool: Workers) -> Iterator[Assignment[ChunkStatistics | Failure]]:
         for name, sampler in self.samplers.items():
-            maker = ChunkMaker(sampler, self.scorer, (self.request.seed, self.fingerprint), self.pointwise[name])
+            names = self.request.seed, self.fingerprint
+            maker = ChunkMaker(sampler, self.scorer, names, self.pointwise[name], self.request.draws)
             spec = name if name in self.request.own else None
             call = maker if pool.shares_memory else SentChunkMaker(maker, spec)
             total = self._draws(name)
@@ -238,7 +242,7 @@ class _Run:
         if self.store:
             self.store.fail(name, f"{failure.message}\nin chunk {index}\n\n{failure.traceback}")
 
-    def _finish(self, name: str, stream: Stream, seconds: float) -> None:
+    def _finish(self, name: str, stream: Stream, seconds: Interval) -> None:
         sampler, draws = self.samplers[name], self.request.draws
         if self.store:
             sampler.notes += self.store.notes.pop(name, [])
@@ -247,7 +251,7 @@ class _Run:
         self.facts[name] = estimator_facts(sampler, draws)
         if name in self.fits:
             self.facts[name]["fit"] = self.fits[name]
-        self.seconds[name] = seconds
+        self.times[name] = seconds
         moments = self.moments[name] = moments_of(stream, draws, sampler.deterministic)
         target = self.scorer.exact.cpu().numpy()
         accuracies = accuracies_of(moments, target, self.rare)
@@ -274,7 +278,7 @@ class _Run:
             return None
         problem, truth, request = self.problem, self.truth, self.request
         total = time.perf_counter() - self.began
-        timings = {"reference": self.reference_seconds, "total": total, "seconds_per_draw": self.seconds}
+        timings = {"reference": self.reference_seconds, "total": total, **timing_entries(self.times)}
         run = {"arguments": request.arguments, "seed": request.seed, "draws": request.draws}
         looks = len(self.store.plan.looks) if self.store and self.store.plan else 1
         run |= {"detect": request.detect, "looks": looks, "failures": self.failures, "timings": timings}

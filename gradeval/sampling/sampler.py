@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,27 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def compute_seconds(device: torch.device) -> float:
+    """Seconds of compute so far: of this thread on the CPU; of the wall clock on another device, when it is done.
+
+    Args:
+        device: that computes.
+
+    Returns:
+        Seconds since some fixed instant.
+
+    Examples:
+        >>> before = compute_seconds(torch.device("cpu"))
+        >>> compute_seconds(torch.device("cpu")) >= before
+        True
+    """
+    if device.type == "cpu":
+        return time.thread_time()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 @contextmanager
@@ -139,12 +161,15 @@ class Sampler:
             self.notes.append(f"not vectorised, drawn in a loop ({reason})")
             return gradients
 
-    def chunk(self, count: int, *names: object) -> tuple[Float[Tensor, "draws P"], Float[Tensor, " draws"]]:
+    def chunk(
+        self, count: int, *names: object, times: list[tuple[int, float]] | None = None
+    ) -> tuple[Float[Tensor, "draws P"], Float[Tensor, " draws"]]:
         """Make some draws.
 
         Args:
             count: how many.
             names: what their seed follows from.
+            times: receives, of each batch of draws, how many they are and the seconds of compute.
 
         Returns:
             The gradients, flattened, [draws, P], and the values, [draws].
@@ -153,7 +178,7 @@ class Sampler:
             GradevalError: the estimator raises, or gives NaN or infinite gradients.
         """
         randomness = RandomDraws(generator(self.problem.network.device, *names), self.problem.network.dtype)
-        return self._draw(torch.empty(count), lambda _: randomness, self.batch)
+        return self._draw(torch.empty(count), lambda _: randomness, self.batch, [] if times is None else times)
 
     def given(
         self, uniforms: Float[Tensor, "draws given"], random: torch.Generator
@@ -171,12 +196,19 @@ class Sampler:
             GradevalError: the estimator raises, or gives NaN or infinite gradients.
         """
         dtype = self.problem.network.dtype
-        return self._draw(uniforms, lambda row: GivenUniforms(row, random, dtype), 8 * self.batch)
+        return self._draw(uniforms, lambda row: GivenUniforms(row, random, dtype), 8 * self.batch, [])
 
-    def _draw(self, rows: Tensor, chance: Callable[[Tensor], RandomDraws], batch: int) -> tuple[Tensor, Tensor]:
+    def _draw(
+        self, rows: Tensor, chance: Callable[[Tensor], RandomDraws], batch: int, times: list[tuple[int, float]]
+    ) -> tuple[Tensor, Tensor]:
         draw = self._vectorised if self.vectorised else self._loop
+        device, parts = self.problem.network.device, []
         try:
-            parts = [draw(part, chance) for part in rows.split(batch)]
+            self._surrogate()  # making it is no part of a draw
+            for part in rows.split(batch):
+                began = compute_seconds(device)
+                parts.append(draw(part, chance))
+                times.append((len(part), compute_seconds(device) - began))
         except Exception as error:
             raise estimator_error(self.name, error) from error
         gradients, values = (torch.cat(part) for part in zip(*parts, strict=True))

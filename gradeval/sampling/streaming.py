@@ -189,7 +189,7 @@ class ChunkStatistics:
         blocks: means over blocks of draws, as in `Moments.blocks`, [·, 2K].
         levels: by M, of [squared errors, cosines], [2K], and the `kept` cosines, [·, K].
         means: of `BLOCK` gradients each, for the levels above, [·, P].
-        seconds: of compute.
+        times: of each timed batch of draws, their number and the seconds of compute, [·, 2].
     """
 
     joint: Spread
@@ -198,7 +198,7 @@ class ChunkStatistics:
     blocks: np.ndarray
     levels: dict[int, tuple[Spread, np.ndarray]]
     means: np.ndarray
-    seconds: float = 0.0
+    times: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
 
 
 def paired_block(index: int, count: int) -> int:
