@@ -25,7 +25,7 @@ class ExactGradient:
 
     Attributes:
         value: J = mean over points of E[f(x^L)].
-        gradient: ∂J/∂θ by parameter name, each with the parameter's shape.
+        gradient: ∂J/∂θ by the name of every trainable parameter, each with the parameter's shape.
         slices: where each layer's parameters lie in ``vector``.
     """
 
@@ -58,7 +58,7 @@ def exact_gradient(
     """J and its gradient, by enumeration of all binary states.
 
     Args:
-        problem: network, data and loss. Parameters that do not require a gradient get zeros.
+        problem: network, data and loss. Parameters that do not require a gradient are left out.
         method: "layerwise" (Σₖ 2^(nₖ₋₁+nₖ) terms by matrix products), "plain" (the same terms one by one, for small
             nets), "joint" (2^(n₁+…+n_L) terms: the oracle), or "auto", the one predicted to be fastest.
         memory: bytes that may be used beyond the problem's own; many distinct targets are taken in turn to keep to it.
@@ -80,7 +80,8 @@ def exact_gradient(
     """
     cost = predicted_cost(problem, method)
     check_affordable(problem, cost, memory, seconds)
-    parameters = [p for p in problem.network.parameters() if p.requires_grad]
+    trainable = problem.network.trainable()
+    parameters = list(trainable.values())
     if cost.method == "joint":
         value, found = joint_value_and_gradient(problem)
     elif cost.method == "plain":
@@ -90,10 +91,7 @@ def exact_gradient(
         at_once = 1 + (memory - cost.bytes) // cost.bytes_per_target
         with _percent(progress if cost.seconds > PATIENCE else None, cost) as advance:
             value, found = layerwise_value_and_gradient(problem, at_once, advance)
-    by_parameter = dict(zip(parameters, found, strict=True))
-    gradient = {
-        name: by_parameter.get(p, torch.zeros_like(p)).detach() for name, p in problem.network.named_parameters()
-    }
+    gradient = {name: g.detach() for name, g in zip(trainable, found, strict=True)}
     return ExactGradient(value.item(), gradient, problem.network.layer_slices())
 
 

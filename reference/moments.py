@@ -16,8 +16,9 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from gradeval.analysis import measures
 from gradeval.errors import GradevalError
+from gradeval.isolation import alone, in_company
 from gradeval.model.problem import Problem
-from gradeval.model.randomness import EnumeratedStates, generator
+from gradeval.model.randomness import EnumeratedStates, derived_seed, generator
 from gradeval.progress import Advance
 from gradeval.reference.exact import exact_gradient
 from gradeval.reference.joint import binary_digits
@@ -140,14 +141,15 @@ def exact_moments(
         >>> {layer: round(b, 3) for layer, b in bias.items()}
         {'1': 0.133, '2': 0.278, 'head': 0.0, 'all': 0.119}
     """
-    check_pointwise(problem, estimator)
+    intrudes = check_pointwise(problem, estimator).intrudes
     bits, continuous = count_chance(problem, estimator)
     if bits > MAX_BITS:
         raise GradevalError(
             f"the estimator takes {bits} Bernoulli variables per point, 2^{bits} joint states; "
             f"the limit is 2^{MAX_BITS}."
         )
-    enumeration = _Enumeration(problem, estimator, bits, samples if continuous else 1, seed, memory)
+    samples = samples if continuous else 1
+    enumeration = _Enumeration(problem, estimator, bits, samples, seed, memory, intrudes)
     sums: list[Tensor] = []
     with closing(_in_threads(enumeration, workers or torch.get_num_threads())) as chunks:
         for parts in chunks:
@@ -167,12 +169,13 @@ class _Enumeration:
     samples: int  # draws of further chance in each state
     seed: int
     memory: int
+    intrudes: bool  # whether the estimator changes the process, so that it must run alone
     _own: threading.local = field(default_factory=threading.local)
 
     @property
     def size(self) -> int:
         """P, the number of parameters."""
-        return sum(p.numel() for p in self.problem.network.parameters())
+        return sum(p.numel() for p in self.problem.network.trainable().values())
 
     @property
     def chunk(self) -> int:
@@ -187,7 +190,10 @@ class _Enumeration:
         numbers = torch.arange(first, last, device=network.device).repeat_interleave(samples)
         states = binary_digits(numbers, 0, self.bits).to(network.dtype)
         random = generator(network.device, "exact moments", self.seed, first)
-        g, values, weights = _on_states(self._surrogate(), states, random)
+        surrogate = self._surrogate()
+        with alone(derived_seed("exact moments", self.seed, first)) if self.intrudes else in_company():
+            g, values, weights = _on_states(surrogate, states, random)
+        surrogate.check_untouched()
         roots = weights.expand(len(states), points).sqrt()
         if not bool((roots > 0).all()):
             g = torch.where(roots[..., None] > 0, g, 0.0)  # impossible states may have infinite scores
@@ -235,7 +241,7 @@ def _on_states(
     """√P times gradient and value of every state and point, and P itself: plain products are weighted moments."""
     problem = surrogate.problem
     dtype, device = problem.network.dtype, problem.network.device
-    parameters = {name: p.detach() for name, p in surrogate.named_parameters()}
+    parameters = {name: p.detach() for name, p in surrogate.trainable().items()}
 
     def one(state: Tensor, x: Tensor, y: Tensor) -> Any:
         chance = EnumeratedStates(state, random, dtype)
@@ -249,6 +255,6 @@ def _on_states(
 
     over_points = vmap(one, in_dims=(None, 0, 0), randomness="different")
     over_states = vmap(over_points, in_dims=(0, None, None), randomness="different")
-    gradients, (values, weights) = over_states(states, problem.inputs, problem.targets)
+    gradients, (values, weights) = over_states(states, surrogate.inputs, surrogate.targets)
     flat = torch.cat([g.reshape(len(states), problem.points, -1) for g in gradients.values()], -1)
     return flat, values, weights

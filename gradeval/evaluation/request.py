@@ -42,6 +42,6 @@ class Request:
         if self.draws < MIN_BLOCKS:
             raise GradevalError(f"draws must be at least {MIN_BLOCKS}, found {self.draws}.")
         check_choice(self.exact)
-        parameters = sum(p.numel() for p in self.problem.network.parameters())
+        parameters = sum(p.numel() for p in self.problem.network.trainable().values())
         if parameters > MAX_PARAMETERS:
             raise GradevalError(f"the network has {parameters} parameters; evaluation takes at most {MAX_PARAMETERS}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -122,13 +122,19 @@ class Problem:
         Returns:
             A copy, network and all.
         """
-        network = StochasticBinaryNetwork(
-            [deepcopy(layer.map) for layer in self.network.layers],
-            deepcopy(self.network.head),
-            self.network.noise.name,
-            self.network.states,
-        ).to(device=device, dtype=dtype)
-        return replace(self, network=network)
+        return replace(self, network=deepcopy(self.network).to(device=device, dtype=dtype))
+
+    def copy(self) -> Problem:
+        """The same problem with a network and data of its own, for code that might write to them.
+
+        Returns:
+            A copy. It is not checked again.
+        """
+        twin = copy(self)
+        for name, own in (("network", deepcopy(self.network)), ("inputs", self.inputs.clone())):
+            object.__setattr__(twin, name, own)
+        object.__setattr__(twin, "targets", self.targets.clone())
+        return twin
 
     def save(self, path: str | Path) -> None:
         """Write the problem as JSON (format gradeval-problem/1); numbers keep every bit.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -15,9 +15,10 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from gradeval.errors import GradevalError, estimator_error
 from gradeval.estimators.protocol import Estimator, owns_sampling
+from gradeval.isolation import alone, in_company
 from gradeval.model.network import FlipCost
 from gradeval.model.problem import Problem
-from gradeval.model.randomness import GivenUniforms, RandomDraws, generator
+from gradeval.model.randomness import GivenUniforms, RandomDraws, derived_seed, generator
 from gradeval.sampling.streaming import CHUNK
 from gradeval.sampling.surrogates import Surrogate
 from gradeval.torch_private import quiet_vmap
@@ -91,11 +92,17 @@ class Sampler:
         widest = max(a * b for a, b in zip([1, *problem.widths], [*problem.widths, 1], strict=True))
         self.batch = max(1, min(CHUNK, BATCH_BYTES // (problem.points * widest * problem.network.dtype.itemsize)))
         trial = RandomDraws(generator(problem.network.device, "trial"), problem.network.dtype)
-        with _flip_costs(self.notes):
-            gradients = self._try(trial)
+        try:
+            with alone() as footprint, _flip_costs(self.notes):
+                gradients = self._try(trial)
+        except Exception as error:
+            raise estimator_error(name, error) from error
+        self.intrudes, self.notes = footprint.intrudes, self.notes + footprint.notes
+        del self._local.surrogate  # an estimator that writes to it is failed by its first chunk
         self.deterministic = not trial.used and bool((gradients[0] == gradients[1]).all())
         self.own_chance = not trial.used and not self.deterministic
         if self.own_chance:
+            self.intrudes = True  # its draws follow from the seed where its chance is the process's
             self.notes.append(OWN_CHANCE)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -111,14 +118,11 @@ class Sampler:
             if owns_sampling(self.estimator):
                 raise RuntimeError("it owns its sampling")
             return self._vectorised(pair, lambda _: trial)[0]
-        except GradevalError as error:
-            raise estimator_error(self.name, error) from None
+        except GradevalError:
+            raise
         except Exception as error:
             self.vectorised = False
-            try:
-                gradients, _ = self._loop(pair, lambda _: trial)
-            except Exception as plain:
-                raise estimator_error(self.name, plain) from plain
+            gradients, _ = self._loop(pair, lambda _: trial)
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             self.notes.append(f"not vectorised, drawn in a loop ({reason})")
             return gradients
@@ -137,7 +141,18 @@ class Sampler:
             GradevalError: the estimator raises, or gives NaN or infinite gradients.
         """
         randomness = RandomDraws(generator(self.problem.network.device, *names), self.problem.network.dtype)
-        return self._draw(torch.empty(count), lambda _: randomness, self.batch)
+        return self._draw(torch.empty(count), lambda _: randomness, self.batch, names)
+
+    def turn(self, *names: object) -> AbstractContextManager[object]:
+        """When the estimator may run: beside others, or alone where it has been seen to change the process.
+
+        Args:
+            names: what the process's own generators are seeded by, where it runs alone.
+
+        Returns:
+            A context manager to run it in.
+        """
+        return alone(derived_seed(self.name, *names, "the process")) if self.intrudes else in_company()
 
     def given(
         self, uniforms: Float[Tensor, "draws given"], random: torch.Generator
@@ -155,14 +170,20 @@ class Sampler:
             GradevalError: the estimator raises, or gives NaN or infinite gradients.
         """
         dtype = self.problem.network.dtype
-        return self._draw(uniforms, lambda row: GivenUniforms(row, random, dtype), 8 * self.batch)
+        names: list[object] = [torch.randint(2**62, [1], generator=random).item()] if self.intrudes else []
+        return self._draw(uniforms, lambda row: GivenUniforms(row, random, dtype), 8 * self.batch, names)
 
-    def _draw(self, rows: Tensor, chance: Callable[[Tensor], RandomDraws], batch: int) -> tuple[Tensor, Tensor]:
+    def _draw(
+        self, rows: Tensor, chance: Callable[[Tensor], RandomDraws], batch: int, names: Sequence[object]
+    ) -> tuple[Tensor, Tensor]:
         draw = self._vectorised if self.vectorised else self._loop
         count = len(rows)
         try:
-            parts = [draw(part, chance) for part in rows.split(batch)]
+            with self.turn(*names):
+                parts = [draw(part, chance) for part in rows.split(batch)]
+            self._surrogate()[0].check_untouched()
         except Exception as error:
+            self._local = threading.local()  # whatever was written to the copies goes with them
             raise estimator_error(self.name, error) from error
         gradients, values = (torch.cat(part) for part in zip(*parts, strict=True))
         if not bool(torch.isfinite(gradients).all()):
@@ -174,13 +195,13 @@ class Sampler:
         """This thread's own copy: a functional call exchanges the parameters of the module it calls."""
         if not hasattr(self._local, "surrogate"):
             surrogate = Surrogate(self.problem, self.estimator)
-            self._local.surrogate = surrogate, {name: p.detach() for name, p in surrogate.named_parameters()}
+            self._local.surrogate = surrogate, {name: p.detach() for name, p in surrogate.trainable().items()}
         pair: tuple[Surrogate, dict[str, Tensor]] = self._local.surrogate
         return pair
 
     def _vectorised(self, rows: Tensor, chance: Callable[[Tensor], RandomDraws]) -> tuple[Tensor, Tensor]:
         surrogate, parameters = self._surrogate()
-        data = self.problem.inputs, self.problem.targets
+        data = surrogate.inputs, surrogate.targets
 
         def draw(row: Tensor) -> tuple[dict[str, Tensor], Tensor]:
             result: tuple[dict[str, Tensor], Tensor] = grad_and_value(
@@ -194,10 +215,10 @@ class Sampler:
 
     def _loop(self, rows: Tensor, chance: Callable[[Tensor], RandomDraws]) -> tuple[Tensor, Tensor]:
         surrogate, _ = self._surrogate()
-        parameters = list(surrogate.parameters())
+        parameters = list(surrogate.trainable().values())
         gradients, values = [], []
         for row in rows:
-            value = surrogate(self.problem.inputs, self.problem.targets, chance(row)).mean()
+            value = surrogate(surrogate.inputs, surrogate.targets, chance(row)).mean()
             found = torch.autograd.grad(value, parameters, allow_unused=True)
             flat = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
             gradients.append(torch.cat([g.flatten() for g in flat]))

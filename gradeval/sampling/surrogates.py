@@ -1,10 +1,11 @@
-"""An estimator as a module: the one way in which gradeval runs a surrogate on a network's copy."""
+"""An estimator as a module: the one way in which gradeval runs a surrogate, on copies of a network and its data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 
+import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
@@ -17,11 +18,12 @@ class Surrogate(nn.Module):
     """An estimator's surrogate as a function of a network's parameters, for `torch.func.functional_call`.
 
     Args:
-        problem: its network is copied; its loss is used, its data are not.
-        estimator: called with that copy. It may be exchanged.
+        problem: its network and data are copied; its loss is used.
+        estimator: called with the copies. It may be exchanged.
 
     Attributes:
         network: the copy.
+        inputs, targets: copies of the data.
         problem: the problem.
         estimator: the estimator.
 
@@ -31,13 +33,15 @@ class Surrogate(nn.Module):
         >>> from gradeval.model.randomness import RandomDraws, generator
         >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
         >>> surrogate = Surrogate(problem, get_estimator("st"))
-        >>> surrogate(problem.inputs, problem.targets, RandomDraws(generator("cpu", "an example"))).shape
+        >>> surrogate(surrogate.inputs, surrogate.targets, RandomDraws(generator("cpu", "an example"))).shape
         torch.Size([4])
     """
 
     def __init__(self, problem: Problem, estimator: Callable[..., Tensor]) -> None:
         super().__init__()
-        self.network = deepcopy(problem.network)
+        own = problem.copy()
+        self.network, self.inputs, self.targets = own.network, own.inputs, own.targets
+        _separate(self.network)
         self.problem = problem
         self.estimator = estimator
 
@@ -62,3 +66,48 @@ class Surrogate(nn.Module):
             found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise GradevalError(f"must return one surrogate per point, [{len(inputs)}], returned {found}.")
         return value
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The network's trainable parameters.
+
+        Returns:
+            Each by its name in this module.
+        """
+        return {f"network.{name}": parameter for name, parameter in self.network.trainable().items()}
+
+    def check_untouched(self) -> None:
+        """Refuse an estimator that has written to the copies of the network or the data.
+
+        Raises:
+            GradevalError: it has; the message lacks its subject.
+        """
+        for name, new in self._written():
+            kind = "data" if name in ("inputs", "targets") else "network's parameters"
+            raise GradevalError(f"writes to the {kind} ({name})")
+
+    def _written(self) -> Iterator[tuple[str, Tensor]]:
+        problem, before = self.problem, self.problem.network.state_dict()
+        pairs = [("inputs", problem.inputs, self.inputs), ("targets", problem.targets, self.targets)]
+        pairs += [(name, before[name], new) for name, new in self.network.state_dict().items()]
+        return ((name, new) for name, old, new in pairs if not torch.equal(old, new))
+
+
+def _separate(network: nn.Module) -> None:
+    """Give every place a module of its own where one stands in several; their parameters stay shared.
+
+    `functional_call` puts the parameters of a module that it meets twice back only once.
+    """
+    met: set[nn.Module] = set()
+
+    def visit(parent: nn.Module) -> None:
+        for name, child in list(parent._modules.items()):
+            if child is None:
+                continue
+            if child in met:
+                shared = {id(tensor): tensor for tensor in (*child.parameters(), *child.buffers())}
+                child = deepcopy(child, shared)  # noqa: PLW2901
+                parent._modules[name] = child
+            met.add(child)
+            visit(child)
+
+    visit(network)
