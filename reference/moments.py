@@ -190,10 +190,7 @@ class _Enumeration:
         numbers = torch.arange(first, last, device=network.device).repeat_interleave(samples)
         states = binary_digits(numbers, 0, self.bits).to(network.dtype)
         random = generator(network.device, "exact moments", self.seed, first)
-        surrogate = self._surrogate()
-        with alone(derived_seed("exact moments", self.seed, first)) if self.intrudes else in_company():
-            g, values, weights = _on_states(surrogate, states, random)
-        surrogate.check_untouched()
+        g, values, weights = self._run(states, random, first)
         roots = weights.expand(len(states), points).sqrt()
         if not bool((roots > 0).all()):
             g = torch.where(roots[..., None] > 0, g, 0.0)  # impossible states may have infinite scores
@@ -206,6 +203,19 @@ class _Enumeration:
             spread = g.reshape(-1, samples, points, size).var(1)
             within = (roots.reshape(-1, samples, points)[:, 0, :, None] ** 2 * spread / samples).sum(0)
         return mean, second, value, within
+
+    def _run(self, states: Tensor, random: torch.Generator, first: int) -> tuple[Tensor, Tensor, Tensor]:
+        """`_on_states`; whatever the estimator raises is its failure."""
+        surrogate = self._surrogate()
+        try:
+            with alone(derived_seed("exact moments", self.seed, first)) if self.intrudes else in_company():
+                found = _on_states(surrogate, states, random)
+            surrogate.check_untouched()
+        except GradevalError as error:
+            raise GradevalError(f"the estimator {error}") from error
+        except Exception as error:
+            raise GradevalError(f"the estimator raised {type(error).__name__}: {error}") from error
+        return found
 
     def _surrogate(self) -> Surrogate:
         """This thread's own: a functional call exchanges the parameters of the module it calls."""

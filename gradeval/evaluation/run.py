@@ -18,7 +18,7 @@ from gradeval.analysis.run.curves import CURVE_COLUMNS
 from gradeval.analysis.run.evaluation import Evaluation
 from gradeval.analysis.run.moments import Moments
 from gradeval.analysis.run.record import EXACT_COLUMNS
-from gradeval.errors import GradevalError, Incomplete, check_options
+from gradeval.errors import GradevalError, Incomplete, check_options, estimator_error
 from gradeval.estimators import Estimator, get_facts, resolve
 from gradeval.estimators.protocol import fit, learns
 from gradeval.evaluation.chunks import ChunkMaker, Failure, SentChunkMaker, compute_seconds, probe_numbers
@@ -80,9 +80,9 @@ def evaluate(
         The evaluation: `Evaluation.summary` has one row per estimator and layer.
 
     Raises:
-        GradevalError: unusable input, an estimator that raises or returns a wrong shape at its first draw, a folder of
-            another run or in use.
-        Incomplete: an estimator failed later (NaN gradients, an exception), or Ctrl-C; it holds what had finished.
+        GradevalError: unusable input, no estimator that can be drawn, a folder of another run or in use.
+        Incomplete: an estimator failed (NaN gradients, an exception, writing to the data) and others did not, or
+            Ctrl-C; it holds what had finished.
         CannotWrite: the folder cannot be written any more.
 
     Examples:
@@ -153,8 +153,7 @@ class _Run:
         target = target_of(self.truth)
         # before they are fitted: a fit is not written in a file
         sources = {name: source_hash(estimator) for name, estimator in request.estimators.items()} if self.store else {}
-        fitted = {name: self._fitted(name, estimator) for name, estimator in request.estimators.items()}
-        self.samplers = {name: Sampler(problem, name, estimator) for name, estimator in fitted.items()}
+        self.samplers = self._first_draws()
         if self.store:
             planned = {
                 name: Planned(sources[name], self._draws(name), probe_numbers(sampler, self.fingerprint))
@@ -164,6 +163,19 @@ class _Run:
             # the g* of the run's beginning: another number of threads might round it otherwise
             target = torch.tensor(self.store.begin(plan, problem).exact, dtype=torch.float64).to(target)
         self.scorer = Scorer(target, self.truth.slices)
+
+    def _first_draws(self) -> dict[str, Sampler]:
+        """Every estimator that can be fitted and drawn; raises the first one's error where none can."""
+        samplers, errors = {}, list[GradevalError]()
+        for name, estimator in self.request.estimators.items():
+            try:
+                samplers[name] = Sampler(self.problem, name, self._fitted(name, estimator))
+            except GradevalError as error:
+                self.failures[name] = str(error)
+                errors.append(error)
+        if not samplers:
+            raise errors[0]
+        return samplers
 
     def _fitted(self, name: str, estimator: Estimator) -> Estimator:
         """The estimator, fitted to the problem and then frozen where it learns; what that gave and cost is noted."""
@@ -233,7 +245,11 @@ class _Run:
             sampler.notes += self.store.notes.pop(name, [])
             self.store.succeed(name)
         self.progress.finish(name, "; ".join(sampler.notes))
-        self.facts[name] = estimator_facts(sampler, draws)
+        try:
+            self.facts[name] = estimator_facts(sampler, draws)
+        except Exception as error:
+            self.failures[name] = str(estimator_error(name, error))
+            return
         if name in self.fits:
             self.facts[name]["fit"] = self.fits[name]
         self.curves += curves_of(name, stream, self.scorer, draws, sampler.deterministic)

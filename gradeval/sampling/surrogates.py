@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 
 import torch
@@ -81,15 +81,13 @@ class Surrogate(nn.Module):
         Raises:
             GradevalError: it has; the message lacks its subject.
         """
-        for name, new in self._written():
-            kind = "data" if name in ("inputs", "targets") else "network's parameters"
-            raise GradevalError(f"writes to the {kind} ({name})")
-
-    def _written(self) -> Iterator[tuple[str, Tensor]]:
         problem, before = self.problem, self.problem.network.state_dict()
-        pairs = [("inputs", problem.inputs, self.inputs), ("targets", problem.targets, self.targets)]
-        pairs += [(name, before[name], new) for name, new in self.network.state_dict().items()]
-        return ((name, new) for name, old, new in pairs if not torch.equal(old, new))
+        for name, old, new in (("inputs", problem.inputs, self.inputs), ("targets", problem.targets, self.targets)):
+            if not torch.equal(old, new):
+                raise GradevalError(f"writes to the data ({name})")
+        for name, new in self.network.state_dict().items():
+            if not torch.equal(before[name], new):
+                raise GradevalError(f"writes to the network's parameters ({name})")
 
 
 def _separate(network: nn.Module) -> None:
@@ -105,7 +103,7 @@ def _separate(network: nn.Module) -> None:
                 continue
             if child in met:
                 shared = {id(tensor): tensor for tensor in (*child.parameters(), *child.buffers())}
-                child = deepcopy(child, shared)  # noqa: PLW2901
+                child = deepcopy(child, shared)
                 parent._modules[name] = child
             met.add(child)
             visit(child)
