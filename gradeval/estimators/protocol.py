@@ -96,12 +96,13 @@ def fit(estimator: Estimator, name: str, problem: Problem, *seeds: object, advan
     if not learns(estimator):
         return Fit(estimator, {})
     from gradeval.isolation import alone
+    from gradeval.model.problem import own_copy
     from gradeval.model.randomness import derived_seed
 
     seed = derived_seed(*seeds, problem.fingerprint(), name, "fit")
     try:
         with alone(seed):
-            fitted: Any = estimator.fit(problem.copy(), seed, advance)  # a copy, for it may write to it
+            fitted: Any = estimator.fit(own_copy(problem), seed, advance)  # a copy, for it may write to it
             return Fit(fitted, fitted.learned)
     except Exception as error:
         raise estimator_error(name, error) from error

@@ -153,7 +153,7 @@ class _Run:
         target = target_of(self.truth)
         # before they are fitted: a fit is not written in a file
         sources = {name: source_hash(estimator) for name, estimator in request.estimators.items()} if self.store else {}
-        self.samplers = self._first_draws()
+        self.samplers = _first_draws(self)
         if self.store:
             planned = {
                 name: Planned(sources[name], self._draws(name), probe_numbers(sampler, self.fingerprint))
@@ -164,20 +164,7 @@ class _Run:
             target = torch.tensor(self.store.begin(plan, problem).exact, dtype=torch.float64).to(target)
         self.scorer = Scorer(target, self.truth.slices)
 
-    def _first_draws(self) -> dict[str, Sampler]:
-        """Every estimator that can be fitted and drawn; raises the first one's error where none can."""
-        samplers, errors = {}, list[GradevalError]()
-        for name, estimator in self.request.estimators.items():
-            try:
-                samplers[name] = Sampler(self.problem, name, self._fitted(name, estimator))
-            except GradevalError as error:
-                self.failures[name] = str(error)
-                errors.append(error)
-        if not samplers:
-            raise errors[0]
-        return samplers
-
-    def _fitted(self, name: str, estimator: Estimator) -> Estimator:
+    def fitted(self, name: str, estimator: Estimator) -> Estimator:
         """The estimator, fitted to the problem and then frozen where it learns; what that gave and cost is noted."""
         if not learns(estimator):
             return estimator
@@ -285,6 +272,20 @@ class _Run:
         exact = pd.DataFrame(self.exact_rows, columns=EXACT_COLUMNS)
         target = self.scorer.exact.cpu().numpy()
         return Evaluation(manifest, target, truth.slices, self.moments, curves, exact, *mean_prediction(problem))
+
+
+def _first_draws(run: _Run) -> dict[str, Sampler]:
+    """Every estimator that can be fitted and drawn; raises the first one's error where none can."""
+    samplers, errors = {}, list[GradevalError]()
+    for name, estimator in run.request.estimators.items():
+        try:
+            samplers[name] = Sampler(run.problem, name, run.fitted(name, estimator))
+        except GradevalError as error:
+            run.failures[name] = str(error)
+            errors.append(error)
+    if not samplers:
+        raise errors[0]
+    return samplers
 
 
 def _plan(

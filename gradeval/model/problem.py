@@ -130,36 +130,6 @@ class Problem:
         """
         return replace(self, network=deepcopy(self.network).to(device=device, dtype=dtype))
 
-    def copy(self) -> Problem:
-        """The same problem with a network and data of its own, for code that might write to them.
-
-        Returns:
-            A copy. It is not checked again.
-        """
-        return self._with(network=deepcopy(self.network), inputs=self.inputs.clone(), targets=self.targets.clone())
-
-    def with_network(self, network: StochasticBinaryNetwork) -> Problem:
-        """The same problem with a network that differs in its parameters only: its maps are not tried again.
-
-        Args:
-            network: a copy of this one's, with other parameters.
-
-        Returns:
-            The problem with that network.
-
-        Raises:
-            GradevalError: a parameter is NaN or infinite.
-        """
-        problem = self._with(network=network)
-        _check_numbers(problem)
-        return problem
-
-    def _with(self, **parts: object) -> Problem:
-        twin = copy(self)
-        for name, part in parts.items():
-            object.__setattr__(twin, name, part)
-        return twin
-
     def save(self, path: str | Path) -> None:
         """Write the problem as JSON (format gradeval-problem/1); numbers keep every bit.
 
@@ -198,6 +168,44 @@ class Problem:
             inputs, targets = (_tensor(numbers, dtype) for numbers in (document.inputs, document.targets))
             name = document.name or path.stem
             return cls(network, inputs, targets, document.loss, name, document.description)
+
+
+def own_copy(problem: Problem) -> Problem:
+    """The same problem with a network and data of its own, for code that might write to them.
+
+    Args:
+        problem: any.
+
+    Returns:
+        A copy. It is not checked again.
+    """
+    parts = {"inputs": problem.inputs.clone(), "targets": problem.targets.clone()}
+    return _with(problem, network=deepcopy(problem.network), **parts)
+
+
+def with_network(problem: Problem, network: StochasticBinaryNetwork) -> Problem:
+    """The same problem with a network that differs in its parameters only: its maps are not tried again.
+
+    Args:
+        problem: any.
+        network: a copy of its network, with other parameters.
+
+    Returns:
+        The problem with that network.
+
+    Raises:
+        GradevalError: a parameter is NaN or infinite.
+    """
+    found = _with(problem, network=network)
+    _check_numbers(found)
+    return found
+
+
+def _with(problem: Problem, **parts: object) -> Problem:
+    twin = copy(problem)
+    for name, part in parts.items():
+        object.__setattr__(twin, name, part)
+    return twin
 
 
 def _check_numbers(problem: Problem) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gradeval.model.network import StochasticBinaryNetwork
-from gradeval.model.problem import Problem
+from gradeval.model.problem import Problem, with_network
 from gradeval.model.randomness import RandomDraws, generator
 
 Initialise = Callable[[StochasticBinaryNetwork, Tensor, int], None]
@@ -126,7 +126,7 @@ def with_parameters(problem: Problem, theta: Float[Tensor, " P"]) -> Problem:
     """
     network = deepcopy(problem.network)
     nn.utils.vector_to_parameters(theta, network.trainable().values())
-    return problem.with_network(network)
+    return with_network(problem, network)
 
 
 def _put_frozen_back(source: StochasticBinaryNetwork, network: StochasticBinaryNetwork) -> None:

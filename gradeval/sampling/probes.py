@@ -16,7 +16,7 @@ from gradeval.estimators.protocol import Estimator
 from gradeval.isolation import Footprint, alone, in_company
 from gradeval.model.forms import Form
 from gradeval.model.network import BinaryLayer
-from gradeval.model.problem import Problem
+from gradeval.model.problem import Problem, own_copy
 from gradeval.model.randomness import EnumeratedStates, GivenUniforms, RandomDraws, generator
 from gradeval.sampling.surrogates import Surrogate
 
@@ -270,7 +270,7 @@ def count_evaluations(problem: Problem, estimator: Estimator) -> tuple[float, fl
         >>> count_evaluations(problem, get_estimator("reinforce"))
         (2.0, 1.0)
     """
-    own = problem.copy()
+    own = own_copy(problem)
     network = own.network
     layers = [_CountingLayer(layer.map, layer.noise, network.states) for layer in network.layers]
     network.layers = nn.ModuleList(layers)  # type: ignore[assignment]

@@ -200,27 +200,36 @@ class Sampler:
         return pair
 
     def _vectorised(self, rows: Tensor, chance: Callable[[Tensor], RandomDraws]) -> tuple[Tensor, Tensor]:
-        surrogate, parameters = self._surrogate()
-        data = surrogate.inputs, surrogate.targets
-
-        def draw(row: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-            result: tuple[dict[str, Tensor], Tensor] = grad_and_value(
-                lambda parameters: functional_call(surrogate, parameters, (*data, chance(row))).mean()
-            )(parameters)
-            return result
-
-        with quiet_vmap():
-            gradients, values = vmap(draw, randomness="different")(rows)
-        return torch.cat([g.reshape(len(rows), -1) for g in gradients.values()], 1), values
+        return _all_at_once(*self._surrogate(), rows, chance)
 
     def _loop(self, rows: Tensor, chance: Callable[[Tensor], RandomDraws]) -> tuple[Tensor, Tensor]:
-        surrogate, _ = self._surrogate()
-        parameters = list(surrogate.trainable().values())
-        gradients, values = [], []
-        for row in rows:
-            value = surrogate(surrogate.inputs, surrogate.targets, chance(row)).mean()
-            found = torch.autograd.grad(value, parameters, allow_unused=True)
-            flat = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
-            gradients.append(torch.cat([g.flatten() for g in flat]))
-            values.append(value.detach())
-        return torch.stack(gradients), torch.stack(values)
+        return _one_by_one(self._surrogate()[0], rows, chance)
+
+
+def _all_at_once(
+    surrogate: Surrogate, parameters: dict[str, Tensor], rows: Tensor, chance: Callable[[Tensor], RandomDraws]
+) -> tuple[Tensor, Tensor]:
+    """Gradients and values of draws by one vectorised call."""
+    data = surrogate.inputs, surrogate.targets
+
+    def draw(row: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        result: tuple[dict[str, Tensor], Tensor] = grad_and_value(
+            lambda parameters: functional_call(surrogate, parameters, (*data, chance(row))).mean()
+        )(parameters)
+        return result
+
+    with quiet_vmap():
+        gradients, values = vmap(draw, randomness="different")(rows)
+    return torch.cat([g.reshape(len(rows), -1) for g in gradients.values()], 1), values
+
+
+def _one_by_one(surrogate: Surrogate, rows: Tensor, chance: Callable[[Tensor], RandomDraws]) -> tuple[Tensor, Tensor]:
+    """Gradients and values of draws, each by a plain backward pass."""
+    parameters = list(surrogate.trainable().values())
+    gradients, values = [], []
+    for row in rows:
+        value = surrogate(surrogate.inputs, surrogate.targets, chance(row)).mean()
+        found = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
+        gradients.append(torch.cat([g.flatten() for g in found]))
+        values.append(value.detach())
+    return torch.stack(gradients), torch.stack(values)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from gradeval.errors import GradevalError
-from gradeval.model.problem import Problem
+from gradeval.model.problem import Problem, own_copy
 from gradeval.model.randomness import Randomness
 
 
@@ -39,7 +39,7 @@ class Surrogate(nn.Module):
 
     def __init__(self, problem: Problem, estimator: Callable[..., Tensor]) -> None:
         super().__init__()
-        own = problem.copy()
+        own = own_copy(problem)
         self.network, self.inputs, self.targets = own.network, own.inputs, own.targets
         _separate(self.network)
         self.problem = problem
