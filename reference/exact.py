@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
 from gradeval.progress import Advance, Progress
 from gradeval.reference.cost import Cost, check_affordable, predicted_cost
@@ -54,6 +55,7 @@ def exact_gradient(
     memory: int = 2**32,
     seconds: float = 3600.0,
     progress: Progress | None = None,
+    precision: str = "double",
 ) -> ExactGradient:
     """J and its gradient, by enumeration of all binary states.
 
@@ -65,9 +67,10 @@ def exact_gradient(
         seconds: refuse what is predicted to take longer.
         progress: gets the task "exact gradient", in percent, where the layerwise method is predicted to take over two
             seconds. By default nothing is reported.
+        precision: "double", whatever the network's, or "network" for its own.
 
     Returns:
-        J and ∇J, in the precision of the problem.
+        J and ∇J.
 
     Raises:
         GradevalError: too many states for the limits (the message names the layers), or an unknown method.
@@ -78,6 +81,7 @@ def exact_gradient(
         >>> round(exact.value, 6), list(exact.by_layer()), exact.vector.shape
         (0.775876, ['1', '2', 'head', 'all'], torch.Size([15]))
     """
+    problem = in_precision(problem, precision)
     cost = predicted_cost(problem, method)
     check_affordable(problem, cost, memory, seconds)
     trainable = problem.network.trainable()

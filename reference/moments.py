@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from jaxtyping import Float
@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 
 from gradeval.analysis import measures
-from gradeval.errors import GradevalError
+from gradeval.errors import GradevalError, check_options
 from gradeval.isolation import alone, in_company
+from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import EnumeratedStates, derived_seed, generator
 from gradeval.progress import Advance
@@ -103,15 +104,22 @@ class ExactMoments:
         }
 
 
+class MomentsExecution(TypedDict, total=False):
+    """How `exact_moments` goes about it; no number depends on it. See there for what each means."""
+
+    memory: int
+    workers: int | None
+    advance: Advance | None
+
+
 def exact_moments(
     problem: Problem,
     estimator: Callable[..., Tensor],
     *,
     samples: int = 64,
     seed: int = 0,
-    memory: int = 2**25,
-    workers: int | None = None,
-    advance: Advance | None = None,
+    precision: str = "double",
+    **execution: Unpack[MomentsExecution],
 ) -> ExactMoments:
     """Exact mean and covariance of one draw of an estimator.
 
@@ -123,7 +131,8 @@ def exact_moments(
         estimator: any surrogate that can be vectorised.
         samples: draws of the further chance in each joint state.
         seed: of those.
-        memory: bytes that a chunk of states may take, about; small enough to stay in the cache is fastest.
+        precision: in which the estimator is run: "double", whatever the network's, or "network" for its own.
+        memory: bytes that a chunk of states may take, about; 2²⁵ if not given, which stays in the cache.
         workers: threads; the result does not depend on it. Default: one per core.
         advance: a callback for progress; it is given the number of states done since its last call.
 
@@ -141,6 +150,9 @@ def exact_moments(
         >>> {layer: round(b, 3) for layer, b in bias.items()}
         {'1': 0.133, '2': 0.278, 'head': 0.0, 'all': 0.119}
     """
+    check_options("exact_moments", execution, MomentsExecution)
+    advance, workers = execution.get("advance"), execution.get("workers")
+    problem = in_precision(problem, precision)
     intrudes = check_pointwise(problem, estimator).intrudes
     bits, continuous = count_chance(problem, estimator)
     if bits > MAX_BITS:
@@ -149,7 +161,7 @@ def exact_moments(
             f"the limit is 2^{MAX_BITS}."
         )
     samples = samples if continuous else 1
-    enumeration = _Enumeration(problem, estimator, bits, samples, seed, memory, intrudes)
+    enumeration = _Enumeration(problem, estimator, bits, samples, seed, execution.get("memory", 2**25), intrudes)
     sums: list[Tensor] = []
     with closing(_in_threads(enumeration, workers or torch.get_num_threads())) as chunks:
         for parts in chunks:
@@ -215,7 +227,7 @@ class _Enumeration:
             raise GradevalError(f"the estimator {error}") from error
         except Exception as error:
             raise GradevalError(f"the estimator raised {type(error).__name__}: {error}") from error
-        return found
+        return found[0].double(), found[1].double(), found[2].double()  # what is summed is not rounded again
 
     def _surrogate(self) -> Surrogate:
         """This thread's own: a functional call exchanges the parameters of the module it calls."""
@@ -229,7 +241,7 @@ class _Enumeration:
         mean, second, value, within = sums
         points = self.problem.points
         covariance = (second - mean.T @ mean) / points**2
-        exact = exact_gradient(self.problem)
+        exact = exact_gradient(self.problem)  # in double precision, whatever the estimator's
         error = within.sum(0).sqrt() / points
         return ExactMoments(mean.mean(0), covariance, value.item(), exact.vector, exact.slices, error)
 

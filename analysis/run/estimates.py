@@ -20,6 +20,7 @@ from gradeval.analysis.statistics import (
     skewness,
 )
 
+ROUNDING_OF_SINGLE = 1e-5  # of a mean of gradients in single precision: some hundred of its rounding units
 ROUNDING_VARIANCE = 1e-26  # a variance below this share of the mean squared gradient is rounding
 
 
@@ -63,7 +64,7 @@ def intervals(moments: Moments, exact: Array, layer: str) -> dict[str, Interval]
     }
 
 
-def unbiasedness(moments: Moments, exact: Array, layer: str, comparisons: int) -> BiasTest:
+def unbiasedness(moments: Moments, exact: Array, layer: str, comparisons: int, rounding: float = 0.0) -> BiasTest:
     """The test of E[g] = g* in one layer.
 
     Args:
@@ -71,6 +72,7 @@ def unbiasedness(moments: Moments, exact: Array, layer: str, comparisons: int) -
         exact: g* of all layers, [P].
         layer: its name.
         comparisons: number of tests that share the significance level.
+        rounding: a bias up to this, relative to the larger of ‖g*‖ and the size of a draw's error, is rounding.
 
     Returns:
         The test.
@@ -79,6 +81,8 @@ def unbiasedness(moments: Moments, exact: Array, layer: str, comparisons: int) -
     square, variance = moments.square(layer)
     size = math.sqrt(square + variance / square) if square > 0 else 0.0
     bias, covariance = moments.bias(layer), moments.spread(layer)
+    if rounding:
+        bias = bias * max(0.0, 1 - rounding * max(norm, size) / max(float(np.linalg.norm(bias)), 1e-300))
     return bias_test(bias, covariance, moments.draws, size, norm, comparisons, moments.deterministic)
 
 

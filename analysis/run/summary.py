@@ -10,7 +10,7 @@ import pandas as pd
 
 from gradeval.analysis.hypotheses import FAMILY_ALPHA
 from gradeval.analysis.measures import EXACTLY_UNBIASED, relative
-from gradeval.analysis.run.estimates import intervals, unbiasedness
+from gradeval.analysis.run.estimates import ROUNDING_OF_SINGLE, intervals, unbiasedness
 from gradeval.analysis.run.record import EXACT_COLUMNS, Record
 from gradeval.analysis.statistics import ENDS
 
@@ -87,7 +87,8 @@ def best_known(summary: pd.DataFrame) -> pd.DataFrame:
 def _row(record: Record, name: str, layer: str) -> dict[str, Any]:
     moments, norm = record.moments[name], record.norms[layer]
     facts = record.manifest["estimators"][name]
-    test = unbiasedness(moments, record.exact, layer, comparisons=len(record.moments) * len(record.slices))
+    rounding = ROUNDING_OF_SINGLE if record.manifest.get("dtype") == "float32" else 0.0
+    test = unbiasedness(moments, record.exact, layer, len(record.moments) * len(record.slices), rounding)
     found = intervals(moments, record.exact, layer)
     row: dict[str, Any] = {"estimator": name, "layer": layer, "draws": moments.draws}
     row |= found.pop("relative_bias").columns("relative_bias")

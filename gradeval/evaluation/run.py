@@ -30,6 +30,7 @@ from gradeval.evaluation.request import Request
 from gradeval.evaluation.sources import engine_hash, source_hash
 from gradeval.evaluation.store import Store
 from gradeval.model.network import FlipCost
+from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
 from gradeval.progress import Progress, Silent
 from gradeval.reference import exact_gradient
@@ -39,7 +40,9 @@ from gradeval.workers.executors import Assignment, Lost, Workers
 
 
 class Execution(TypedDict, total=False):
-    """How `evaluate` carries out a run; no number depends on it. See `evaluate` for what each means."""
+    """How `evaluate` carries out a run; no number depends on it, but for the precision. See `evaluate` for each."""
+
+    precision: str
 
     workers: int | None
     executor: str | Executor
@@ -75,6 +78,8 @@ def evaluate(
         timeout: seconds without any finished chunk after which workers count as hung; processes are then replaced.
         progress: told how far it is.
         arguments: kept in the manifest.
+        precision: of the draws: "double" (by default, whatever the network's) or "network" for the network's own. The
+            exact gradient and exact moments are always in double precision.
 
     Returns:
         The evaluation: `Evaluation.summary` has one row per estimator and layer.
@@ -93,6 +98,7 @@ def evaluate(
         ['psa', 'reinforce']
     """
     check_options("evaluate", execution, Execution)
+    problem = in_precision(problem, execution.get("precision", "double"))
     resolved = resolve(estimators)
     specs = {given for given in estimators if isinstance(given, str)}
     own = {name for name, e in resolved.items() if name in specs and not get_facts(e) and not learns(e)}
@@ -150,7 +156,7 @@ class _Run:
         self.truth = exact_gradient(problem, progress=self.progress)
         self.reference_seconds = time.perf_counter() - self.began
         self.fingerprint = problem.fingerprint()
-        target = target_of(self.truth)
+        target = target_of(self.truth).to(problem.network.dtype)
         # before they are fitted: a fit is not written in a file
         sources = {name: source_hash(estimator) for name, estimator in request.estimators.items()} if self.store else {}
         self.samplers = _first_draws(self)
