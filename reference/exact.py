@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,12 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gradeval.errors import GradevalError
 from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
 from gradeval.progress import Advance, Progress
 from gradeval.reference.cost import Cost, check_affordable, predicted_cost
 from gradeval.reference.joint import joint_value_and_gradient
 from gradeval.reference.layerwise import layerwise_value_and_gradient, plain_values
+from gradeval.sampling.streaming import LARGEST
 
 # Progress is reported of what is predicted to take more seconds.
 PATIENCE = 2.0
@@ -38,6 +41,19 @@ class ExactGradient:
     def vector(self) -> Tensor:
         """All of ∇J, flattened in the order of the parameters, [P]."""
         return torch.cat([g.flatten() for g in self.gradient.values()])
+
+    def check_size(self) -> None:
+        """Refuse a gradient, or a value, that statistics of draws could not be compared with.
+
+        Raises:
+            GradevalError: an entry is so large that they would overflow.
+        """
+        largest = max(abs(self.value), float(self.vector.abs().max()))
+        if largest > LARGEST:
+            raise GradevalError(
+                f"the exact gradient, or J, has entries of {largest:.0e}, beyond {LARGEST:.0e}: scale the problem's "
+                "weights, states or targets down."
+            )
 
     def by_layer(self) -> dict[str, Tensor]:
         """∇J of each layer, weight then bias, flattened.
@@ -73,7 +89,8 @@ def exact_gradient(
         J and ∇J.
 
     Raises:
-        GradevalError: too many states for the limits (the message names the layers), or an unknown method.
+        GradevalError: too many states for the limits (the message names the layers), an unknown method, or numbers that
+            overflow.
 
     Examples:
         >>> from gradeval import load_problem
@@ -96,6 +113,10 @@ def exact_gradient(
         with _percent(progress if cost.seconds > PATIENCE else None, cost) as advance:
             value, found = layerwise_value_and_gradient(problem, at_once, advance)
     gradient = {name: g.detach() for name, g in zip(trainable, found, strict=True)}
+    if not (math.isfinite(value.item()) and all(bool(torch.isfinite(g).all()) for g in gradient.values())):
+        raise GradevalError(
+            "the exact gradient, or J, is infinite or NaN: the problem's weights, states or targets are too large."
+        )
     return ExactGradient(value.item(), gradient, problem.network.layer_slices())
 
 

@@ -239,6 +239,8 @@ class _Enumeration:
     def result(self, sums: Sequence[Tensor]) -> ExactMoments:
         """The moments, from the sums over all states."""
         mean, second, value, within = sums
+        if not all(bool(torch.isfinite(part).all()) for part in sums):
+            raise GradevalError("the moments of the estimator's gradient are infinite or NaN")
         points = self.problem.points
         covariance = (second - mean.T @ mean) / points**2
         exact = exact_gradient(self.problem)  # in double precision, whatever the estimator's

@@ -53,7 +53,8 @@ class ChunkMaker:
                 began = compute_seconds(self.sampler.problem)
                 gradients, values = self.sampler.chunk(count, *self.names, index)
                 seconds = compute_seconds(self.sampler.problem) - began
-                statistics = reduce_chunk(self.scorer, gradients, values, index)
+                # the statistics are in double precision, whatever the draws
+                statistics = reduce_chunk(self.scorer, gradients.double(), values.double(), index)
         except GradevalError as error:
             return Failure(str(error), traceback.format_exc())
         statistics.seconds = seconds

@@ -154,9 +154,10 @@ class _Run:
         """The exact gradient, fits and first draws; then the plan in the folder."""
         request, problem = self.request, self.problem
         self.truth = exact_gradient(problem, progress=self.progress)
+        self.truth.check_size()
         self.reference_seconds = time.perf_counter() - self.began
         self.fingerprint = problem.fingerprint()
-        target = target_of(self.truth).to(problem.network.dtype)
+        target = target_of(self.truth)
         # before they are fitted: a fit is not written in a file
         sources = {name: source_hash(estimator) for name, estimator in request.estimators.items()} if self.store else {}
         self.samplers = _first_draws(self)

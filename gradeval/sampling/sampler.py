@@ -19,7 +19,7 @@ from gradeval.isolation import alone, in_company
 from gradeval.model.network import FlipCost
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import GivenUniforms, RandomDraws, derived_seed, generator
-from gradeval.sampling.streaming import CHUNK
+from gradeval.sampling.streaming import CHUNK, LARGEST
 from gradeval.sampling.surrogates import Surrogate
 from gradeval.torch_private import quiet_vmap
 
@@ -189,6 +189,8 @@ class Sampler:
         if not bool(torch.isfinite(gradients).all()):
             bad = int((~torch.isfinite(gradients).all(1)).sum())
             raise GradevalError(f"estimator '{self.name}' gave NaN or infinite gradients in {bad} of {count} draws.")
+        if (largest := float(gradients.abs().max())) > LARGEST:
+            raise GradevalError(f"estimator '{self.name}' gave gradients of {largest:.0e}, beyond {LARGEST:.0e}.")
         return gradients, values
 
     def _surrogate(self) -> tuple[Surrogate, dict[str, Tensor]]:

@@ -145,6 +145,7 @@ def gradient_accuracy(problem: Problem, name: str, estimator: Estimator, draws: 
     problem = in_precision(problem)
     estimator = fit(estimator, name, problem, seed).estimator
     exact = exact_gradient(problem)
+    exact.check_size()
     gradients, _ = Sampler(problem, name, estimator).chunk(draws, "gradient accuracy", seed)
     rows = []
     for layer, where in exact.slices.items():
