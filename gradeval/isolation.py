@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -264,7 +264,7 @@ class _Diversion:
 class _Diverted:
     """In the place of sys.stdout."""
 
-    def __init__(self, original: TextIO, diversion: _Diversion) -> None:
+    def __init__(self, original: Any, diversion: _Diversion) -> None:
         self.original = original
         self._diversion = diversion
 

@@ -103,10 +103,14 @@ def check_pointwise(problem: Problem, estimator: Callable[..., Tensor], points: 
     try:
         with alone() as footprint:
             values, gradient = run(slice(0, points))
-            if not all(map(torch.equal, (values, gradient), run(slice(0, points)))):
-                raise GradevalError("the estimator has randomness of its own, which cannot be enumerated")
+            again = run(slice(0, points))
             each = [run(slice(i, i + 1)) for i in range(points)]
-        surrogate.check_untouched()
+        try:
+            surrogate.check_untouched()
+        except GradevalError as error:
+            raise GradevalError(f"the estimator {error}") from None
+        if not all(map(torch.equal, (values, gradient), again)):
+            raise GradevalError("the estimator has randomness of its own, which cannot be enumerated")
         agree = close(values, torch.cat([v for v, _ in each]))
         agree &= close(gradient, torch.stack([g for _, g in each]).sum(0))
     except GradevalError:

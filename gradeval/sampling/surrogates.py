@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gradeval.errors import GradevalError
 from gradeval.model.problem import Problem, own_copy
 from gradeval.model.randomness import Randomness
+from gradeval.torch_private import named_modules_of, times_written
 
 
 class Surrogate(nn.Module):
@@ -42,6 +43,7 @@ class Surrogate(nn.Module):
         own = own_copy(problem)
         self.network, self.inputs, self.targets = own.network, own.inputs, own.targets
         _separate(self.network)
+        self._written = times_written(self.inputs), times_written(self.targets)
         self.problem = problem
         self.estimator = estimator
 
@@ -85,6 +87,11 @@ class Surrogate(nn.Module):
         for name, old, new in (("inputs", problem.inputs, self.inputs), ("targets", problem.targets, self.targets)):
             if not torch.equal(old, new):
                 raise GradevalError(f"writes to the data ({name})")
+        if (
+            times_written(self.inputs),
+            times_written(self.targets),
+        ) != self._written:  # twice, so that nothing is left to see
+            raise GradevalError("writes to the data and puts them back")
         for name, new in self.network.state_dict().items():
             if not torch.equal(before[name], new):
                 raise GradevalError(f"writes to the network's parameters ({name})")
@@ -98,13 +105,11 @@ def _separate(network: nn.Module) -> None:
     met: set[nn.Module] = set()
 
     def visit(parent: nn.Module) -> None:
-        for name, child in list(parent._modules.items()):
-            if child is None:
-                continue
+        for name, child in named_modules_of(parent):
             if child in met:
                 shared = {id(tensor): tensor for tensor in (*child.parameters(), *child.buffers())}
                 child = deepcopy(child, shared)
-                parent._modules[name] = child
+                parent.register_module(name, child)
             met.add(child)
             visit(child)
 

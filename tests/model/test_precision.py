@@ -48,8 +48,8 @@ def test_the_exact_gradient_is_double_unless_told_otherwise(single: Problem) -> 
 @pytest.mark.parametrize("precision", ["double", "network"])
 def test_unbiased_estimators_are_not_refuted(single: Problem, precision: str) -> None:
     """In single precision exact biases of 4e-7 to 5e-6 counted. False alarms: 1 % for each run, at fixed seeds."""
-    names = ["reinforce", "leg", "ram", "disarm", "st"]
-    found = gradeval.evaluate(single, names, draws=1000, precision=precision)
+    names = ["reinforce", "leg", "st"]
+    found = gradeval.evaluate(single, names, draws=400, precision=precision)
     assert found.manifest["dtype"] == {"double": "float64", "network": "float32"}[precision]
     verdicts = found.summary.set_index("estimator")["verdict"]
     assert not verdicts.str.contains("refuted").any()
