@@ -140,7 +140,7 @@ def measure(results: Path) -> None:
 def small_net(theta: torch.Tensor, inputs: torch.Tensor, targets: torch.Tensor) -> Problem:
     """Two layers of three units on four points, with these parameters."""
     network = StochasticBinaryNetwork.linear(2, [3, 3], 1)
-    torch.nn.utils.vector_to_parameters(theta, network.parameters())
+    torch.nn.utils.vector_to_parameters(theta, network.trainable().values())
     return Problem(network, inputs, targets)
 
 

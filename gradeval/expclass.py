@@ -208,7 +208,7 @@ def fit_network(problem: Problem, epochs: int, seed: int, progress: Progress | N
     order = generator("cpu", "expclass order", seed)
     randomness = RandomDraws(generator("cpu", derived_seed("expclass draws", seed)), problem.network.dtype)
     reinforce = get_estimator("reinforce")
-    optimiser = torch.optim.SGD(problem.network.parameters(), lr=_RATE, momentum=_MOMENTUM, foreach=True)
+    optimiser = torch.optim.SGD(problem.network.trainable().values(), lr=_RATE, momentum=_MOMENTUM, foreach=True)
     for _ in range(epochs):
         for batch in torch.randperm(problem.points, generator=order).split(_BATCH):
             optimiser.zero_grad()

@@ -8,11 +8,19 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-__all__ = ["TorchDispatchMode", "flop_formula", "inside_transform", "quiet_vmap", "storage_key"]
+__all__ = [
+    "TorchDispatchMode",
+    "flop_formula",
+    "inside_transform",
+    "named_modules_of",
+    "quiet_vmap",
+    "storage_key",
+    "times_written",
+]
 
 
 def inside_transform() -> bool:
@@ -31,6 +39,30 @@ def storage_key(tensor: Tensor) -> tuple[int, Any]:
     """
     storage = tensor.untyped_storage()
     return storage._cdata, storage
+
+
+def times_written(tensor: Tensor) -> int:
+    """How often a tensor, or a view of it, has been written to in place.
+
+    Args:
+        tensor: any.
+
+    Returns:
+        A number that grows with every such operation.
+    """
+    return tensor._version
+
+
+def named_modules_of(parent: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The direct children of a module, also one that stands in several places (`named_children` gives it once).
+
+    Args:
+        parent: any module.
+
+    Returns:
+        Name and child of every place.
+    """
+    return [(name, child) for name, child in parent._modules.items() if child is not None]
 
 
 def flop_formula(operation: Any) -> Callable[..., int] | None:

@@ -21,7 +21,7 @@ def finite_differences(problem: Problem, value: Callable[[Problem], Tensor], ste
         step: h.
 
     Returns:
-        ∂J/∂θ for every parameter, with its shape.
+        ∂J/∂θ for every trainable parameter, with its shape.
 
     Examples:
         >>> from gradeval import load_problem
@@ -34,7 +34,7 @@ def finite_differences(problem: Problem, value: Callable[[Problem], Tensor], ste
     """
     gradients = []
     with torch.no_grad():
-        for parameter in problem.network.parameters():
+        for parameter in problem.network.trainable().values():
             gradient = torch.zeros_like(parameter)
             flat = parameter.view(-1)
             for i in range(flat.numel()):

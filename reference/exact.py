@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,11 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gradeval.errors import GradevalError
+from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
 from gradeval.progress import Advance, Progress
 from gradeval.reference.cost import Cost, check_affordable, predicted_cost
 from gradeval.reference.joint import joint_value_and_gradient
 from gradeval.reference.layerwise import layerwise_value_and_gradient, plain_values
+from gradeval.sampling.streaming import LARGEST
 
 # Progress is reported of what is predicted to take more seconds.
 PATIENCE = 2.0
@@ -25,7 +29,7 @@ class ExactGradient:
 
     Attributes:
         value: J = mean over points of E[f(x^L)].
-        gradient: ∂J/∂θ by parameter name, each with the parameter's shape.
+        gradient: ∂J/∂θ by the name of every trainable parameter, each with the parameter's shape.
         slices: where each layer's parameters lie in ``vector``.
     """
 
@@ -37,6 +41,19 @@ class ExactGradient:
     def vector(self) -> Tensor:
         """All of ∇J, flattened in the order of the parameters, [P]."""
         return torch.cat([g.flatten() for g in self.gradient.values()])
+
+    def check_size(self) -> None:
+        """Refuse a gradient, or a value, that statistics of draws could not be compared with.
+
+        Raises:
+            GradevalError: an entry is so large that they would overflow.
+        """
+        largest = max(abs(self.value), float(self.vector.abs().max()))
+        if largest > LARGEST:
+            raise GradevalError(
+                f"the exact gradient, or J, has entries of {largest:.0e}, beyond {LARGEST:.0e}: scale the problem's "
+                "weights, states or targets down."
+            )
 
     def by_layer(self) -> dict[str, Tensor]:
         """∇J of each layer, weight then bias, flattened.
@@ -54,23 +71,26 @@ def exact_gradient(
     memory: int = 2**32,
     seconds: float = 3600.0,
     progress: Progress | None = None,
+    precision: str = "double",
 ) -> ExactGradient:
     """J and its gradient, by enumeration of all binary states.
 
     Args:
-        problem: network, data and loss. Parameters that do not require a gradient get zeros.
+        problem: network, data and loss. Parameters that do not require a gradient are left out.
         method: "layerwise" (Σₖ 2^(nₖ₋₁+nₖ) terms by matrix products), "plain" (the same terms one by one, for small
             nets), "joint" (2^(n₁+…+n_L) terms: the oracle), or "auto", the one predicted to be fastest.
         memory: bytes that may be used beyond the problem's own; many distinct targets are taken in turn to keep to it.
         seconds: refuse what is predicted to take longer.
         progress: gets the task "exact gradient", in percent, where the layerwise method is predicted to take over two
             seconds. By default nothing is reported.
+        precision: "double", whatever the network's, or "network" for its own.
 
     Returns:
-        J and ∇J, in the precision of the problem.
+        J and ∇J.
 
     Raises:
-        GradevalError: too many states for the limits (the message names the layers), or an unknown method.
+        GradevalError: too many states for the limits (the message names the layers), an unknown method, or numbers that
+            overflow.
 
     Examples:
         >>> from gradeval import load_problem
@@ -78,9 +98,11 @@ def exact_gradient(
         >>> round(exact.value, 6), list(exact.by_layer()), exact.vector.shape
         (0.775876, ['1', '2', 'head', 'all'], torch.Size([15]))
     """
+    problem = in_precision(problem, precision)
     cost = predicted_cost(problem, method)
     check_affordable(problem, cost, memory, seconds)
-    parameters = [p for p in problem.network.parameters() if p.requires_grad]
+    trainable = problem.network.trainable()
+    parameters = list(trainable.values())
     if cost.method == "joint":
         value, found = joint_value_and_gradient(problem)
     elif cost.method == "plain":
@@ -90,10 +112,11 @@ def exact_gradient(
         at_once = 1 + (memory - cost.bytes) // cost.bytes_per_target
         with _percent(progress if cost.seconds > PATIENCE else None, cost) as advance:
             value, found = layerwise_value_and_gradient(problem, at_once, advance)
-    by_parameter = dict(zip(parameters, found, strict=True))
-    gradient = {
-        name: by_parameter.get(p, torch.zeros_like(p)).detach() for name, p in problem.network.named_parameters()
-    }
+    gradient = {name: g.detach() for name, g in zip(trainable, found, strict=True)}
+    if not (math.isfinite(value.item()) and all(bool(torch.isfinite(g).all()) for g in gradient.values())):
+        raise GradevalError(
+            "the exact gradient, or J, is infinite or NaN: the problem's weights, states or targets are too large."
+        )
     return ExactGradient(value.item(), gradient, problem.network.layer_slices())
 
 

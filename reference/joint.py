@@ -16,10 +16,10 @@ def joint_value_and_gradient(problem: Problem, memory: int = 2**28) -> tuple[Ten
         memory: bytes that a chunk of states may take, about.
 
     Returns:
-        J, and its gradient for every parameter that requires one, in their order.
+        J, and its gradient for every trainable parameter, in their order.
     """
     network, loss = problem.network, problem.loss_function()
-    parameters = [p for p in network.parameters() if p.requires_grad]
+    parameters = list(network.trainable().values())
     widths = problem.widths
     per_state = 16 * problem.points * sum(widths) * network.dtype.itemsize
     states = 2 ** sum(widths)

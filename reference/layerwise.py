@@ -77,9 +77,9 @@ def layerwise_value_and_gradient(
         advance: a callback for progress; it is given the multiply–adds of each chunk that is done.
 
     Returns:
-        J, and its gradient for every parameter that requires one, in their order.
+        J, and its gradient for every trainable parameter, in their order.
     """
-    parameters = [p for p in problem.network.parameters() if p.requires_grad]
+    parameters = list(problem.network.trainable().values())
     value, gradient = problem.inputs.new_zeros(()), [torch.zeros_like(p) for p in parameters]
     targets, which = distinct_targets(problem.targets)
     which, order = which.sort()

@@ -7,15 +7,18 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import TypedDict, Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from gradeval.analysis import measures
-from gradeval.errors import GradevalError
+from gradeval.errors import GradevalError, check_options
+from gradeval.isolation import alone, in_company
+from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
-from gradeval.model.randomness import EnumeratedStates, generator
+from gradeval.model.randomness import EnumeratedStates, derived_seed, generator
 from gradeval.progress import Advance
 from gradeval.reference.exact import exact_gradient
 from gradeval.reference.joint import binary_digits
@@ -100,15 +103,22 @@ class ExactMoments:
         }
 
 
+class MomentsExecution(TypedDict, total=False):
+    """How `exact_moments` goes about it; no number depends on it. See there for what each means."""
+
+    memory: int
+    workers: int | None
+    advance: Advance | None
+
+
 def exact_moments(
     problem: Problem,
     estimator: Callable[..., Tensor],
     *,
     samples: int = 64,
     seed: int = 0,
-    memory: int = 2**25,
-    workers: int | None = None,
-    advance: Advance | None = None,
+    precision: str = "double",
+    **execution: Unpack[MomentsExecution],
 ) -> ExactMoments:
     """Exact mean and covariance of one draw of an estimator.
 
@@ -120,7 +130,8 @@ def exact_moments(
         estimator: any surrogate that can be vectorised.
         samples: draws of the further chance in each joint state.
         seed: of those.
-        memory: bytes that a chunk of states may take, about; small enough to stay in the cache is fastest.
+        precision: in which the estimator is run: "double", whatever the network's, or "network" for its own.
+        memory: bytes that a chunk of states may take, about; 2²⁵ if not given, which stays in the cache.
         workers: threads; the result does not depend on it. Default: one per core.
         advance: a callback for progress; it is given the number of states done since its last call.
 
@@ -138,14 +149,18 @@ def exact_moments(
         >>> {layer: round(b, 3) for layer, b in bias.items()}
         {'1': 0.133, '2': 0.278, 'head': 0.0, 'all': 0.119}
     """
-    check_pointwise(problem, estimator)
+    check_options("exact_moments", execution, MomentsExecution)
+    advance, workers = execution.get("advance"), execution.get("workers")
+    problem = in_precision(problem, precision)
+    intrudes = check_pointwise(problem, estimator).intrudes
     bits, continuous = count_chance(problem, estimator)
     if bits > MAX_BITS:
         raise GradevalError(
             f"the estimator takes {bits} Bernoulli variables per point, 2^{bits} joint states; "
             f"the limit is 2^{MAX_BITS}."
         )
-    enumeration = _Enumeration(problem, estimator, bits, samples if continuous else 1, seed, memory)
+    samples = samples if continuous else 1
+    enumeration = _Enumeration(problem, estimator, bits, samples, seed, execution.get("memory", 2**25), intrudes)
     sums: list[Tensor] = []
     with closing(_in_threads(enumeration, workers or torch.get_num_threads())) as chunks:
         for parts in chunks:
@@ -165,12 +180,13 @@ class _Enumeration:
     samples: int  # draws of further chance in each state
     seed: int
     memory: int
+    intrudes: bool  # whether the estimator changes the process, so that it must run alone
     _own: threading.local = field(default_factory=threading.local)
 
     @property
     def size(self) -> int:
         """P, the number of parameters."""
-        return sum(p.numel() for p in self.problem.network.parameters())
+        return sum(p.numel() for p in self.problem.network.trainable().values())
 
     @property
     def chunk(self) -> int:
@@ -185,10 +201,7 @@ class _Enumeration:
         numbers = torch.arange(first, last, device=network.device).repeat_interleave(samples)
         states = binary_digits(numbers, 0, self.bits).to(network.dtype)
         random = generator(network.device, "exact moments", self.seed, first)
-        dtype = network.dtype
-        g, values, weights = weighted_gradients(
-            self._surrogate(), states, lambda state: EnumeratedStates(state, random, dtype)
-        )
+        g, values, weights = self._run(states, random, first)
         roots = weights.expand(len(states), points).sqrt()
         if not bool((roots > 0).all()):
             g = torch.where(roots[..., None] > 0, g, 0.0)  # impossible states may have infinite scores
@@ -202,6 +215,21 @@ class _Enumeration:
             within = (roots.reshape(-1, samples, points)[:, 0, :, None] ** 2 * spread / samples).sum(0)
         return mean, second, value, within
 
+    def _run(self, states: Tensor, random: torch.Generator, first: int) -> tuple[Tensor, Tensor, Tensor]:
+        """`weighted_gradients`; whatever the estimator raises is its failure."""
+        surrogate = self._surrogate()
+        try:
+            with alone(derived_seed("exact moments", self.seed, first)) if self.intrudes else in_company():
+                found = weighted_gradients(
+                    surrogate, states, lambda state: EnumeratedStates(state, random, self.problem.network.dtype)
+                )
+            surrogate.check_untouched()
+        except GradevalError as error:
+            raise GradevalError(f"the estimator {error}") from error
+        except Exception as error:
+            raise GradevalError(f"the estimator raised {type(error).__name__}: {error}") from error
+        return found[0].double(), found[1].double(), found[2].double()  # what is summed is not rounded again
+
     def _surrogate(self) -> Surrogate:
         """This thread's own: a functional call exchanges the parameters of the module it calls."""
         if not hasattr(self._own, "surrogate"):
@@ -212,9 +240,11 @@ class _Enumeration:
     def result(self, sums: Sequence[Tensor]) -> ExactMoments:
         """The moments, from the sums over all states."""
         mean, second, value, within = sums
+        if not all(bool(torch.isfinite(part).all()) for part in sums):
+            raise GradevalError("the moments of the estimator's gradient are infinite or NaN")
         points = self.problem.points
         covariance = (second - mean.T @ mean) / points**2
-        exact = exact_gradient(self.problem)
+        exact = exact_gradient(self.problem)  # in double precision, whatever the estimator's
         error = within.sum(0).sqrt() / points
         return ExactMoments(mean.mean(0), covariance, value.item(), exact.vector, exact.slices, error)
 

@@ -23,6 +23,7 @@ from gradeval.analysis.statistics import (
 )
 
 Z = 1.959963984540054  # standard normal quantile of a two-sided 95 % interval
+ROUNDING_OF_SINGLE = 1e-5  # of a mean of gradients in single precision: some hundred of its rounding units
 ROUNDING_VARIANCE = 1e-26  # a variance below this share of the mean squared gradient is rounding
 
 
@@ -136,7 +137,9 @@ def intervals(moments: Moments, exact: Array, layer: str, accuracy: Accuracy) ->
     }
 
 
-def unbiasedness(moments: Moments, exact: Array, layer: str, comparisons: int, missing: float = 0.0) -> BiasTest:
+def unbiasedness(
+    moments: Moments, exact: Array, layer: str, comparisons: int, missing: float = 0.0, rounding: float = 0.0
+) -> BiasTest:
     """The test of E[g] = g* in one layer.
 
     Args:
@@ -145,6 +148,7 @@ def unbiasedness(moments: Moments, exact: Array, layer: str, comparisons: int, m
         layer: its name.
         comparisons: number of tests that share the significance level.
         missing: the norm that may be missing in the mean gradient, since states are too rare to be drawn.
+        rounding: a bias up to this, relative to the larger of ‖g*‖ and the size of a draw's error, is rounding.
 
     Returns:
         The test.
@@ -154,6 +158,8 @@ def unbiasedness(moments: Moments, exact: Array, layer: str, comparisons: int, m
     size = math.sqrt(square + variance / square) if square > 0 else 0.0
     size = max(size, missing * moments.draws / math.log(comparisons / FAMILY_ALPHA))
     bias, covariance = moments.bias(layer), moments.spread(layer)
+    if rounding:
+        bias = bias * max(0.0, 1 - rounding * max(norm, size) / max(float(np.linalg.norm(bias)), 1e-300))
     return bias_test(bias, covariance, moments.draws, size, norm, comparisons, moments.deterministic)
 
 

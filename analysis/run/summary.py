@@ -11,7 +11,14 @@ import pandas as pd
 
 from gradeval.analysis.hypotheses import FAMILY_ALPHA, holm
 from gradeval.analysis.measures import EXACTLY_UNBIASED, mean_square, relative
-from gradeval.analysis.run.estimates import Accuracy, accuracies_of, intervals, unbiasedness, unseen
+from gradeval.analysis.run.estimates import (
+    ROUNDING_OF_SINGLE,
+    Accuracy,
+    accuracies_of,
+    intervals,
+    unbiasedness,
+    unseen,
+)
 from gradeval.analysis.run.record import EXACT_COLUMNS, Record
 from gradeval.analysis.run.times import TIMING, times_of
 from gradeval.analysis.statistics import ENDS
@@ -104,7 +111,8 @@ def _row(record: Record, name: str, layer: str, accuracy: Accuracy) -> dict[str,
     facts = record.manifest["estimators"][name]
     comparisons = len(record.moments) * len(record.slices) * looks_factor(record.looks)
     missing, _ = unseen(record.rare, moments, layer, FAMILY_ALPHA / comparisons)
-    test = unbiasedness(moments, record.exact, layer, comparisons, missing)
+    rounding = ROUNDING_OF_SINGLE if record.manifest.get("dtype") == "float32" else 0.0
+    test = unbiasedness(moments, record.exact, layer, comparisons, missing, rounding)
     found = intervals(moments, record.exact, layer, accuracy)
     row: dict[str, Any] = {"estimator": name, "layer": layer, "draws": moments.draws}
     row |= found.pop("relative_bias").columns("relative_bias")

@@ -16,6 +16,7 @@ from gradeval.checking.subject import Subject
 from gradeval.checking.verdict import Verdict
 from gradeval.errors import GradevalError, check_options
 from gradeval.estimators import Estimator, claims_unbiased, resolve
+from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
 from gradeval.progress import Progress, Silent
 from gradeval.torch_private import quiet_vmap
@@ -34,6 +35,7 @@ class CheckOptions(TypedDict, total=False):
     detect: float
     seed: int
     max_draws: int
+    precision: str
 
 
 def check(
@@ -64,6 +66,8 @@ def check(
             verdict "holds"; default 0.01.
         seed: every random number follows from it; default 0.
         max_draws: the most draws on one problem; default 2²³.
+        precision: of the draws: "double" (by default, whatever the network's) or "network" for the network's own. What
+            is decided on all joint states is always computed in double precision.
 
     Returns:
         The verdict: holds, fails or undecided, with a table and a diagnosis.
@@ -79,7 +83,7 @@ def check(
     """
     check_options("check", options, CheckOptions)
     bounds = ("max_relative_bias", "min_cosine", "max_relative_variance")
-    limits = Limits(**{key: options[key] for key in options if key not in (*bounds, "unbiased")})  # type: ignore[literal-required]
+    limits = Limits(**{key: options[key] for key in options if key not in (*bounds, "unbiased", "precision")})  # type: ignore[literal-required]
     ((name, subject),) = resolve([estimator]).items()
     claimed = options.get("unbiased")
     claimed = claims_unbiased(subject) if claimed is None else claimed
@@ -88,7 +92,10 @@ def check(
     subjects = _study(
         name,
         subject,
-        battery_problems() if problems is None else list(problems),
+        [
+            in_precision(problem, options.get("precision", "double"))
+            for problem in (battery_problems() if problems is None else problems)
+        ],
         claims,
         limits,
         workers or torch.get_num_threads(),

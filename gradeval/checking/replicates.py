@@ -62,8 +62,9 @@ class Replicates:
         dtype = self.sampler.problem.network.dtype
         if self.engines:
             rows = torch.cat([engine.draw(count, dtype=dtype) for engine in self.engines])
+            below_one = 1 - torch.finfo(dtype).eps / 2
             rows = (rows + 2.0**-30 * torch.rand(rows.shape, generator=self.random, dtype=dtype)).clamp(
-                2.0**-54, 1 - 2.0**-53
+                2.0**-54, below_one
             )
         else:
             rows = torch.empty(REPLICATES * count, 0, dtype=dtype)

@@ -60,6 +60,8 @@ class Subject:
             self.uniforms, self.notes = behaviour.uniforms, behaviour.notes
             self.estimator = estimator
             self.sampler = Sampler(problem, name, estimator)
+            self.truth = exact_gradient(problem)
+            self.truth.check_size()
         except GradevalError as error:
             self.trouble = str(error)
             return
@@ -67,7 +69,6 @@ class Subject:
             self.trouble = f"raises {describe(error)}"
             return
         self.notes += [note for note in self.sampler.notes if note != OWN_CHANCE]  # the probe says it better
-        self.truth = exact_gradient(problem)
         self.place = place_of(problem, estimator)
         self.exactly = _can_be_enumerated(self.sampler, len(self.truth.vector), self.notes)
 

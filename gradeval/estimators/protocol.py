@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
+from gradeval.errors import estimator_error
 from gradeval.progress import Advance
 
 if TYPE_CHECKING:
@@ -88,13 +89,23 @@ def fit(estimator: Estimator, name: str, problem: Problem, *seeds: object, advan
 
     Returns:
         The estimator to be evaluated, and what it has learned.
+
+    Raises:
+        GradevalError: the fit fails.
     """
     if not learns(estimator):
         return Fit(estimator, {})
+    from gradeval.isolation import alone
+    from gradeval.model.problem import own_copy
     from gradeval.model.randomness import derived_seed
 
-    fitted: Any = estimator.fit(problem, derived_seed(*seeds, problem.fingerprint(), name, "fit"), advance)
-    return Fit(fitted, fitted.learned)
+    seed = derived_seed(*seeds, problem.fingerprint(), name, "fit")
+    try:
+        with alone(seed):
+            fitted: Any = estimator.fit(own_copy(problem), seed, advance)  # a copy, for it may write to it
+            return Fit(fitted, fitted.learned)
+    except Exception as error:
+        raise estimator_error(name, error) from error
 
 
 def owns_sampling(estimator: Estimator) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from gradeval.errors import GradevalError, unknown_name
+from gradeval.errors import GradevalError, estimator_error, unknown_name
 from gradeval.estimators.protocol import Estimator, claim_of, definition_of, settings_of
 from gradeval.estimators.table import TABLE, Facts
 
@@ -200,11 +200,16 @@ def _build(cls: type, name: str, text: str) -> Estimator:
 
 
 def _import_user(module: str, name: str) -> Estimator:
+    from gradeval.isolation import contained
+
     try:
-        loaded = _load(module)
+        with contained():
+            loaded = _load(module)
     except (ImportError, FileNotFoundError) as error:
         near = unknown_name("estimator", module, _names())
         raise GradevalError(f"cannot import '{module}' ({error}); if a built-in was meant: {near}") from None
+    except GradevalError as error:
+        raise GradevalError(f"importing '{module}' {error}") from error
     except Exception as error:
         raise GradevalError(f"importing '{module}' raised {type(error).__name__}: {error}") from error
     if not hasattr(loaded, name):
@@ -212,7 +217,11 @@ def _import_user(module: str, name: str) -> Estimator:
         raise GradevalError(f"in '{module}': {unknown_name('estimator', name, names)}")
     estimator = getattr(loaded, name)
     if isinstance(estimator, type):
-        estimator = estimator()
+        try:
+            with contained():
+                estimator = estimator()
+        except Exception as error:
+            raise estimator_error(f"{module}:{name}", error) from error
     if not callable(estimator):
         raise GradevalError(f"'{module}:{name}' is not callable: an estimator is a function of four arguments.")
     result: Estimator = estimator

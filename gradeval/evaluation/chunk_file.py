@@ -130,7 +130,7 @@ def parse_chunk(content: bytes, plan: Plan, name: str, index: int, count: int) -
     except Exception as error:  # whatever a strange file makes a parser say
         raise GradevalError(f"chunk {index} of '{name}' is damaged ({reason(error)}).") from None
     size = len(arrays["mean"])
-    squares = np.zeros((size, size), dtype=plan.dtype)
+    squares = np.zeros((size, size), dtype=np.float64)
     upper = np.triu_indices(size)
     squares[upper] = squares.T[upper] = arrays["squares"]
     levels = {
@@ -159,8 +159,8 @@ def _check_arrays(arrays: dict[str, np.ndarray], plan: Plan, index: int, count: 
         shapes[f"{samples}.cosines"] = (blocks, layers)
     if {key: array.shape for key, array in arrays.items()} != shapes:
         raise ValueError("its arrays have other names or shapes")
-    types = {"descents": "int64", "times": "float64"}
-    if any(array.dtype != types.get(key, plan.dtype) for key, array in arrays.items()):
+    types = {"descents": "int64"}
+    if any(array.dtype != types.get(key, "float64") for key, array in arrays.items()):
         raise ValueError("its arrays have other types")
     times = arrays["times"]
     if not np.isin(arrays["descents"], range(count + 1)).all():

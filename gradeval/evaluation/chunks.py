@@ -64,7 +64,8 @@ class ChunkMaker:
                     gradients, values, deviations = draws_of_points(self.sampler, count, *self.names, index)
                 else:
                     gradients, values = self.sampler.chunk(count, *self.names, index, times=times)
-                statistics = reduce_chunk(self.scorer, gradients, values, index, deviations)
+                # the statistics are in double precision, whatever the draws
+                statistics = reduce_chunk(self.scorer, gradients.double(), values.double(), index, deviations)
                 if index == 0:
                     times = further_times(self.sampler, planned, times, *self.names)
         except GradevalError as error:

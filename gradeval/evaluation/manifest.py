@@ -58,7 +58,8 @@ def estimator_facts(sampler: Sampler, draws: int) -> dict[str, Any]:
         What stands under its name in the manifest.
     """
     estimator = sampler.estimator
-    layers, losses = count_evaluations(sampler.problem, estimator)
+    with sampler.turn("count"):
+        layers, losses = count_evaluations(sampler.problem, estimator)
     facts = get_facts(estimator)
     return {
         "source": facts.source if facts else f"the user's own, {sampler.name}",

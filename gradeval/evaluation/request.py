@@ -47,6 +47,6 @@ class Request:
         check_choice(self.exact)
         if not 0 < self.detect <= 1:
             raise GradevalError(f"detect must be above 0 and at most 1, found {self.detect}.")
-        parameters = sum(p.numel() for p in self.problem.network.parameters())
+        parameters = sum(p.numel() for p in self.problem.network.trainable().values())
         if parameters > MAX_PARAMETERS:
             raise GradevalError(f"the network has {parameters} parameters; evaluation takes at most {MAX_PARAMETERS}.")

@@ -22,7 +22,7 @@ from gradeval.analysis.run.moments import Moments
 from gradeval.analysis.run.record import DETECT, EXACT_COLUMNS
 from gradeval.analysis.run.times import time_of_draw, timing_entries
 from gradeval.analysis.statistics import Interval
-from gradeval.errors import GradevalError, Incomplete, check_options
+from gradeval.errors import GradevalError, Incomplete, check_options, estimator_error
 from gradeval.estimators import Estimator, get_facts, resolve
 from gradeval.estimators.protocol import fit, learns
 from gradeval.evaluation.chunks import ChunkMaker, Failure, SentChunkMaker, probe_numbers
@@ -34,6 +34,7 @@ from gradeval.evaluation.request import Request
 from gradeval.evaluation.sources import engine_hash, source_hash
 from gradeval.evaluation.store import Store
 from gradeval.model.network import FlipCost
+from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
 from gradeval.progress import Progress, Silent
 from gradeval.reference import exact_gradient
@@ -55,6 +56,7 @@ class RunOptions(TypedDict, total=False):
     progress: Progress | None
     arguments: Mapping[str, Any] | None
     detect: float
+    precision: str
 
 
 def evaluate(
@@ -84,15 +86,17 @@ def evaluate(
         timeout: seconds without any finished chunk after which workers count as hung; processes are then replaced.
         progress: told how far it is.
         arguments: kept in the manifest.
+        precision: of the draws: "double" (by default, whatever the network's) or "network" for the network's own. The
+            exact gradient and exact moments are always in double precision.
         detect: the relative bias that must have been detectable before a claim of no bias holds; default 0.05.
 
     Returns:
         The evaluation: `Evaluation.summary` has one row per estimator and layer.
 
     Raises:
-        GradevalError: unusable input, an estimator that raises or returns a wrong shape at its first draw, a folder of
-            another run or in use.
-        Incomplete: an estimator failed later (NaN gradients, an exception), or Ctrl-C; it holds what had finished.
+        GradevalError: unusable input, no estimator that can be drawn, a folder of another run or in use.
+        Incomplete: an estimator failed (NaN gradients, an exception, writing to the data) and others did not, or
+            Ctrl-C; it holds what had finished.
         CannotWrite: the folder cannot be written any more.
 
     Examples:
@@ -103,6 +107,7 @@ def evaluate(
         ['psa', 'reinforce']
     """
     check_options("evaluate", options, RunOptions)
+    problem = in_precision(problem, options.get("precision", "double"))
     resolved = resolve(estimators)
     specs = {given for given in estimators if isinstance(given, str)}
     own = {name for name, e in resolved.items() if name in specs and not get_facts(e) and not learns(e)}
@@ -160,13 +165,13 @@ class _Run:
         """The exact gradient, fits and first draws; then the plan in the folder."""
         request, problem = self.request, self.problem
         self.truth = exact_gradient(problem, progress=self.progress)
+        self.truth.check_size()
         self.reference_seconds = time.perf_counter() - self.began
         self.fingerprint = problem.fingerprint()
         target = target_of(self.truth)
         # before they are fitted: a fit is not written in a file
         sources = {name: source_hash(estimator) for name, estimator in request.estimators.items()} if self.store else {}
-        fitted = {name: self._fitted(name, estimator) for name, estimator in request.estimators.items()}
-        self.samplers = {name: Sampler(problem, name, estimator) for name, estimator in fitted.items()}
+        self.samplers = _first_draws(self)
         if self.store:
             planned = {
                 name: Planned(sources[name], self._draws(name), probe_numbers(sampler, self.fingerprint))
@@ -179,7 +184,7 @@ class _Run:
         self.pointwise = {name: _by_points(sampler) for name, sampler in self.samplers.items()}
         self.rare = rare_states(problem)
 
-    def _fitted(self, name: str, estimator: Estimator) -> Estimator:
+    def fitted(self, name: str, estimator: Estimator) -> Estimator:
         """The estimator, fitted to the problem and then frozen where it learns; what that gave and cost is noted."""
         if not learns(estimator):
             return estimator
@@ -248,7 +253,11 @@ class _Run:
             sampler.notes += self.store.notes.pop(name, [])
             self.store.succeed(name)
         self.progress.finish(name, "; ".join(sampler.notes))
-        self.facts[name] = estimator_facts(sampler, draws)
+        try:
+            self.facts[name] = estimator_facts(sampler, draws)
+        except Exception as error:
+            self.failures[name] = str(estimator_error(name, error))
+            return
         if name in self.fits:
             self.facts[name]["fit"] = self.fits[name]
         self.times[name] = seconds
@@ -295,8 +304,22 @@ def _by_points(sampler: Sampler) -> bool:
     problem = sampler.problem
     if sampler.deterministic or sampler.own_chance or not sampler.vectorised or problem.points == 1:
         return False
-    entries = problem.points * sum(p.numel() for p in problem.network.parameters())
+    entries = problem.points * sum(p.numel() for p in problem.network.trainable().values())
     return entries <= MAX_BY_POINT and independent_points(problem, sampler.estimator)
+
+
+def _first_draws(run: _Run) -> dict[str, Sampler]:
+    """Every estimator that can be fitted and drawn; raises the first one's error where none can."""
+    samplers, errors = {}, list[GradevalError]()
+    for name, estimator in run.request.estimators.items():
+        try:
+            samplers[name] = Sampler(run.problem, name, run.fitted(name, estimator))
+        except GradevalError as error:
+            run.failures[name] = str(error)
+            errors.append(error)
+    if not samplers:
+        raise errors[0]
+    return samplers
 
 
 def _plan(

@@ -294,17 +294,31 @@ class StochasticBinaryNetwork(nn.Module):
         """The device of the parameters."""
         return next(self.parameters()).device
 
-    def layer_slices(self) -> dict[str, slice]:
-        """Where each layer's parameters lie when all parameters are flattened and joined.
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters θ that J is differentiated by: those of the layers and the head that require a gradient.
 
         Returns:
-            A slice by layer: "1" … "L", "head" (those without parameters left out) and "all".
+            Each once, by its name, in the order of the layers. One that several layers share has its first name.
         """
-        slices, start = {}, 0
-        named = [(str(k + 1), layer) for k, layer in enumerate(self.layers)] + [("head", self.head)]
-        for name, module in named:
-            size = sum(p.numel() for p in module.parameters())
-            if size:
-                slices[name] = slice(start, start + size)
-            start += size
+        return {name: p for name, p in self.named_parameters() if p.requires_grad and _layer_of(name)}
+
+    def layer_slices(self) -> dict[str, slice]:
+        """Where each layer's parameters lie when all that are trainable are flattened and joined.
+
+        Returns:
+            A slice by layer: "1" … "L", "head" (those without trainable parameters left out) and "all". Parameters that
+            several layers share lie in the first of them.
+        """
+        slices: dict[str, slice] = {}
+        start = 0
+        for name, parameter in self.trainable().items():
+            layer, stop = _layer_of(name), start + parameter.numel()
+            slices[layer] = slice(slices[layer].start if layer in slices else start, stop)
+            start = stop
         return slices | {"all": slice(0, start)}
+
+
+def _layer_of(name: str) -> str:
+    """The layer that a parameter belongs to by its name: "1" … "L" or "head"; empty where it is of neither."""
+    first, _, rest = name.partition(".")
+    return str(int(rest.partition(".")[0]) + 1) if first == "layers" else "head" * (first == "head")

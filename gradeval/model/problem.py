@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,10 +14,12 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from gradeval.errors import GradevalError
+from gradeval.isolation import alone
 from gradeval.model.head_loss import HeadLoss, PointLoss
 from gradeval.model.losses import Loss, check_targets, get_loss
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.problem_file import FORMAT, AffineMap, ProblemDocument, naming, read_document, write_document
+from gradeval.model.purity import try_loss, try_network
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,9 @@ class Problem:
     Inputs and targets are brought to the precision and the device of the network.
 
     Raises:
-        GradevalError: no points, NaN or infinite numbers, or shapes that do not fit together.
+        GradevalError: no points, no trainable parameters, NaN or infinite numbers, shapes that do not fit together, or
+            a map or loss that is no function of one data point: with chance of its own (dropout), a memory, or mixing
+            points (batch normalisation in training mode).
 
     Examples:
         >>> import torch
@@ -110,7 +114,9 @@ class Problem:
         network = self.network
         loss = self.loss if isinstance(self.loss, str) else f"{self.loss.__module__}:{self.loss.__qualname__}"
         tensors = [*network.state_dict().values(), self.inputs, self.targets]
-        return _digest(f"{FORMAT}|{network!r}|{network.noise.name}|{network.states}|{loss}", tensors)
+        frozen = [name for name, p in network.named_parameters() if not p.requires_grad]
+        special = f"|{frozen}|{_tied(network)}" if frozen or _tied(network) else ""
+        return _digest(f"{FORMAT}|{network!r}|{network.noise.name}|{network.states}|{loss}{special}", tensors)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Problem:
         """The same problem on another device or in another precision.
@@ -122,13 +128,7 @@ class Problem:
         Returns:
             A copy, network and all.
         """
-        network = StochasticBinaryNetwork(
-            [deepcopy(layer.map) for layer in self.network.layers],
-            deepcopy(self.network.head),
-            self.network.noise.name,
-            self.network.states,
-        ).to(device=device, dtype=dtype)
-        return replace(self, network=network)
+        return replace(self, network=deepcopy(self.network).to(device=device, dtype=dtype))
 
     def save(self, path: str | Path) -> None:
         """Write the problem as JSON (format gradeval-problem/1); numbers keep every bit.
@@ -137,7 +137,8 @@ class Problem:
             path: where to; a file that is there is replaced, whole or not at all.
 
         Raises:
-            GradevalError: a map that is not linear with a bias, or a loss that is not registered by a name.
+            GradevalError: a map that is not linear with a bias, frozen or tied parameters, or a loss that is not
+                registered by a name.
         """
         write_document(Path(path), _to_document(self))
 
@@ -169,6 +170,44 @@ class Problem:
             return cls(network, inputs, targets, document.loss, name, document.description)
 
 
+def own_copy(problem: Problem) -> Problem:
+    """The same problem with a network and data of its own, for code that might write to them.
+
+    Args:
+        problem: any.
+
+    Returns:
+        A copy. It is not checked again.
+    """
+    parts = {"inputs": problem.inputs.clone(), "targets": problem.targets.clone()}
+    return _with(problem, network=deepcopy(problem.network), **parts)
+
+
+def with_network(problem: Problem, network: StochasticBinaryNetwork) -> Problem:
+    """The same problem with a network that differs in its parameters only: its maps are not tried again.
+
+    Args:
+        problem: any.
+        network: a copy of its network, with other parameters.
+
+    Returns:
+        The problem with that network.
+
+    Raises:
+        GradevalError: a parameter is NaN or infinite.
+    """
+    found = _with(problem, network=network)
+    _check_numbers(found)
+    return found
+
+
+def _with(problem: Problem, **parts: object) -> Problem:
+    twin = copy(problem)
+    for name, part in parts.items():
+        object.__setattr__(twin, name, part)
+    return twin
+
+
 def _check_numbers(problem: Problem) -> None:
     if problem.points == 0:
         raise GradevalError("the problem has no data points (inputs is empty).")
@@ -182,30 +221,21 @@ def _check_numbers(problem: Problem) -> None:
             raise GradevalError(f"{name}{list(where)} is {tensor[where].item()}; every number must be finite.")
 
 
-@torch.no_grad()
 def _check_fit(problem: Problem) -> None:
-    """Whether each layer takes what the one below gives, and the loss takes the head's outputs."""
-    x = problem.inputs
-    for k, layer in enumerate(problem.network.layers, 1):
-        try:
-            x = torch.zeros_like(layer.preactivation(x))
-        except RuntimeError as error:
-            raise GradevalError(f"layer {k} does not accept its input of shape {list(x.shape)}: {error}") from None
-        if x.shape[-1] == 0:
-            raise GradevalError(f"layer {k} has width 0; every width must be at least 1.")
-    try:
-        output = problem.network.head(x)
-    except RuntimeError as error:
-        raise GradevalError(f"the head does not accept its input of shape {list(x.shape)}: {error}") from None
-    if isinstance(problem.loss, str):
-        check_targets(problem.loss, problem.targets, output.shape[-1])
-    try:
-        losses = problem.output_loss(output, problem.targets)
-    except (RuntimeError, IndexError) as error:
-        raise GradevalError(f"the loss cannot take an output of shape {list(output.shape)}: {error}") from None
-    if losses.shape != (problem.points,):
-        wanted, found = [problem.points], list(losses.shape)
-        raise GradevalError(f"the loss must give one number per point, {wanted}, found {found}.")
+    """Whether each layer takes what the one below gives, the loss takes the head's outputs, and all are functions."""
+    if not problem.network.trainable():
+        raise GradevalError("no parameter of the network requires a gradient: there is nothing to estimate.")
+    with torch.no_grad(), alone():
+        outputs = try_network(problem.network, problem.inputs)
+        if isinstance(problem.loss, str):
+            check_targets(problem.loss, problem.targets, outputs.shape[-1])
+        try_loss(problem._loss, outputs, problem.targets)
+
+
+def _tied(network: nn.Module) -> list[str]:
+    """The further names of parameters that several layers share."""
+    once = {name for name, _ in network.named_parameters()}
+    return [name for name, _ in network.named_parameters(remove_duplicate=False) if name not in once]
 
 
 def _digest(text: str, tensors: Iterable[Tensor]) -> str:
@@ -220,6 +250,8 @@ def _to_document(problem: Problem) -> ProblemDocument:
     network = problem.network
     if not isinstance(problem.loss, str):
         raise GradevalError("a problem with a loss of your own cannot be saved: a file names its loss.")
+    if _tied(network) or len(network.trainable()) < len(list(network.parameters())):
+        raise GradevalError("a network with frozen or tied parameters cannot be saved: a file holds only numbers.")
     return ProblemDocument(
         format=FORMAT,
         name=problem.name,

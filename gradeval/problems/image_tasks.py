@@ -223,7 +223,7 @@ def _task(source: ImageSource, images: Images, design: _Design) -> Task:
         design.problem(images, parts[name]) if len(parts[name]) else None for name in ("validation", "test")
     )
     task = Task(design.problem(images, parts["train"]), validation, test)
-    nn.utils.vector_to_parameters(task.initial_parameters(source.seed), design.network.parameters())
+    nn.utils.vector_to_parameters(task.initial_parameters(source.seed), design.network.trainable().values())
     return task
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from gradeval.model.network import StochasticBinaryNetwork
-from gradeval.model.problem import Problem
+from gradeval.model.problem import Problem, with_network
 from gradeval.model.randomness import RandomDraws, generator
 
 Initialise = Callable[[StochasticBinaryNetwork, Tensor, int], None]
@@ -24,7 +24,8 @@ def standardise(network: StochasticBinaryNetwork, inputs: Float[Tensor, "points 
     """Random directions, scaled so that every preactivation, and output, has mean 0 and variance 1 on the data.
 
     Weights of linear maps and convolutions are uniform on [−1, 1]; one pass of the data then sets each unit's, or
-    channel's, scale and bias, layer by layer. Other parameters keep their values.
+    channel's, scale and bias, layer by layer. Other parameters keep their values, and so does a map of which any are
+    frozen. A weight that stands in several places is set in the first.
 
     Args:
         network: whose parameters are set in place.
@@ -58,8 +59,12 @@ def standardise(network: StochasticBinaryNetwork, inputs: Float[Tensor, "points 
         return (output - mean.reshape(shape)) / deviation.reshape(shape)
 
     with torch.no_grad():
+        met: set[int] = set()
         for module in network.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
+                if id(module.weight) in met or not all(p.requires_grad for p in module.parameters()):
+                    continue
+                met.add(id(module.weight))
                 weight = 2 * torch.rand(module.weight.shape, generator=random, dtype=network.dtype) - 1
                 module.weight.copy_(weight)
                 if module.bias is not None:
@@ -95,11 +100,12 @@ class Task:
             seed: of a run.
 
         Returns:
-            All parameters, flattened in their order, [P].
+            All trainable parameters, flattened in their order, [P].
         """
         network = deepcopy(self.train.network)
         self.initialise(network, self.train.inputs, seed)
-        return nn.utils.parameters_to_vector(network.parameters()).detach()
+        _put_frozen_back(self.train.network, network)
+        return nn.utils.parameters_to_vector(network.trainable().values()).detach()
 
     @property
     def splits(self) -> dict[str, Problem]:
@@ -113,11 +119,19 @@ def with_parameters(problem: Problem, theta: Float[Tensor, " P"]) -> Problem:
 
     Args:
         problem: it is left as it is.
-        theta: all parameters, flattened in their order, [P].
+        theta: all trainable parameters, flattened in their order, [P].
 
     Returns:
         The problem with a copy of its network that has these parameters.
     """
     network = deepcopy(problem.network)
-    nn.utils.vector_to_parameters(theta, network.parameters())
-    return replace(problem, network=network)
+    nn.utils.vector_to_parameters(theta, network.trainable().values())
+    return with_network(problem, network)
+
+
+def _put_frozen_back(source: StochasticBinaryNetwork, network: StochasticBinaryNetwork) -> None:
+    """Parameters that do not require a gradient keep their values, whatever `Task.initialise` fills in."""
+    with torch.no_grad():
+        for old, new in zip(source.parameters(), network.parameters(), strict=True):
+            if not old.requires_grad:
+                new.copy_(old)

@@ -63,7 +63,7 @@ for _name, _command in (
 
 
 def main() -> None:
-    """Run the program: exit 0 done, 1 incomplete results or a regression, 2 unusable input, 130 interrupted."""
+    """Run the program: exit 0 done, 1 incomplete results or a regression, 2 unusable input or a bug, 130 Ctrl-C."""
     began = time.perf_counter()
     try:
         app(standalone_mode=True)
@@ -73,3 +73,25 @@ def main() -> None:
     except KeyboardInterrupt:
         print(f"gradeval: interrupted after {time.perf_counter() - began:.0f} s; nothing was written.", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:  # never exit 1, which says that the input was judged
+        print(f"gradeval has failed: {_in_short(error)}; please report it{_with_traceback()}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _in_short(error: Exception) -> str:
+    """Type and message of an error, in a line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text:.200}" if text else type(error).__name__
+
+
+def _with_traceback() -> str:
+    """Write the traceback of the error that is handled to a file, and say which."""
+    import tempfile
+    import traceback
+
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="gradeval-failure-", suffix=".txt", delete=False) as file:
+            file.write(f"{' '.join(sys.argv)}\n\n{traceback.format_exc()}")
+    except OSError:
+        return "."
+    return f" with the file {file.name}."

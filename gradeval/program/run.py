@@ -121,6 +121,7 @@ def run_command(
                 folder=folder,
                 executor=where,
                 timeout=timeout,
+                precision="network",  # what a file or a run was begun with is kept
             )
         except Incomplete as error:
             failure = error

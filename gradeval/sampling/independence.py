@@ -65,7 +65,7 @@ def independent_points(problem: Problem, estimator: Callable[..., Tensor]) -> bo
         True
     """
     surrogate, network = Surrogate(problem, estimator), problem.network
-    parameters = list(surrogate.parameters())
+    parameters = list(surrogate.trainable().values())
     tolerance = 1e4 * torch.finfo(network.dtype).eps
 
     def run(points: list[int], trial: int) -> Tensor:

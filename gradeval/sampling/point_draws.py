@@ -48,11 +48,13 @@ def draws_of_points(
     network, points = sampler.problem.network, sampler.problem.points
     chance, slices = RandomDraws(generator(network.device, *names), network.dtype), network.layer_slices()
     surrogate = Surrogate(sampler.problem, sampler.estimator)
-    size = sum(p.numel() for p in network.parameters())
+    size = sum(p.numel() for p in network.trainable().values())
     gradients, values, squares, centre, total = [], [], [], None, None
     for part in torch.empty(count).split(max(1, BATCH_BYTES // (points * size * network.dtype.itemsize))):
         try:
-            each, value = _gradients(surrogate, part, chance)
+            with sampler.turn(*names):
+                each, value = _gradients(surrogate, part, chance)
+            surrogate.check_untouched()
         except Exception as error:
             raise estimator_error(sampler.name, error) from error
         gradients.append(each.mean(1))
@@ -70,8 +72,7 @@ def draws_of_points(
 
 def _gradients(surrogate: Surrogate, rows: Tensor, chance: RandomDraws) -> tuple[Tensor, Tensor]:
     """The gradient of every point, [draws, points, P], and its value, [draws, points]."""
-    parameters = {name: p.detach() for name, p in surrogate.named_parameters()}
-    problem = surrogate.problem
+    parameters = {name: p.detach() for name, p in surrogate.trainable().items()}
 
     def one(_: Tensor, x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         result: tuple[dict[str, Tensor], Tensor] = grad_and_value(
@@ -82,7 +83,7 @@ def _gradients(surrogate: Surrogate, rows: Tensor, chance: RandomDraws) -> tuple
     over_points = vmap(one, in_dims=(None, 0, 0), randomness="different")
     over_draws = vmap(over_points, in_dims=(0, None, None), randomness="different")
     with quiet_vmap():
-        found, values = over_draws(rows, problem.inputs, problem.targets)
+        found, values = over_draws(rows, surrogate.inputs, surrogate.targets)
     return torch.cat([g.reshape(*values.shape, -1) for g in found.values()], -1), values
 
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from gradeval.errors import GradevalError
 from gradeval.estimators.protocol import Estimator
+from gradeval.isolation import Footprint, alone, in_company
 from gradeval.model.forms import Form
-from gradeval.model.network import BinaryLayer, StochasticBinaryNetwork
-from gradeval.model.problem import Problem
+from gradeval.model.network import BinaryLayer
+from gradeval.model.problem import Problem, own_copy
 from gradeval.model.randomness import EnumeratedStates, GivenUniforms, RandomDraws, generator
 from gradeval.sampling.surrogates import Surrogate
 
@@ -46,8 +45,9 @@ def count_chance(problem: Problem, estimator: Callable[..., Tensor]) -> tuple[in
     """
     network = problem.network
     count = EnumeratedStates(None, generator(network.device, "count"), network.dtype)
-    with torch.no_grad():
-        Surrogate(problem, estimator)(problem.inputs[:1], problem.targets[:1], count)
+    surrogate = Surrogate(problem, estimator)
+    with alone(), torch.no_grad():
+        surrogate(surrogate.inputs[:1], surrogate.targets[:1], count)
     return count.taken, count.continuous
 
 
@@ -64,7 +64,7 @@ class _FixedChance(RandomDraws):
         return torch.full(tuple(shape), 0.37, dtype=self.dtype, device=self.generator.device)
 
 
-def check_pointwise(problem: Problem, estimator: Callable[..., Tensor], points: int = 4) -> None:
+def check_pointwise(problem: Problem, estimator: Callable[..., Tensor], points: int = 4) -> Footprint:
     """Refuse an estimator that mixes data points.
 
     Its surrogates of several points, and their gradients, must be those of each point alone. An estimator that mixes
@@ -75,29 +75,44 @@ def check_pointwise(problem: Problem, estimator: Callable[..., Tensor], points: 
         estimator: any surrogate.
         points: how many points to run it on.
 
+    Returns:
+        What it has changed of the process.
+
     Raises:
-        GradevalError: the estimator mixes points, cannot be run on one of them, or has randomness of its own.
+        GradevalError: the estimator mixes points, cannot be run on one of them, has randomness of its own, or writes to
+            the network or the data.
     """
-    network = problem.network
+    surrogate = Surrogate(problem, estimator)
+    network, inputs, targets = surrogate.network, surrogate.inputs, surrogate.targets
     chance = _FixedChance(generator(network.device, "fixed"), network.dtype)
-    parameters = list(network.parameters())
+    parameters = list(network.trainable().values())
     # losses that differ from point to point: a mean over points of equal ones would not be noticed
     factors = 1 + 0.5 * torch.arange(problem.points, dtype=network.dtype, device=network.device)
 
     def run(some: slice) -> tuple[Tensor, ...]:
-        loss = problem.loss_function(targets=problem.targets[some])
-        surrogate = estimator(network, problem.inputs[some], lambda x: factors[some] * loss(x), chance)
-        found = torch.autograd.grad(surrogate.sum(), parameters, allow_unused=True, materialize_grads=True)
-        return surrogate.detach(), torch.cat([g.flatten() for g in found])
+        loss = problem.loss_function(network, targets[some])
+        value = estimator(network, inputs[some], lambda x: factors[some] * loss(x), chance)
+        found = torch.autograd.grad(value.sum(), parameters, allow_unused=True, materialize_grads=True)
+        return value.detach(), torch.cat([g.flatten() for g in found])
+
+    def close(a: Tensor, b: Tensor) -> bool:
+        double = network.dtype == torch.float64
+        return torch.allclose(a, b, rtol=1e-8 if double else 1e-3, atol=1e-10 if double else 1e-4)
 
     points = min(points, problem.points)
     try:
-        values, gradient = run(slice(0, points))
-        if not all(map(torch.equal, (values, gradient), run(slice(0, points)))):
+        with alone() as footprint:
+            values, gradient = run(slice(0, points))
+            again = run(slice(0, points))
+            each = [run(slice(i, i + 1)) for i in range(points)]
+        try:
+            surrogate.check_untouched()
+        except GradevalError as error:
+            raise GradevalError(f"the estimator {error}") from None
+        if not all(map(torch.equal, (values, gradient), again)):
             raise GradevalError("the estimator has randomness of its own, which cannot be enumerated")
-        alone = [run(slice(i, i + 1)) for i in range(points)]
-        agree = torch.allclose(values, torch.cat([v for v, _ in alone]), rtol=1e-8, atol=1e-10)
-        agree &= torch.allclose(gradient, torch.stack([g for _, g in alone]).sum(0), rtol=1e-8, atol=1e-10)
+        agree = close(values, torch.cat([v for v, _ in each]))
+        agree &= close(gradient, torch.stack([g for _, g in each]).sum(0))
     except GradevalError:
         raise
     except Exception as error:
@@ -106,6 +121,7 @@ def check_pointwise(problem: Problem, estimator: Callable[..., Tensor], points: 
         ) from None
     if not agree:
         raise GradevalError("what the estimator returns for one data point depends on the other points")
+    return footprint
 
 
 @dataclass(frozen=True)
@@ -144,39 +160,38 @@ def probe(problem: Problem, estimator: Estimator) -> Behaviour:
         >>> probe(problem, get_estimator("reinforce"))
         Behaviour(uniforms=50, notes=[])
     """
-    trial = _Trial(problem, deepcopy(problem.network), problem.inputs.clone(), problem.targets.clone())
-    before = _global_states()
-    gradient, value, uniforms = trial.draw(estimator)
-    trial.check_untouched()
+    trial = _Trial(Surrogate(problem, estimator))
+    with alone() as footprint:
+        gradient, value, uniforms = trial.draw()
+    trial.surrogate.check_untouched()
     for what, numbers in (("gradients", gradient), ("values", value)):
         if not bool(torch.isfinite(numbers).all()):
             raise GradevalError(f"gives NaN or infinite {what}")
-    after = _global_states()
-    if names := [name for name in before if before[name] != after[name]]:
+    if names := footprint.generators:
         note = f"uses global randomness ({', '.join(names)}): draws do not follow from the seed; take chance from"
-        return Behaviour(uniforms, [f"{note} `randomness`"])
-    again = trial.draw(estimator)
+        return Behaviour(uniforms, [f"{note} `randomness`", *footprint.notes])
+    with alone():
+        again = trial.draw()
     if torch.equal(gradient, again[0]) and torch.equal(value, again[1]):
-        return Behaviour(uniforms, [])
+        return Behaviour(uniforms, footprint.notes)
     note = "gives other numbers for the same randomness: it keeps a state, or has randomness of its own"
-    return Behaviour(uniforms, [note])
+    return Behaviour(uniforms, [note, *footprint.notes])
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """Copies of a problem's network and data, on which an estimator is tried."""
+    """An estimator is tried on a surrogate's copies of network and data."""
 
-    problem: Problem
-    network: StochasticBinaryNetwork
-    inputs: Tensor
-    targets: Tensor
+    surrogate: Surrogate
 
-    def draw(self, estimator: Estimator) -> tuple[Tensor, Tensor, int]:
+    def draw(self) -> tuple[Tensor, Tensor, int]:
         """Gradient, value of each point and the number of uniform variables of one draw, always of the same chance."""
-        network, random = self.network, generator(self.network.device).manual_seed(1)
+        own = self.surrogate
+        network, random = own.network, generator(own.network.device).manual_seed(1)
         chance = GivenUniforms(torch.empty(0, dtype=network.dtype), random, network.dtype)
         try:
-            value = estimator(network, self.inputs, self.problem.loss_function(network, self.targets), chance)
+            loss = own.problem.loss_function(network, own.targets)
+            value = own.estimator(network, own.inputs, loss, chance)
         except GradevalError:
             raise
         except Exception as error:
@@ -184,7 +199,7 @@ class _Trial:
         value = self.checked(value)
         try:
             found = torch.autograd.grad(
-                value.mean(), list(network.parameters()), allow_unused=True, materialize_grads=True
+                value.mean(), list(network.trainable().values()), allow_unused=True, materialize_grads=True
             )
         except RuntimeError as error:
             raise GradevalError(f"has no gradient that autograd can take: {str(error).splitlines()[0]}") from error
@@ -194,7 +209,7 @@ class _Trial:
         """What an estimator returned, if it is one number per point and has a gradient."""
         if not isinstance(value, Tensor):
             raise GradevalError(f"returns {type(value).__name__}, not a tensor of one number per point")
-        points = self.problem.points
+        points = self.surrogate.problem.points
         if value.shape != (points,):
             raise GradevalError(
                 f"returns the wrong shape: {list(value.shape)} where one number per point is needed (points = {points})"
@@ -202,26 +217,6 @@ class _Trial:
         if not value.requires_grad:
             raise GradevalError("returns a value without a gradient: it was detached or made under no_grad")
         return value
-
-    def check_untouched(self) -> None:
-        """Raise GradevalError where an estimator wrote to the copies."""
-        problem = self.problem
-        for name, old, new in (("inputs", problem.inputs, self.inputs), ("targets", problem.targets, self.targets)):
-            if not torch.equal(old, new):
-                raise GradevalError(f"writes to the data ({name})")
-        before = problem.network.state_dict()
-        for name, tensor in self.network.state_dict().items():
-            if not torch.equal(tensor, before[name]):
-                raise GradevalError(f"writes to the network's parameters ({name})")
-
-
-def _global_states() -> dict[str, bytes]:
-    """The states of the process's own generators, by whose they are."""
-    numbers = np.random.get_state()
-    return {
-        "torch's": torch.get_rng_state().numpy().tobytes(),
-        "numpy's": repr(numbers).encode() + numbers[1].tobytes(),  # type: ignore[index]
-    }
 
 
 def describe(error: BaseException) -> str:
@@ -279,10 +274,11 @@ def count_evaluations(problem: Problem, estimator: Estimator) -> tuple[float, fl
         >>> count_evaluations(problem, get_estimator("reinforce"))
         (2.0, 1.0)
     """
-    network = deepcopy(problem.network)
+    own = own_copy(problem)
+    network = own.network
     layers = [_CountingLayer(layer.map, layer.noise, network.states) for layer in network.layers]
     network.layers = nn.ModuleList(layers)  # type: ignore[assignment]
-    loss, losses = problem.loss_function(network), 0.0
+    loss, losses = own.loss_function(), 0.0
 
     def counted(x: Tensor) -> Tensor:
         nonlocal losses
@@ -290,5 +286,6 @@ def count_evaluations(problem: Problem, estimator: Estimator) -> tuple[float, fl
         losses += f.shape[:-1].numel()
         return f
 
-    estimator(network, problem.inputs, counted, RandomDraws(generator(network.device, "count"), network.dtype))
+    with in_company():
+        estimator(network, own.inputs, counted, RandomDraws(generator(network.device, "count"), network.dtype))
     return sum(layer.count for layer in layers), losses

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -16,10 +16,11 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from gradeval.errors import GradevalError, estimator_error
 from gradeval.estimators.protocol import Estimator, owns_sampling
+from gradeval.isolation import alone, in_company
 from gradeval.model.network import FlipCost
 from gradeval.model.problem import Problem
-from gradeval.model.randomness import GivenUniforms, RandomDraws, generator
-from gradeval.sampling.streaming import CHUNK
+from gradeval.model.randomness import GivenUniforms, RandomDraws, derived_seed, generator
+from gradeval.sampling.streaming import CHUNK, LARGEST
 from gradeval.sampling.surrogates import Surrogate
 from gradeval.torch_private import quiet_vmap
 
@@ -76,7 +77,7 @@ def _flip_costs(notes: list[str]) -> Iterator[None]:
 
 
 def check_finite(name: str, gradients: Float[Tensor, "draws P"]) -> None:
-    """Raise GradevalError where a gradient is NaN or infinite.
+    """Raise GradevalError where a gradient is NaN, infinite or so large that its square might be.
 
     Args:
         name: of the estimator.
@@ -89,6 +90,11 @@ def check_finite(name: str, gradients: Float[Tensor, "draws P"]) -> None:
     if not bool(finite.all()):
         bad = int((~finite).sum())
         raise GradevalError(f"estimator '{name}' gave NaN or infinite gradients in {bad} of {len(finite)} draws.")
+    if (largest := float(gradients.abs().max())) > LARGEST:
+        raise GradevalError(f"estimator '{name}' gave gradients of {largest:.0e}, beyond {LARGEST:.0e}.")
+
+
+Times = list[tuple[int, float]]  # of batches of draws, how many they are and the seconds of compute
 
 
 class Sampler:
@@ -129,11 +135,17 @@ class Sampler:
         widest = max(a * b for a, b in zip([1, *problem.widths], [*problem.widths, 1], strict=True))
         self.batch = max(1, min(CHUNK, BATCH_BYTES // (problem.points * widest * problem.network.dtype.itemsize)))
         trial = RandomDraws(generator(problem.network.device, "trial"), problem.network.dtype)
-        with _flip_costs(self.notes):
-            gradients = self._try(trial)
+        try:
+            with alone() as footprint, _flip_costs(self.notes):
+                gradients = self._try(trial)
+        except Exception as error:
+            raise estimator_error(name, error) from error
+        self.intrudes, self.notes = footprint.intrudes, self.notes + footprint.notes
+        del self._local.surrogate  # an estimator that writes to it is failed by its first chunk
         self.deterministic = not trial.used and bool((gradients[0] == gradients[1]).all())
         self.own_chance = not trial.used and not self.deterministic
         if self.own_chance:
+            self.intrudes = True  # its draws follow from the seed where its chance is the process's
             self.notes.append(OWN_CHANCE)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -149,20 +161,17 @@ class Sampler:
             if owns_sampling(self.estimator):
                 raise RuntimeError("it owns its sampling")
             return self._vectorised(pair, lambda _: trial)[0]
-        except GradevalError as error:
-            raise estimator_error(self.name, error) from None
+        except GradevalError:
+            raise
         except Exception as error:
             self.vectorised = False
-            try:
-                gradients, _ = self._loop(pair, lambda _: trial)
-            except Exception as plain:
-                raise estimator_error(self.name, plain) from plain
+            gradients, _ = self._loop(pair, lambda _: trial)
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             self.notes.append(f"not vectorised, drawn in a loop ({reason})")
             return gradients
 
     def chunk(
-        self, count: int, *names: object, times: list[tuple[int, float]] | None = None
+        self, count: int, *names: object, times: Times | None = None
     ) -> tuple[Float[Tensor, "draws P"], Float[Tensor, " draws"]]:
         """Make some draws.
 
@@ -178,7 +187,18 @@ class Sampler:
             GradevalError: the estimator raises, or gives NaN or infinite gradients.
         """
         randomness = RandomDraws(generator(self.problem.network.device, *names), self.problem.network.dtype)
-        return self._draw(torch.empty(count), lambda _: randomness, self.batch, [] if times is None else times)
+        return self._draw(torch.empty(count), lambda _: randomness, self.batch, names, times)
+
+    def turn(self, *names: object) -> AbstractContextManager[object]:
+        """When the estimator may run: beside others, or alone where it has been seen to change the process.
+
+        Args:
+            names: what the process's own generators are seeded by, where it runs alone.
+
+        Returns:
+            A context manager to run it in.
+        """
+        return alone(derived_seed(self.name, *names, "the process")) if self.intrudes else in_company()
 
     def given(
         self, uniforms: Float[Tensor, "draws given"], random: torch.Generator
@@ -196,20 +216,30 @@ class Sampler:
             GradevalError: the estimator raises, or gives NaN or infinite gradients.
         """
         dtype = self.problem.network.dtype
-        return self._draw(uniforms, lambda row: GivenUniforms(row, random, dtype), 8 * self.batch, [])
+        names: list[object] = [torch.randint(2**62, [1], generator=random).item()] if self.intrudes else []
+        return self._draw(uniforms, lambda row: GivenUniforms(row, random, dtype), 8 * self.batch, names)
 
     def _draw(
-        self, rows: Tensor, chance: Callable[[Tensor], RandomDraws], batch: int, times: list[tuple[int, float]]
+        self,
+        rows: Tensor,
+        chance: Callable[[Tensor], RandomDraws],
+        batch: int,
+        names: Sequence[object],
+        times: Times | None = None,
     ) -> tuple[Tensor, Tensor]:
         draw = self._vectorised if self.vectorised else self._loop
         device, parts = self.problem.network.device, []
         try:
             self._surrogate()  # making it is no part of a draw
-            for part in rows.split(batch):
-                began = compute_seconds(device)
-                parts.append(draw(part, chance))
-                times.append((len(part), compute_seconds(device) - began))
+            with self.turn(*names):
+                for part in rows.split(batch):
+                    began = compute_seconds(device)
+                    parts.append(draw(part, chance))
+                    if times is not None:
+                        times.append((len(part), compute_seconds(device) - began))
+            self._surrogate()[0].check_untouched()
         except Exception as error:
+            self._local = threading.local()  # whatever was written to the copies goes with them
             raise estimator_error(self.name, error) from error
         gradients, values = (torch.cat(part) for part in zip(*parts, strict=True))
         check_finite(self.name, gradients)
@@ -219,32 +249,41 @@ class Sampler:
         """This thread's own copy: a functional call exchanges the parameters of the module it calls."""
         if not hasattr(self._local, "surrogate"):
             surrogate = Surrogate(self.problem, self.estimator)
-            self._local.surrogate = surrogate, {name: p.detach() for name, p in surrogate.named_parameters()}
+            self._local.surrogate = surrogate, {name: p.detach() for name, p in surrogate.trainable().items()}
         pair: tuple[Surrogate, dict[str, Tensor]] = self._local.surrogate
         return pair
 
     def _vectorised(self, rows: Tensor, chance: Callable[[Tensor], RandomDraws]) -> tuple[Tensor, Tensor]:
-        surrogate, parameters = self._surrogate()
-        data = self.problem.inputs, self.problem.targets
-
-        def draw(row: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-            result: tuple[dict[str, Tensor], Tensor] = grad_and_value(
-                lambda parameters: functional_call(surrogate, parameters, (*data, chance(row))).mean()
-            )(parameters)
-            return result
-
-        with quiet_vmap():
-            gradients, values = vmap(draw, randomness="different")(rows)
-        return torch.cat([g.reshape(len(rows), -1) for g in gradients.values()], 1), values
+        return _all_at_once(*self._surrogate(), rows, chance)
 
     def _loop(self, rows: Tensor, chance: Callable[[Tensor], RandomDraws]) -> tuple[Tensor, Tensor]:
-        surrogate, _ = self._surrogate()
-        parameters = list(surrogate.parameters())
-        gradients, values = [], []
-        for row in rows:
-            value = surrogate(self.problem.inputs, self.problem.targets, chance(row)).mean()
-            found = torch.autograd.grad(value, parameters, allow_unused=True)
-            flat = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
-            gradients.append(torch.cat([g.flatten() for g in flat]))
-            values.append(value.detach())
-        return torch.stack(gradients), torch.stack(values)
+        return _one_by_one(self._surrogate()[0], rows, chance)
+
+
+def _all_at_once(
+    surrogate: Surrogate, parameters: dict[str, Tensor], rows: Tensor, chance: Callable[[Tensor], RandomDraws]
+) -> tuple[Tensor, Tensor]:
+    """Gradients and values of draws by one vectorised call."""
+    data = surrogate.inputs, surrogate.targets
+
+    def draw(row: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        result: tuple[dict[str, Tensor], Tensor] = grad_and_value(
+            lambda parameters: functional_call(surrogate, parameters, (*data, chance(row))).mean()
+        )(parameters)
+        return result
+
+    with quiet_vmap():
+        gradients, values = vmap(draw, randomness="different")(rows)
+    return torch.cat([g.reshape(len(rows), -1) for g in gradients.values()], 1), values
+
+
+def _one_by_one(surrogate: Surrogate, rows: Tensor, chance: Callable[[Tensor], RandomDraws]) -> tuple[Tensor, Tensor]:
+    """Gradients and values of draws, each by a plain backward pass."""
+    parameters = list(surrogate.trainable().values())
+    gradients, values = [], []
+    for row in rows:
+        value = surrogate(surrogate.inputs, surrogate.targets, chance(row)).mean()
+        found = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
+        gradients.append(torch.cat([g.flatten() for g in found]))
+        values.append(value.detach())
+    return torch.stack(gradients), torch.stack(values)

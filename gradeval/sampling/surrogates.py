@@ -1,4 +1,4 @@
-"""An estimator as a module: the one way in which gradeval runs a surrogate on a network's copy."""
+"""An estimator as a module: the one way in which gradeval runs a surrogate, on copies of a network and its data."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from gradeval.errors import GradevalError
-from gradeval.model.problem import Problem
+from gradeval.model.problem import Problem, own_copy
 from gradeval.model.randomness import EnumeratedStates, Randomness
+from gradeval.torch_private import named_modules_of, times_written
 
 
 class Surrogate(nn.Module):
     """An estimator's surrogate as a function of a network's parameters, for `torch.func.functional_call`.
 
     Args:
-        problem: its network is copied; its loss is used, its data are not.
-        estimator: called with that copy. It may be exchanged.
+        problem: its network and data are copied; its loss is used.
+        estimator: called with the copies. It may be exchanged.
 
     Attributes:
         network: the copy.
+        inputs, targets: copies of the data.
         problem: the problem.
         estimator: the estimator.
 
@@ -34,13 +36,16 @@ class Surrogate(nn.Module):
         >>> from gradeval.model.randomness import RandomDraws, generator
         >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
         >>> surrogate = Surrogate(problem, get_estimator("st"))
-        >>> surrogate(problem.inputs, problem.targets, RandomDraws(generator("cpu", "an example"))).shape
+        >>> surrogate(surrogate.inputs, surrogate.targets, RandomDraws(generator("cpu", "an example"))).shape
         torch.Size([4])
     """
 
     def __init__(self, problem: Problem, estimator: Callable[..., Tensor]) -> None:
         super().__init__()
-        self.network = deepcopy(problem.network)
+        own = own_copy(problem)
+        self.network, self.inputs, self.targets = own.network, own.inputs, own.targets
+        _separate(self.network)
+        self._written = times_written(self.inputs), times_written(self.targets)
         self.problem = problem
         self.estimator = estimator
 
@@ -66,6 +71,33 @@ class Surrogate(nn.Module):
             raise GradevalError(f"must return one surrogate per point, [{len(inputs)}], returned {found}.")
         return value
 
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The network's trainable parameters.
+
+        Returns:
+            Each by its name in this module.
+        """
+        return {f"network.{name}": parameter for name, parameter in self.network.trainable().items()}
+
+    def check_untouched(self) -> None:
+        """Refuse an estimator that has written to the copies of the network or the data.
+
+        Raises:
+            GradevalError: it has; the message lacks its subject.
+        """
+        problem, before = self.problem, self.problem.network.state_dict()
+        for name, old, new in (("inputs", problem.inputs, self.inputs), ("targets", problem.targets, self.targets)):
+            if not torch.equal(old, new):
+                raise GradevalError(f"writes to the data ({name})")
+        if (
+            times_written(self.inputs),
+            times_written(self.targets),
+        ) != self._written:  # twice, so that nothing is left to see
+            raise GradevalError("writes to the data and puts them back")
+        for name, new in self.network.state_dict().items():
+            if not torch.equal(before[name], new):
+                raise GradevalError(f"writes to the network's parameters ({name})")
+
 
 def weighted_gradients(
     surrogate: Surrogate, rows: Float[Tensor, "rows bits"], chance_of: Callable[[Tensor], EnumeratedStates]
@@ -82,7 +114,7 @@ def weighted_gradients(
     """
     problem = surrogate.problem
     dtype, device = problem.network.dtype, problem.network.device
-    parameters = {name: p.detach() for name, p in surrogate.named_parameters()}
+    parameters = {name: p.detach() for name, p in surrogate.trainable().items()}
 
     def one(row: Tensor, x: Tensor, y: Tensor) -> Any:
         chance = chance_of(row)
@@ -96,6 +128,25 @@ def weighted_gradients(
 
     over_points = vmap(one, in_dims=(None, 0, 0), randomness="different")
     over_rows = vmap(over_points, in_dims=(0, None, None), randomness="different")
-    gradients, (values, weights) = over_rows(rows, problem.inputs, problem.targets)
+    gradients, (values, weights) = over_rows(rows, surrogate.inputs, surrogate.targets)
     flat = torch.cat([g.reshape(len(rows), problem.points, -1) for g in gradients.values()], -1)
     return flat, values, weights
+
+
+def _separate(network: nn.Module) -> None:
+    """Give every place a module of its own where one stands in several; their parameters stay shared.
+
+    `functional_call` puts the parameters of a module that it meets twice back only once.
+    """
+    met: set[nn.Module] = set()
+
+    def visit(parent: nn.Module) -> None:
+        for name, child in named_modules_of(parent):
+            if child in met:
+                shared = {id(tensor): tensor for tensor in (*child.parameters(), *child.buffers())}
+                child = deepcopy(child, shared)
+                parent.register_module(name, child)
+            met.add(child)
+            visit(child)
+
+    visit(network)

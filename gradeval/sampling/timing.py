@@ -10,15 +10,13 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from gradeval.errors import GradevalError
 from gradeval.model.randomness import RandomDraws, generator
-from gradeval.sampling.sampler import Sampler, compute_seconds
+from gradeval.sampling.sampler import Sampler, Times, compute_seconds
 from gradeval.sampling.streaming import CHUNK
 from gradeval.torch_private import quiet_vmap
 
 TIMED_BATCHES, FEWEST_BATCHES = 8, 4  # of draws that are timed, at least; fewer where they would take long
 FURTHER_SECONDS = 0.02  # beyond which more than the fewest batches count as long
 LOOP = 20  # draws of a further batch where draws are made in a loop, each as the one before
-
-Times = list[tuple[int, float]]
 
 
 def further_times(sampler: Sampler, planned: int, times: Times, *names: object) -> Times:

@@ -111,7 +111,7 @@ def one_gradient(problem: Problem, estimator: Estimator, seed: int = 0) -> Calla
         >>> [tuple(gradient.shape) for gradient in one_gradient(problem, MeanField())()]
         [(3, 2), (3,), (1, 3), (1,)]
     """
-    parameters = list(problem.network.parameters())
+    parameters = list(problem.network.trainable().values())
     loss = problem.loss_function()
     randomness = RandomDraws(generator(problem.network.device, "cost", seed), problem.network.dtype)
 

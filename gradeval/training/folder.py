@@ -194,7 +194,7 @@ def _new_manifest(plan: TrainingPlan, arguments: dict[str, Any]) -> dict[str, An
             "noise": network.noise.name,
             "states": list(network.states),
             "loss": problem.loss if isinstance(problem.loss, str) else "callable",
-            "parameters": sum(p.numel() for p in network.parameters()),
+            "parameters": sum(p.numel() for p in network.trainable().values()),
             "enumerated": enumerable(problem),
         },
         "failures": {},

@@ -16,6 +16,7 @@ from torch import Tensor
 from gradeval.analysis.measures import bias_size, cosine, relative, relative_variance
 from gradeval.estimators import Estimator
 from gradeval.estimators.protocol import fit
+from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import RandomDraws, generator
 from gradeval.problems.tasks import Task, with_parameters
@@ -56,7 +57,7 @@ class Measures:
         exact = enumerable(problem)
         if not bool(torch.isfinite(theta).all()):
             return math.nan, exact
-        problem = with_parameters(problem, theta)
+        problem = in_precision(with_parameters(problem, theta))
         if exact:
             with torch.no_grad():
                 return float(layerwise_values(problem).mean()), True
@@ -141,8 +142,10 @@ def gradient_accuracy(problem: Problem, name: str, estimator: Estimator, draws: 
         For every layer with a gradient, and for "all", a row with the mean cosine of single draws with g*, relative
         bias and variance, and noise.
     """
+    problem = in_precision(problem)
     estimator = fit(estimator, name, problem, seed).estimator
     exact = exact_gradient(problem)
+    exact.check_size()
     gradients, _ = Sampler(problem, name, estimator).chunk(draws, "gradient accuracy", seed)
     rows = []
     for layer, where in exact.slices.items():

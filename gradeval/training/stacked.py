@@ -14,15 +14,15 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, vmap
 
 from gradeval.errors import GradevalError, estimator_error, unknown_name
 from gradeval.estimators import Estimator
 from gradeval.estimators.protocol import fit, learns
-from gradeval.model.problem import Problem
-from gradeval.model.randomness import GivenUniforms, generator
-from gradeval.problems.tasks import Task
+from gradeval.isolation import alone
+from gradeval.model.randomness import GivenUniforms, derived_seed, generator
+from gradeval.problems.tasks import Task, with_parameters
 from gradeval.sampling.surrogates import Surrogate
 from gradeval.torch_private import quiet_vmap
 from gradeval.training.optimisers import OPTIMISERS
@@ -79,7 +79,7 @@ class RunGradients:
         network = self.problem.network
         self.dtype, self.device = network.dtype, network.device
         self.surrogate = Surrogate(self.problem, self.estimator)
-        self.shapes = [(f"network.{key}", p.shape) for key, p in network.named_parameters()]
+        self.shapes = [(key, p.shape) for key, p in self.surrogate.trainable().items()]
         self.sizes = [math.prod(shape) for _, shape in self.shapes]
         self.fitted: list[Estimator] = []
         self._counting = generator(self.device, "count")  # how many numbers an estimator takes is counted with it
@@ -93,7 +93,7 @@ class RunGradients:
         chance = [generator(self.device, "trial", seed) for seed in self.seeds]
         if self.vectorised:
             try:
-                with quiet_vmap():
+                with quiet_vmap(), alone():
                     self(theta, batch, chance)
             except GradevalError as error:
                 raise estimator_error(self.name, error) from None
@@ -103,7 +103,8 @@ class RunGradients:
         if not self.vectorised:
             self.begin_epoch(theta, 0)
             try:
-                self(theta, batch, chance)
+                with alone():
+                    self(theta, batch, chance)
             except Exception as error:
                 raise estimator_error(self.name, error) from error
 
@@ -118,9 +119,7 @@ class RunGradients:
             return
         self.fitted = []
         for run, seed in enumerate(self.seed_of.tolist()):
-            network = self.surrogate.network
-            nn.utils.vector_to_parameters(theta[run], network.parameters())
-            problem = Problem(network, self.problem.inputs, self.problem.targets, self.problem.loss)
+            problem = with_parameters(self.problem, theta[run])
             self.fitted.append(fit(self.estimator, self.name, problem, self.seeds[seed], epoch).estimator)
 
     def __call__(
@@ -139,20 +138,26 @@ class RunGradients:
         Returns:
             The gradients, [runs, P].
         """
-        given = self._uniforms(batch.shape[1], chance)
-        inputs, targets = self.problem.inputs[batch], self.problem.targets[batch]
-        theta = theta.detach().requires_grad_()
+        given, which = self._uniforms(batch.shape[1], chance)[self.seed_of], batch[self.seed_of]
+        own = theta.detach().clone().requires_grad_()  # an estimator may write to it
+        inputs, targets = self.problem.inputs[which], self.problem.targets[which]
         if self.vectorised:
-            which = self.seed_of
-            values = vmap(self._value, randomness="different")(theta, inputs[which], targets[which], given[which])
+            values = vmap(self._value, randomness="different")(own, inputs, targets, given)
         else:
             each = []
-            for run, seed in enumerate(self.seed_of.tolist()):
+            for run in range(len(own)):
                 if self.fitted:
                     self.surrogate.estimator = self.fitted[run]
-                each.append(self._value(theta[run], inputs[seed], targets[seed], given[seed]))
+                each.append(self._value(own[run], inputs[run], targets[run], given[run]))
             values = torch.stack(each)
-        (gradient,) = torch.autograd.grad(values.sum(), theta)
+        (gradient,) = torch.autograd.grad(values.sum(), own)
+        for what, new, old in (
+            ("network's parameters", own, theta),
+            ("data (inputs)", inputs, self.problem.inputs[which]),
+            ("data (targets)", targets, self.problem.targets[which]),
+        ):
+            if not torch.equal(new.nan_to_num(), old.nan_to_num()):  # a run that has diverged has NaN
+                raise GradevalError(f"writes to the {what}")
         return gradient
 
     def _value(self, theta: Tensor, inputs: Tensor, targets: Tensor, given: Tensor) -> Tensor:
@@ -168,7 +173,7 @@ class RunGradients:
             with torch.no_grad():
                 if self.fitted:
                     self.surrogate.estimator = self.fitted[0]
-                self.surrogate(self.problem.inputs[:points], self.problem.targets[:points], counting)
+                self.surrogate(self.surrogate.inputs[:points], self.surrogate.targets[:points], counting)
             self._numbers[points] = counting.taken
         shape = (self._numbers[points],)
         draws = [torch.rand(shape, generator=g, dtype=self.dtype, device=self.device) for g in generators]
@@ -229,13 +234,14 @@ class Stack:
         if not self.gradients.vectorised:
             self.gradients.begin_epoch(self.theta, self.epoch)
         steps = self.epoch * -(-points // size)
-        with quiet_vmap():
-            for index, batch in enumerate(order.split(size, dim=1), 1):
-                try:
+        try:
+            with quiet_vmap(), alone(derived_seed(self.recipe.name, *self.seeds, self.epoch, "the process")):
+                for index, batch in enumerate(order.split(size, dim=1), 1):
                     gradient = self.gradients(self.theta, batch, chance)
-                except Exception as error:
-                    raise estimator_error(self.recipe.name, error) from error
-                self.update(self.theta, gradient, self.rates, self.state, steps + index)
+                    self.update(self.theta, gradient, self.rates, self.state, steps + index)
+            self.gradients.surrogate.check_untouched()
+        except Exception as error:
+            raise estimator_error(self.recipe.name, error) from error
         self.epoch += 1
 
     def saved(self) -> dict[str, Any]:

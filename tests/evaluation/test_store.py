@@ -346,19 +346,19 @@ def test_a_number_that_is_none_is_read_in_silence(begun: Path) -> None:
     assert np.isnan(parse_chunk(save(arrays), plan, "st", index, count).joint.squares).any()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("index", "count"), [(0, 5000), (3, 1720), (7, 2)])
-def test_chunks_keep_every_bit(dtype: torch.dtype, index: int, count: int) -> None:
+def test_chunks_keep_every_bit(index: int, count: int) -> None:
     """Of whole, partial and tiny chunks; also NaN, the cosines of a layer whose gradient is zero."""
     random = torch.Generator().manual_seed(0)
-    gradients = torch.randn(count, 5, generator=random, dtype=dtype)
+    gradients = torch.randn(count, 5, generator=random, dtype=torch.float64)
     layers = {"1": slice(0, 3), "head": slice(3, 5), "all": slice(0, 5)}
-    exact = torch.tensor([0.1, 0.2, 0.3, 0.0, 0.0], dtype=dtype)
+    exact = torch.tensor([0.1, 0.2, 0.3, 0.0, 0.0], dtype=torch.float64)
     chunk = reduce_chunk(Scorer(exact, layers), gradients, gradients[:, 0], index)
     chunk.times = np.array([[count, 0.1]])
-    name = str(dtype).removeprefix("torch.")
     places = {layer: (where.start, where.stop) for layer, where in layers.items()}
-    plan = Plan("f" * 64, 0, "cpu", name, "e" * 32, places, exact.tolist(), {"st": Planned("s", 10**6, [])})
+    plan = Plan(
+        "f" * 64, 0, "cpu", "float64", "e" * 32, places, exact.tolist(), {"st": Planned("s", 10**6, [])}, [10**6]
+    )
     content = chunk_bytes(chunk, plan, "st", index, count)
     again = parse_chunk(content, plan, "st", index, count)
     assert chunk_bytes(again, plan, "st", index, count) == content

@@ -247,18 +247,18 @@ def test_certain_units_have_finite_gradients(make_problem) -> None:
 def test_single_precision_has_single_precision_error(make_problem) -> None:
     """To 16 rounding units of float32, relative to the largest entry."""
     problem = make_problem((8, 8, 8), points=50)
-    single = exact_gradient(problem.to(dtype=torch.float32), "layerwise").vector
+    single = exact_gradient(problem.to(dtype=torch.float32), "layerwise", precision="network").vector
     assert single.dtype == torch.float32
     assert largest_error(single.double(), exact_gradient(problem, "layerwise").vector) < 16 * 2**-23
 
 
-def test_parameters_without_gradient_get_zeros(make_problem) -> None:
+def test_parameters_without_gradient_are_left_out(make_problem) -> None:
     problem = make_problem((3, 3))
     right = exact_gradient(problem, "joint").gradient
     problem.network.layers[0].map.weight.requires_grad_(False)
     for method in ("joint", "plain", "layerwise"):
         found = exact_gradient(problem, method).gradient
-        assert found.pop("layers.0.map.weight").abs().max() == 0
+        assert "layers.0.map.weight" not in found
         for name, gradient in found.items():
             torch.testing.assert_close(gradient, right[name], rtol=1e-12, atol=1e-15)
 
