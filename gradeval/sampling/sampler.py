@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -73,6 +74,28 @@ def _flip_costs(notes: list[str]) -> Iterator[None]:
             notes.append(str(warning.message))
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def _in_batches(
+    draw: Callable[[Tensor], tuple[Tensor, Tensor]],
+    batches: Sequence[Tensor],
+    problem: Problem,
+    times: list[tuple[int, float]],
+) -> tuple[Tensor, Tensor]:
+    """Gradients and values of all batches; the time of each is added to ``times``."""
+    parts = []
+    for rows in batches:
+        began = compute_seconds(problem.network.device)
+        parts.append(draw(rows))
+        times.append((len(rows), compute_seconds(problem.network.device) - began))
+    gradients, values = (torch.cat(part) for part in zip(*parts, strict=True))
+    return gradients, values
+
+
+def _check_finite(gradients: Tensor, name: str) -> None:
+    bad = int((~torch.isfinite(gradients).all(1)).sum())
+    if bad:
+        raise GradevalError(f"estimator '{name}' gave NaN or infinite gradients in {bad} of {len(gradients)} draws.")
 
 
 class Sampler:
@@ -186,19 +209,12 @@ class Sampler:
         self, rows: Tensor, chance: Callable[[Tensor], RandomDraws], batch: int, times: list[tuple[int, float]]
     ) -> tuple[Tensor, Tensor]:
         draw = self._vectorised if self.vectorised else self._loop
-        count, device, parts = len(rows), self.problem.network.device, []
         try:
             self._surrogate()  # making it is no part of a draw
-            for part in rows.split(batch):
-                began = compute_seconds(device)
-                parts.append(draw(part, chance))
-                times.append((len(part), compute_seconds(device) - began))
+            gradients, values = _in_batches(partial(draw, chance=chance), rows.split(batch), self.problem, times)
         except Exception as error:
             raise estimator_error(self.name, error) from error
-        gradients, values = (torch.cat(part) for part in zip(*parts, strict=True))
-        if not bool(torch.isfinite(gradients).all()):
-            bad = int((~torch.isfinite(gradients).all(1)).sum())
-            raise GradevalError(f"estimator '{self.name}' gave NaN or infinite gradients in {bad} of {count} draws.")
+        _check_finite(gradients, self.name)
         return gradients, values
 
     def _surrogate(self) -> tuple[Surrogate, dict[str, Tensor]]:
