@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -95,6 +96,23 @@ def check_finite(name: str, gradients: Float[Tensor, "draws P"]) -> None:
 
 
 Times = list[tuple[int, float]]  # of batches of draws, how many they are and the seconds of compute
+
+
+def _in_batches(
+    draw: Callable[[Tensor], tuple[Tensor, Tensor]],
+    batches: Sequence[Tensor],
+    problem: Problem,
+    times: Times | None,
+) -> tuple[Tensor, Tensor]:
+    """Gradients and values of all batches; the time of each is added to ``times``, if given."""
+    parts = []
+    for rows in batches:
+        began = compute_seconds(problem.network.device)
+        parts.append(draw(rows))
+        if times is not None:
+            times.append((len(rows), compute_seconds(problem.network.device) - began))
+    gradients, values = (torch.cat(part) for part in zip(*parts, strict=True))
+    return gradients, values
 
 
 class Sampler:
@@ -228,20 +246,14 @@ class Sampler:
         times: Times | None = None,
     ) -> tuple[Tensor, Tensor]:
         draw = self._vectorised if self.vectorised else self._loop
-        device, parts = self.problem.network.device, []
         try:
             self._surrogate()  # making it is no part of a draw
             with self.turn(*names):
-                for part in rows.split(batch):
-                    began = compute_seconds(device)
-                    parts.append(draw(part, chance))
-                    if times is not None:
-                        times.append((len(part), compute_seconds(device) - began))
+                gradients, values = _in_batches(partial(draw, chance=chance), rows.split(batch), self.problem, times)
             self._surrogate()[0].check_untouched()
         except Exception as error:
             self._local = threading.local()  # whatever was written to the copies goes with them
             raise estimator_error(self.name, error) from error
-        gradients, values = (torch.cat(part) for part in zip(*parts, strict=True))
         check_finite(self.name, gradients)
         return gradients, values
 

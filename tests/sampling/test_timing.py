@@ -55,13 +55,13 @@ def test_a_deterministic_estimator_computes_every_draw_that_is_timed(problem: Pr
         with Meter() as meter:
             batches = len(times_of(problem, "tanh", planned))
         flops[planned] = meter.products / batches
-    assert flops[100] / flops[50] == pytest.approx(2, rel=0.5)
+    assert flops[100] / flops[50] == pytest.approx(2, rel=0.2)
 
 
 def test_a_deterministic_estimator_costs_about_what_others_cost(problem: Problem) -> None:
-    """Its time was that of one call, 65 times st's; planted too: a copy, a hundredth of it. Here within a factor 8."""
-    table = evaluate(problem, ["st", "tanh"], draws=1000, exact="never", workers=1).timings.set_index("estimator")
-    assert 1 / 8 < table.loc["tanh", "seconds_per_draw"] / table.loc["st", "seconds_per_draw"] < 8
+    """Its time was that of one call, 65 times st's; planted too: copies, a hundredth of it. Within a factor of 5."""
+    table = evaluate(problem, ["st", "tanh"], draws=4000, exact="never", workers=1).timings.set_index("estimator")
+    assert 1 / 5 < table.loc["tanh", "seconds_per_draw"] / table.loc["st", "seconds_per_draw"] < 5
     assert (table["seconds_per_draw_low"] <= table["seconds_per_draw"]).all()
     assert (table["seconds_per_draw"] <= table["seconds_per_draw_high"]).all()
 
