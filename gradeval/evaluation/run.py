@@ -263,8 +263,7 @@ class _Run:
         self.times[name] = seconds
         moments = self.moments[name] = moments_of(stream, draws, sampler.deterministic)
         target = self.scorer.exact.cpu().numpy()
-        accuracies = accuracies_of(moments, target, self.rare)
-        self.curves += curves_of(name, stream, moments, target, accuracies)
+        self.curves += curves_of(name, stream, moments, target, accuracies_of(moments, target, self.rare))
 
     def enumerate(self, workers: int) -> None:
         """Exact moments, in this process; last, so that an interrupt keeps the draws."""

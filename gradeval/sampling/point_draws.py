@@ -11,7 +11,7 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from gradeval.errors import estimator_error
 from gradeval.model.randomness import RandomDraws, generator
-from gradeval.sampling.sampler import BATCH_BYTES, Sampler, check_finite
+from gradeval.sampling.sampler import BATCH_BYTES, Sampler, refuse_infinite
 from gradeval.sampling.surrogates import Surrogate
 from gradeval.torch_private import quiet_vmap
 
@@ -64,7 +64,7 @@ def draws_of_points(
         total = each.sum(0) if total is None else total + each.sum(0)
         squares.append(_by_layer(each.square_().sum(1), slices))
     found = torch.cat(gradients)
-    check_finite(sampler.name, found)
+    refuse_infinite(sampler.name, found)
     assert total is not None
     excess = _by_layer((total / count).square().sum(0), slices)
     return found, torch.cat(values), (torch.cat(squares) - excess) * (count / max(count - 1, 1) / points**2)

@@ -21,7 +21,7 @@ from gradeval.isolation import alone, in_company
 from gradeval.model.network import FlipCost
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import GivenUniforms, RandomDraws, derived_seed, generator
-from gradeval.sampling.streaming import CHUNK, LARGEST
+from gradeval.sampling.streaming import CHUNK, LARGEST_GRADIENT
 from gradeval.sampling.surrogates import Surrogate
 from gradeval.torch_private import quiet_vmap
 
@@ -77,7 +77,7 @@ def _flip_costs(notes: list[str]) -> Iterator[None]:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
-def check_finite(name: str, gradients: Float[Tensor, "draws P"]) -> None:
+def refuse_infinite(name: str, gradients: Float[Tensor, "draws P"]) -> None:
     """Raise GradevalError where a gradient is NaN, infinite or so large that its square might be.
 
     Args:
@@ -91,10 +91,11 @@ def check_finite(name: str, gradients: Float[Tensor, "draws P"]) -> None:
     if not bool(finite.all()):
         bad = int((~finite).sum())
         raise GradevalError(f"estimator '{name}' gave NaN or infinite gradients in {bad} of {len(finite)} draws.")
-    if (largest := float(gradients.abs().max())) > LARGEST:
-        raise GradevalError(f"estimator '{name}' gave gradients of {largest:.0e}, beyond {LARGEST:.0e}.")
+    if (largest := float(gradients.abs().max())) > LARGEST_GRADIENT:
+        raise GradevalError(f"estimator '{name}' gave gradients of {largest:.0e}, beyond {LARGEST_GRADIENT:.0e}.")
 
 
+_Chance = Callable[[Tensor], RandomDraws]  # of a row
 Times = list[tuple[int, float]]  # of batches of draws, how many they are and the seconds of compute
 
 
@@ -238,12 +239,7 @@ class Sampler:
         return self._draw(uniforms, lambda row: GivenUniforms(row, random, dtype), 8 * self.batch, names)
 
     def _draw(
-        self,
-        rows: Tensor,
-        chance: Callable[[Tensor], RandomDraws],
-        batch: int,
-        names: Sequence[object],
-        times: Times | None = None,
+        self, rows: Tensor, chance: _Chance, batch: int, names: Sequence[object], times: Times | None = None
     ) -> tuple[Tensor, Tensor]:
         draw = self._vectorised if self.vectorised else self._loop
         try:
@@ -254,7 +250,7 @@ class Sampler:
         except Exception as error:
             self._local = threading.local()  # whatever was written to the copies goes with them
             raise estimator_error(self.name, error) from error
-        check_finite(self.name, gradients)
+        refuse_infinite(self.name, gradients)
         return gradients, values
 
     def _surrogate(self) -> tuple[Surrogate, dict[str, Tensor]]:
@@ -265,10 +261,10 @@ class Sampler:
         pair: tuple[Surrogate, dict[str, Tensor]] = self._local.surrogate
         return pair
 
-    def _vectorised(self, rows: Tensor, chance: Callable[[Tensor], RandomDraws]) -> tuple[Tensor, Tensor]:
+    def _vectorised(self, rows: Tensor, chance: _Chance) -> tuple[Tensor, Tensor]:
         return _all_at_once(*self._surrogate(), rows, chance)
 
-    def _loop(self, rows: Tensor, chance: Callable[[Tensor], RandomDraws]) -> tuple[Tensor, Tensor]:
+    def _loop(self, rows: Tensor, chance: _Chance) -> tuple[Tensor, Tensor]:
         return _one_by_one(self._surrogate()[0], rows, chance)
 
 
