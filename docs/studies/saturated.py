@@ -17,10 +17,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from gradeval import Problem, StochasticBinaryNetwork, evaluate
+from gradeval import Problem, StochasticBinaryNetwork, evaluate, exact_moments
+from gradeval.analysis.hypotheses import FAMILY_ALPHA
 from gradeval.analysis.run.summary import BiasVerdict
 from gradeval.estimators import get_estimator
 from gradeval.estimators.surrogate import carry
@@ -78,7 +81,27 @@ def one(draws: int, task: tuple[float, int]) -> dict[str, object]:
         mine = summary["estimator"].str.endswith(planted.__name__)
         layers = summary[mine & (summary["layer"] != "all")]
         found[percent] = Counter(BiasVerdict(verdict).short for verdict in layers["verdict"])
+        found[f"ideal {percent}"] = ideal_power(subject, percent / 100, draws, 2 * len(summary))
     return found
+
+
+def ideal_power(subject: Problem, stretch: float, draws: int, comparisons: int) -> list[float]:
+    """The power of Hotelling's test in each layer, were the covariance's rank known and no state rare.
+
+    The noncentrality is n bᵀΣ⁻¹b with the exact bias and covariance; the level is that of one of the run's tests.
+    """
+    moments, powers = exact_moments(subject, "reinforce"), []
+    for layer, where in moments.slices.items():
+        if layer == "all":
+            continue
+        bias = stretch * moments.exact[where].numpy()
+        values, vectors = np.linalg.eigh((1 + stretch) ** 2 * moments.covariance[where, where].numpy())
+        kept = values > 1e-12 * values.max()
+        noncentrality = draws * float(((vectors.T @ bias)[kept] ** 2 / values[kept]).sum())
+        rank = int(kept.sum())
+        critical = stats.f.isf(FAMILY_ALPHA / comparisons, rank, draws - rank)
+        powers.append(float(stats.ncf.sf(critical, rank, draws - rank, min(noncentrality, 1e4))))
+    return powers
 
 
 def main() -> None:
@@ -98,7 +121,8 @@ def main() -> None:
         f"{arguments.draws:,} draws, {', '.join(UNBIASED)} (unbiased), nothing exact. A run refutes falsely if any of "
         "its rows does; at most 1 % may. Shares of rows (estimator × layer) that hold, or are undecided since states "
         "too rare to be drawn could hide a bias. Planted: REINFORCE × 1.05 and × 1.5, the share of layers in which the "
-        "claim is refuted, and in which it holds (it must not).",
+        "claim is refuted (in brackets: the power of the test were nothing rare and the covariance's rank known), and in "
+        "which it holds (it must not).",
         "",
         "| scale | runs that refute falsely [95 %] | rows that hold | undecided | × 1.05: refuted, holds | "
         "× 1.5: refuted, holds |",
@@ -113,7 +137,9 @@ def main() -> None:
         cells += [f"{rows[key] / rows.total():.1%}" for key in ("holds", "undecided")]
         for percent in (5, 50):
             planted = sum((row[percent] for row in mine), Counter())
-            cells.append(f"{planted['refuted'] / planted.total():.1%}, {planted['holds'] / planted.total():.1%}")
+            ideal = np.mean([power for row in mine for power in row[f"ideal {percent}"]])
+            shares = [planted[key] / planted.total() for key in ("refuted", "holds")]
+            cells.append(f"{shares[0]:.1%} ({ideal:.1%}), {shares[1]:.1%}")
         lines.append(f"| {scale} | {' | '.join(cells)} |")
     lines += ["", f"{(time.perf_counter() - began) * arguments.workers / 60:.0f} core-minutes.", ""]
     (Path(__file__).parent / "saturated.md").write_text("\n".join(lines))
