@@ -246,7 +246,7 @@ class _Diversion:
         with self._lock:
             if self._threads == 0:
                 self._proxy = _Diverted(sys.stdout, self)
-                sys.stdout = self._proxy  # type: ignore[assignment]
+                sys.stdout = self._proxy
             self._threads += 1
         self._local.depth = getattr(self._local, "depth", 0) + 1
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +74,7 @@ def try_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> None:
             raise GradevalError(f"the loss must accept leading axes: of [2, points, outputs] it made {twice.shape}.")
         _check_same(found.expand(2, -1), twice, f"{name} {_MIXES}")
         for some in _groups(points):
-            part = _or_mixing(name, lambda some=some: loss(outputs[some], targets[some]))
+            part = _or_mixing(name, partial(_of_some, loss, some, outputs, targets))
             _check_same(found[some], part, f"{name} {_MIXES}")
 
 
@@ -95,7 +96,7 @@ def _try_map(function: Callable[[Tensor], Tensor], module: nn.Module, x: Tensor,
         whole = _or_mixing(name, lambda: function(x))
         _check_same(found, whole, f"{name} gives other numbers when it is called again: {_CHANCE}")
         for some in _groups(len(x)):
-            part = _or_mixing(name, lambda some=some: function(x[some]))
+            part = _or_mixing(name, partial(_of_some, function, some, x))
             _check_same(found[some], part, f"{name} {_MIXES}")
     return result
 
@@ -127,6 +128,10 @@ def _groups(points: int) -> list[slice]:
     return [slice(i, i + 1) for i in singles] + [slice(0, (points + 1) // 2), slice((points + 1) // 2, points)][
         : 2 * (points > 1)
     ]
+
+
+def _of_some(function: Callable[..., Tensor], some: slice, *tensors: Tensor) -> Tensor:
+    return function(*(tensor[some] for tensor in tensors))
 
 
 def _or_mixing(name: str, call: Callable[[], Tensor]) -> Tensor:

@@ -89,10 +89,8 @@ class Surrogate(nn.Module):
         for name, old, new in (("inputs", problem.inputs, self.inputs), ("targets", problem.targets, self.targets)):
             if not torch.equal(old, new):
                 raise GradevalError(f"writes to the data ({name})")
-        if (
-            times_written(self.inputs),
-            times_written(self.targets),
-        ) != self._written:  # twice, so that nothing is left to see
+        # perhaps twice, so that nothing is left to see
+        if (times_written(self.inputs), times_written(self.targets)) != self._written:
             raise GradevalError("writes to the data and puts them back")
         for name, new in self.network.state_dict().items():
             if not torch.equal(before[name], new):

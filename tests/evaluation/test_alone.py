@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -115,12 +116,13 @@ def rows(evaluation: gradeval.Evaluation | None, name: str) -> pd.DataFrame:
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 def test_the_others_keep_their_figures(problem: Problem, naughty: Path, executor: str, capfd) -> None:
     """All at once, between two good ones. Planted: no copies of the data, no settings put back, bare SystemExit."""
-    names = [*FAILED, *NOTED, "own_chance"]
+    some = ("centres_inputs", "exits_late", "sets_precision", "prints")  # processes are slow to start
+    names = [name for name in (*FAILED, *NOTED, "own_chance") if executor == "threads" or name in some]
     specs = ["psa", *(f"{naughty}:{name}" for name in names), "reinforce"]
     before = ProcessState.now()
-    alone = gradeval.evaluate(problem, ["psa", "reinforce"], draws=300)
+    alone = gradeval.evaluate(problem, ["psa", "reinforce"], draws=150, exact="never")
     with pytest.raises(Incomplete) as caught:
-        gradeval.evaluate(problem, specs, draws=300, executor=executor, workers=2)
+        gradeval.evaluate(problem, specs, draws=150, exact="never", executor=executor, workers=2)
     evaluation = caught.value.evaluation
     assert evaluation is not None
     assert caught.value.exit_code == 1
@@ -129,11 +131,11 @@ def test_the_others_keep_their_figures(problem: Problem, naughty: Path, executor
     after = ProcessState.now()
     assert before.changed_generators(after) == before.changed_settings(after) == []
     failures = evaluation.manifest["failures"]
-    assert {name.rpartition(":")[2] for name in failures} >= set(FAILED)
-    for name, why in WHY.items():
-        assert pd.Series(failures[f"{naughty}:{name}"]).str.contains(why).all(), failures
+    assert {name.rpartition(":")[2] for name in failures} - {"turns_gradients_off"} == set(FAILED) & set(names)
+    for name in set(FAILED) & set(names):
+        assert re.search(WHY[name], failures[f"{naughty}:{name}"])
     for name, note in NOTED.items():
-        if name != "turns_gradients_off":
+        if name in names and name != "turns_gradients_off":  # that one may fail, since its draws have no gradient
             found = "; ".join(evaluation.manifest["estimators"][f"{naughty}:{name}"]["notes"])
             assert note is None or note in found
     captured = capfd.readouterr()
@@ -144,11 +146,11 @@ def test_the_others_keep_their_figures(problem: Problem, naughty: Path, executor
 def test_chance_of_the_process_is_given_by_the_seed_and_not_by_others(problem: Problem, naughty: Path) -> None:
     """One that seeds torch made the draws of one that uses torch's generator the same again and again."""
     own, seeds = f"{naughty}:own_chance", f"{naughty}:seeds"
-    first = gradeval.evaluate(problem, [own], draws=300)
+    first = gradeval.evaluate(problem, [own], draws=150)
     torch.rand(3)
-    beside = gradeval.evaluate(problem, [seeds, own], draws=300, workers=2)
+    beside = gradeval.evaluate(problem, [seeds, own], draws=150, workers=2)
     pd.testing.assert_frame_equal(rows(first, own), rows(beside, own))
-    other = gradeval.evaluate(problem, [own], draws=300, seed=1)
+    other = gradeval.evaluate(problem, [own], draws=150, seed=1)
     assert not rows(first, own).equals(rows(other, own))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradeval import Evaluation, GradevalError, evaluate
+from gradeval import Evaluation, GradevalError, Problem, evaluate, exact_gradient
 from gradeval.errors import Incomplete
 from gradeval.estimators import get_estimator
 from gradeval.reference import exact_moments
@@ -360,3 +360,25 @@ def test_evaluations_are_counted(make_problem, name: str, layers: int, losses: i
 def test_an_option_that_evaluate_does_not_know_is_refused(small) -> None:
     with pytest.raises(GradevalError, match="unknown option of evaluate 'wokers': did you mean workers"):
         evaluate(small, ["st"], draws=40, wokers=2)  # type: ignore[call-arg]
+
+
+def test_huge_numbers_are_refused_or_finite(make_problem) -> None:
+    """They ended in a traceback. What overflows is refused, or is the failure of one estimator; figures are finite."""
+
+    def with_value(value: float, name: str) -> Problem:
+        problem = make_problem((2, 2), points=3)
+        with torch.no_grad():
+            problem.network.get_parameter(name).view(-1)[0] = value
+        return Problem(problem.network, problem.inputs, problem.targets)
+
+    with pytest.raises(Incomplete, match=r"estimator 'st' gave gradients of \de\+29\d, beyond 1e\+45; kept: reinforce"):
+        evaluate(with_value(9e298, "layers.1.map.weight"), ["reinforce", "st"], draws=40)
+    summary = evaluate(with_value(-9e298, "layers.0.map.bias"), ["reinforce", "st"], draws=40).summary
+    assert bool(np.isfinite(summary["relative_bias"]).all())
+    problem = make_problem((2, 2), loss="squared", states=(-1e100, 1e100))
+    with pytest.raises(GradevalError, match="the exact gradient, or J, has entries of .*: scale the problem's weights"):
+        evaluate(problem, ["st"], draws=40)
+    with torch.no_grad():
+        problem.network.head.weight[0, 0] = 9e200
+    with pytest.raises(GradevalError, match="the exact gradient, or J, is infinite or NaN"):
+        exact_gradient(problem)

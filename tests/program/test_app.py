@@ -207,3 +207,74 @@ def test_the_cache_can_be_seen_and_cleared(tmp_path: Path) -> None:
     shown = gradeval("cache", "--clear", cwd=tmp_path)
     assert str(tmp_path / "cache") in shown.stdout
     assert "removed 1 file" in shown.stdout
+
+
+SEVERAL = """
+import contextlib, io, json, sys
+from gradeval.program.app import main
+
+def run(arguments):
+    out, err = io.StringIO(), io.StringIO()
+    sys.argv = ["gradeval", *arguments]
+    code = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+    return code, out.getvalue(), err.getvalue()
+
+from gradeval.problems import catalogue
+PLANT
+print(json.dumps([run(arguments) for arguments in json.loads(sys.argv[1])]))
+"""
+FAIL = """
+def fail(*arguments, **options):
+    raise RuntimeError("of several\\nlines")
+catalogue.load_problem = fail
+"""
+
+
+def several(runs: list[list[object]], folder: Path, plant: str = "") -> list[tuple[int, str, str]]:
+    """Exit code, output and errors of several commands, in one process, which starts slowly."""
+    done = subprocess.run(
+        [sys.executable, "-c", SEVERAL.replace("PLANT", plant), json.dumps([[*map(str, run)] for run in runs])],
+        cwd=folder,
+        env=ENVIRONMENT | {"TMPDIR": str(folder)},
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_an_internal_failure_is_exit_2_and_one_line(tmp_path: Path) -> None:
+    """Exit 1 would say that a comparison had found a regression."""
+    ((code, out, err),) = several([["run", "--units", "2"]], tmp_path, FAIL)
+    (line,) = err.splitlines()
+    assert (code, out) == (2, "")
+    assert line.startswith("gradeval has failed: RuntimeError: of several lines; please report it with the file ")
+    (kept,) = tmp_path.glob("gradeval-failure-*.txt")
+    assert "Traceback" in kept.read_text()
+    assert str(kept) in line
+
+
+def test_huge_numbers_and_estimators_that_exit(tmp_path: Path, make_problem) -> None:
+    """Huge numbers are refused in one line. An estimator that exits was exit 0 with nothing written."""
+    make_problem((2,), points=3).save(tmp_path / "p.json")
+    document = json.loads((tmp_path / "p.json").read_text()) | {"states": [-9e298, 9e298]}
+    (tmp_path / "huge.json").write_text(json.dumps(document))
+    (tmp_path / "mine.py").write_text(
+        "import sys\n\ndef leaves(network, inputs, loss, randomness):\n    print('bye')\n    sys.exit(0)\n"
+    )
+    options = ["--draws", 40, "--workers", 1, "--json", "--estimators"]
+    leaves, huge = several(
+        [["run", "p.json", *options, "mine.py:leaves"], ["run", "huge.json", *options, "reinforce,st"]], tmp_path
+    )
+    assert (leaves[0], leaves[1]) == (2, "")
+    (line,) = [line for line in leaves[2].splitlines() if line != "bye"]
+    assert "raised SystemExit (0), which would have ended the program" in line
+    assert huge[0] == 2
+    (line,) = huge[2].splitlines()
+    assert "the exact gradient, or J, has entries of" in line
