@@ -135,8 +135,8 @@ class Sampler:
         self._local = threading.local()
         widest = max(a * b for a, b in zip([1, *problem.widths], [*problem.widths, 1], strict=True))
         self.batch = max(1, min(CHUNK, BATCH_BYTES // (problem.points * widest * problem.network.dtype.itemsize)))
-        trial = RandomDraws(generator(problem.network.device, "trial"), problem.network.dtype)
         with _flip_costs(self.notes):
+            trial = RandomDraws(generator(problem.network.device, "trial"), problem.network.dtype)
             gradients = self._try(trial)
         self.deterministic = not trial.used and bool((gradients[0] == gradients[1]).all())
         self.own_chance = not trial.used and not self.deterministic
@@ -222,8 +222,7 @@ class Sampler:
         if not hasattr(self._local, "surrogate"):
             surrogate = Surrogate(self.problem, self.estimator)
             self._local.surrogate = surrogate, {name: p.detach() for name, p in surrogate.named_parameters()}
-        pair: tuple[Surrogate, dict[str, Tensor]] = self._local.surrogate
-        return pair
+        return self._local.surrogate  # type: ignore[no-any-return]
 
     def _vectorised(self, rows: Tensor, chance: Callable[[Tensor], RandomDraws]) -> tuple[Tensor, Tensor]:
         surrogate, parameters = self._surrogate()
@@ -245,8 +244,7 @@ class Sampler:
         gradients, values = [], []
         for row in rows:
             value = surrogate(self.problem.inputs, self.problem.targets, chance(row)).mean()
-            found = torch.autograd.grad(value, parameters, allow_unused=True)
-            flat = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
-            gradients.append(torch.cat([g.flatten() for g in flat]))
+            found = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
+            gradients.append(torch.cat([g.flatten() for g in found]))
             values.append(value.detach())
         return torch.stack(gradients), torch.stack(values)
