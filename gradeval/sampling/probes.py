@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 
 from gradeval.errors import GradevalError
 from gradeval.estimators.protocol import Estimator
@@ -20,6 +21,9 @@ from gradeval.model.network import BinaryLayer, StochasticBinaryNetwork
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import EnumeratedStates, GivenUniforms, RandomDraws, generator
 from gradeval.sampling.surrogates import Surrogate
+from gradeval.torch_private import quiet_vmap
+
+ALONE_ENTRIES = 2**22  # entries of the gradients of single points in memory
 
 
 def count_chance(problem: Problem, estimator: Callable[..., Tensor]) -> tuple[int, bool]:
@@ -52,52 +56,98 @@ def count_chance(problem: Problem, estimator: Callable[..., Tensor]) -> tuple[in
 
 
 class _FixedChance(RandomDraws):
-    """Chance without chance: the same calls give the same numbers, whatever the number of points."""
+    """Chance without chance: the same calls give the same numbers, whatever the number of points.
+
+    It keeps the probabilities that were asked for: of two that are different the states may be the same.
+    """
+
+    def __init__(self, network: StochasticBinaryNetwork) -> None:
+        super().__init__(generator(network.device, "fixed"), network.dtype)
+        self.asked: list[Tensor] = []
 
     def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
         return torch.full(tuple(shape), 0.37, dtype=self.dtype, device=self.generator.device)
 
     def bernoulli(self, probability: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        self.asked.append(probability.detach())
         return (probability > 0.37).to(probability.dtype)
 
     def normal(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
         return torch.full(tuple(shape), 0.37, dtype=self.dtype, device=self.generator.device)
 
 
-def check_pointwise(problem: Problem, estimator: Callable[..., Tensor], points: int = 4) -> None:
+class _PointwiseRun:
+    """An estimator on some points of a problem, with fixed chance.
+
+    Losses differ from point to point: a mean over points of equal ones would not be noticed.
+    """
+
+    def __init__(self, problem: Problem, estimator: Callable[..., Tensor]) -> None:
+        self.problem, self.estimator = problem, estimator
+        self.surrogate = Surrogate(problem, estimator)
+        self.parameters = {name: p.detach() for name, p in self.surrogate.named_parameters()}
+        network = problem.network
+        self.factors = 1 + 0.5 * torch.arange(problem.points, dtype=network.dtype, device=network.device)
+
+    def __call__(self, x: Tensor, y: Tensor, factors: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Values, the sum of their gradients, flattened, and the probabilities asked for."""
+        chance, scaled = _FixedChance(self.problem.network), Surrogate(self.problem, self.estimator)
+        scaled.network = self.surrogate.network
+        scaled.estimator = lambda network, x, loss, chance: self.estimator(
+            network, x, lambda last: factors * loss(last), chance
+        )
+
+        def total(parameters: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, list[Tensor]]]:
+            values = functional_call(scaled, parameters, (x, y, chance))
+            return values.sum(), (values, chance.asked)
+
+        found, (values, asked) = grad(total, has_aux=True)(self.parameters)
+        return values, torch.cat([g.flatten() for g in found.values()]), asked
+
+    def together(self) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """All points at once."""
+        return self(self.problem.inputs, self.problem.targets, self.factors)
+
+    def alone(self) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Every point alone: values, sums of gradients, and the probabilities, [points, …].
+
+        By vmap where the estimator allows it, else in a loop.
+        """
+        data = self.problem.inputs[:, None], self.problem.targets[:, None], self.factors[:, None]
+        at_once = max(1, ALONE_ENTRIES // sum(p.numel() for p in self.parameters.values()))
+        try:
+            with quiet_vmap():
+                parts = [vmap(self)(*some) for some in zip(*(part.split(at_once) for part in data), strict=True)]
+        except Exception:  # the loop says what is wrong, if anything is
+            each = [self(*some) for some in zip(*data, strict=True)]
+            parts = [(v[None], g[None], [p[None] for p in asked]) for v, g, asked in each]
+        values = torch.cat([v.flatten() for v, _, _ in parts])
+        asked = [torch.cat(some) for some in zip(*(asked for _, _, asked in parts), strict=True)]
+        return values, torch.stack([g.sum(0) for _, g, _ in parts]).sum(0), asked
+
+
+def check_pointwise(problem: Problem, estimator: Callable[..., Tensor]) -> None:
     """Refuse an estimator that mixes data points.
 
-    Its surrogates of several points, and their gradients, must be those of each point alone. An estimator that mixes
-    points (by a baseline from the batch, say) has other moments than the sum over its points.
+    Its surrogates of all points, their gradients, and the probabilities with which it draws states must be those of
+    each point alone. An estimator that mixes points (by a baseline from the batch, say) has other moments than the sum
+    over its points.
 
     Args:
-        problem: the estimator is run on its first points.
+        problem: the estimator is run on all its points together, then on each alone.
         estimator: any surrogate.
-        points: how many points to run it on.
 
     Raises:
         GradevalError: the estimator mixes points, cannot be run on one of them, or has randomness of its own.
     """
-    network = problem.network
-    chance = _FixedChance(generator(network.device, "fixed"), network.dtype)
-    parameters = list(network.parameters())
-    # losses that differ from point to point: a mean over points of equal ones would not be noticed
-    factors = 1 + 0.5 * torch.arange(problem.points, dtype=network.dtype, device=network.device)
-
-    def run(some: slice) -> tuple[Tensor, ...]:
-        loss = problem.loss_function(targets=problem.targets[some])
-        surrogate = estimator(network, problem.inputs[some], lambda x: factors[some] * loss(x), chance)
-        found = torch.autograd.grad(surrogate.sum(), parameters, allow_unused=True, materialize_grads=True)
-        return surrogate.detach(), torch.cat([g.flatten() for g in found])
-
-    points = min(points, problem.points)
+    run = _PointwiseRun(problem, estimator)
     try:
-        values, gradient = run(slice(0, points))
-        if not all(map(torch.equal, (values, gradient), run(slice(0, points)))):
+        values, gradient, asked = run.together()
+        if not all(map(torch.equal, (values, gradient), run.together()[:2])):
             raise GradevalError("the estimator has randomness of its own, which cannot be enumerated")
-        alone = [run(slice(i, i + 1)) for i in range(points)]
-        agree = torch.allclose(values, torch.cat([v for v, _ in alone]), rtol=1e-8, atol=1e-10)
-        agree &= torch.allclose(gradient, torch.stack([g for _, g in alone]).sum(0), rtol=1e-8, atol=1e-10)
+        alone = run.alone()
+        agree = len(asked) == len(alone[2]) and _close(values, alone[0]) and _close(gradient, alone[1])
+        agree = agree and all(map(_asked_alone, asked, alone[2]))
     except GradevalError:
         raise
     except Exception as error:
@@ -106,6 +156,51 @@ def check_pointwise(problem: Problem, estimator: Callable[..., Tensor], points: 
         ) from None
     if not agree:
         raise GradevalError("what the estimator returns for one data point depends on the other points")
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same but for rounding, on the scale of the largest entry."""
+    if a.shape != b.shape:
+        return False
+    scale = float(a.abs().amax()) if a.numel() else 0.0
+    return bool(torch.allclose(a, b, rtol=0, atol=scale * torch.finfo(a.dtype).eps ** 0.5))
+
+
+def _asked_alone(together: Tensor, alone: Tensor) -> bool:
+    """Whether the probabilities of all points are those of each alone, [points, …] with an axis of one point."""
+    points = len(alone)
+    axes = [k for k in range(together.ndim) if (together.shape[k], alone.shape[k + 1]) == (points, 1)]
+    return any(_close(together, alone.squeeze(k + 1).movedim(0, k)) for k in axes)
+
+
+def shares_chance(problem: Problem, estimator: Callable[..., Tensor]) -> bool:
+    """Whether a draw takes other than so many uniform variables for every data point: points then share some.
+
+    Args:
+        problem: the estimator is run on all its points, and on the first alone.
+        estimator: any surrogate.
+
+    Returns:
+        Whether the numbers of variables disagree; False where it cannot be run on one point.
+
+    Examples:
+        >>> import gradeval
+        >>> from gradeval.estimators import get_estimator
+        >>> problem = gradeval.load_problem("expclass", units="2-3", stage=0, points=4)
+        >>> shares_chance(problem, get_estimator("reinforce"))
+        False
+    """
+    taken = []
+    for some in (slice(None), slice(0, 1)):
+        network = problem.network
+        chance = GivenUniforms(torch.empty(0, dtype=network.dtype), generator(network.device, "count"), network.dtype)
+        with torch.no_grad():
+            try:
+                Surrogate(problem, estimator)(problem.inputs[some], problem.targets[some], chance)
+            except Exception:
+                return False
+        taken.append(chance.taken)
+    return taken[0] != problem.points * taken[1]
 
 
 @dataclass(frozen=True)
