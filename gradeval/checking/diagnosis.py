@@ -25,6 +25,10 @@ def _below(place: Place, layer: str) -> int:
     return below[-1] if layer == "head" else below[int(layer) - 1]
 
 
+def _number(place: Place, layer: str) -> int:
+    return len(place.widths) + 1 if layer == "head" else int(layer)
+
+
 def _natural() -> Iterator[Factor]:
     """The factors that have a name, the likelier first, each with its inverse; then the same with a minus sign."""
 
@@ -43,6 +47,11 @@ def _natural() -> Iterator[Factor]:
         ("the number of all units", lambda p, k: sum(p.widths)),
         ("the number of samples K", lambda p, k: p.samples),
         ("K/(K − 1) (is a sample in its own baseline?)", lambda p, k: p.samples / max(1, p.samples - 1)),
+        ("1 + L/2, L the number of layers", lambda p, k: 1 + len(p.widths) / 2),
+        ("(L + 1)/2, L the number of layers", lambda p, k: (len(p.widths) + 1) / 2),
+        ("2 to the power of the number of layers", lambda p, k: 2 ** len(p.widths)),
+        ("the layer's number, counted from the inputs", lambda p, k: _number(p, k)),
+        ("the layer's number, counted from the head", lambda p, k: len(p.widths) + 1 - min(_number(p, k), len(p.widths))),
         ("δ²", lambda p, k: delta(p, k) ** 2),
         ("δ/2 (right where the states are two apart)", lambda p, k: delta(p, k) / 2),
         ("3", lambda p, k: 3),
@@ -288,12 +297,22 @@ def _where(wrong: list[Place], every: list[Place], what: str) -> list[str]:
     if bad == names:
         return []
     tests: dict[str, Callable[[Place], bool]] = {
-        "there is more than one data point": lambda p: p.points > 1,
-        "there is more than one layer": lambda p: len(p.widths) > 1,
         "there is one layer": lambda p: len(p.widths) == 1,
         "units are saturated": lambda p: p.saturated,
-        "a layer has more than one unit": lambda p: max(p.widths) > 1,
     }
+    sizes: dict[str, Callable[[Place], int]] = {
+        "there are more than {} data points": lambda p: p.points,
+        "there are more than {} layers": lambda p: len(p.widths),
+        "a layer has more than {} units": lambda p: max(p.widths),
+        "there are more than {} outputs": lambda p: p.outputs,
+    }
+    for text, size in sizes.items():
+        for bound in sorted({size(p) for p in every}):
+            tests[_plural(text.format(bound))] = _above(size, bound)
+    for rare in (10.0**-k for k in range(1, 8)):
+        tests[f"a state has a probability below {rare:g}, but not zero"] = _above(lambda p: -p.rarest, -rare)
+    for trait in sorted({trait for p in every for trait in p.traits}):
+        tests[trait] = _among(trait)
     for states in sorted({p.states for p in every}):
         tests[f"the states are {{{states[0]:g}, {states[1]:g}}}"] = _having(lambda p: p.states, states)
     for noise in sorted({p.noise for p in every}):
@@ -306,6 +325,22 @@ def _where(wrong: list[Place], every: list[Place], what: str) -> list[str]:
         if {p.name for p in every if test(p)} == bad:
             return [f"{what} is wrong exactly where {text}"]
     return []
+
+
+def _plural(text: str) -> str:
+    """“Are more than 1 layers” as one says it."""
+    for many, one in (("points", "point"), ("layers", "layer"), ("units", "unit"), ("outputs", "output")):
+        if text.endswith(f"than 1 {many}") or text.endswith(f"than 1 data {many}"):
+            return text.replace("are", "is").replace("than 1", "than one").removesuffix(many) + one
+    return text
+
+
+def _above(size: Callable[[Place], float], bound: float) -> Callable[[Place], bool]:
+    return lambda place: size(place) > bound
+
+
+def _among(trait: str) -> Callable[[Place], bool]:
+    return lambda place: trait in place.traits
 
 
 def _having(fact: Callable[[Place], object], value: object) -> Callable[[Place], bool]:

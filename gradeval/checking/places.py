@@ -16,7 +16,7 @@ from gradeval.model.problem import Problem
 from gradeval.model.randomness import RandomDraws, generator
 from gradeval.reference import ExactGradient, exact_gradient, predicted_cost
 
-SATURATION = 1e-6  # a unit whose rarer state is less likely than this, for all points, is saturated
+SATURATION = 1e-8  # a unit whose rarer state is less likely than this, for all points, is saturated
 DENSITY_SECONDS = 1.0  # what a gradient with another density is worth for the diagnosis
 
 
@@ -39,15 +39,29 @@ def place_of(problem: Problem, estimator: Estimator) -> Place:
         outputs,
         problem.network.noise.name,
         problem.network.states,
-        problem.loss if isinstance(problem.loss, str) else "own",
+        problem.loss if isinstance(problem.loss, str) else getattr(problem.loss, "__name__", "own"),
         problem.points,
         samples_of(estimator),
         is_saturated(problem),
+        rarest_state(problem),
+        _traits(problem),
     )
 
 
+def _rarities(problem: Problem) -> list[Tensor]:
+    """The probability of every unit's rarer state on one sampled path, [points, units] of each layer."""
+    chance = RandomDraws(generator(problem.network.device, "saturation"), problem.network.dtype)
+    x, found = problem.inputs, []
+    with torch.no_grad():
+        for layer in problem.network.layers:
+            p = layer.probability(layer.preactivation(x))
+            found.append(torch.minimum(p, 1 - p))
+            x = layer.encode(chance.bernoulli(p))
+    return found
+
+
 def is_saturated(problem: Problem) -> bool:
-    """Whether some unit is on, or off, with a probability above 1 − 10⁻⁶ for every point of one sampled path.
+    """Whether some unit is on, or off, with a probability above 1 − 10⁻⁸ for every point of one sampled path.
 
     Args:
         problem: network and inputs.
@@ -55,15 +69,30 @@ def is_saturated(problem: Problem) -> bool:
     Returns:
         Whether there is such a unit.
     """
-    chance = RandomDraws(generator(problem.network.device, "saturation"), problem.network.dtype)
-    x = problem.inputs
-    with torch.no_grad():
-        for layer in problem.network.layers:
-            p = layer.probability(layer.preactivation(x))
-            if bool((torch.minimum(p, 1 - p).amax(0) < SATURATION).any()):
-                return True
-            x = layer.encode(chance.bernoulli(p))
-    return False
+    return any(bool((p.amax(0) < SATURATION).any()) for p in _rarities(problem))
+
+
+def rarest_state(problem: Problem) -> float:
+    """The probability of the rarest state of a unit, on one sampled path; states rarer than 10⁻⁸ do not count.
+
+    Args:
+        problem: network and inputs.
+
+    Returns:
+        At most ½.
+    """
+    return min((float(p[p >= SATURATION].amin()) for p in _rarities(problem) if (p >= SATURATION).any()), default=0.5)
+
+
+def _traits(problem: Problem) -> frozenset[str]:
+    """What may set a problem apart, in words."""
+    maps = [*(layer.map for layer in problem.network.layers), problem.network.head]
+    tests = {
+        "the inputs are zero": not problem.inputs.any(),
+        "a map has no bias": any(isinstance(map, nn.Linear) and map.bias is None for map in maps),
+        "a layer is not linear": not all(isinstance(map, nn.Linear) for map in maps),
+    }
+    return frozenset(text for text, holds in tests.items() if holds)
 
 
 def shape_of(problem: Problem, layer: str) -> tuple[int, int] | None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from gradeval.errors import GradevalError
-from gradeval.estimators.protocol import Estimator
+from gradeval.estimators.protocol import Estimator, owns_sampling
 from gradeval.model.forms import Form
 from gradeval.model.network import BinaryLayer, StochasticBinaryNetwork
 from gradeval.model.problem import Problem
@@ -138,7 +138,8 @@ def check_pointwise(problem: Problem, estimator: Callable[..., Tensor]) -> None:
         estimator: any surrogate.
 
     Raises:
-        GradevalError: the estimator mixes points, cannot be run on one of them, or has randomness of its own.
+        Coupled: the estimator mixes points, or they share chance.
+        GradevalError: it cannot be run on one of them, or has randomness of its own.
     """
     run = _PointwiseRun(problem, estimator)
     try:
@@ -155,7 +156,9 @@ def check_pointwise(problem: Problem, estimator: Callable[..., Tensor]) -> None:
             f"the estimator cannot be run on one data point alone ({type(error).__name__}: {error})"
         ) from None
     if not agree:
-        raise GradevalError("what the estimator returns for one data point depends on the other points")
+        raise Coupled("what the estimator returns for one data point depends on the other points")
+    if shares_chance(problem, estimator):
+        raise Coupled("the estimator's data points share chance")
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
@@ -203,6 +206,10 @@ def shares_chance(problem: Problem, estimator: Callable[..., Tensor]) -> bool:
     return taken[0] != problem.points * taken[1]
 
 
+class Coupled(GradevalError):
+    """What an estimator returns for one data point depends on the other points, or shares chance with them."""
+
+
 @dataclass(frozen=True)
 class Behaviour:
     """What a watched draw of an estimator showed.
@@ -210,10 +217,14 @@ class Behaviour:
     Attributes:
         uniforms: the number of uniform variables that a draw takes; every other variable is a function of these.
         notes: what the user should know, such as a use of global randomness.
+        own_chance: whether it uses global randomness, or owns its sampling.
+        stateful: whether it gives other numbers for the same randomness.
     """
 
     uniforms: int
     notes: list[str]
+    own_chance: bool = False
+    stateful: bool = False
 
 
 def probe(problem: Problem, estimator: Estimator) -> Behaviour:
@@ -237,7 +248,7 @@ def probe(problem: Problem, estimator: Estimator) -> Behaviour:
         >>> from gradeval.estimators import get_estimator
         >>> problem = gradeval.load_problem("expclass", units="2-3", stage=0, points=10)
         >>> probe(problem, get_estimator("reinforce"))
-        Behaviour(uniforms=50, notes=[])
+        Behaviour(uniforms=50, notes=[], own_chance=False, stateful=False)
     """
     trial = _Trial(problem, deepcopy(problem.network), problem.inputs.clone(), problem.targets.clone())
     before = _global_states()
@@ -249,12 +260,12 @@ def probe(problem: Problem, estimator: Estimator) -> Behaviour:
     after = _global_states()
     if names := [name for name in before if before[name] != after[name]]:
         note = f"uses global randomness ({', '.join(names)}): draws do not follow from the seed; take chance from"
-        return Behaviour(uniforms, [f"{note} `randomness`"])
+        return Behaviour(uniforms, [f"{note} `randomness`"], own_chance=True)
     again = trial.draw(estimator)
     if torch.equal(gradient, again[0]) and torch.equal(value, again[1]):
-        return Behaviour(uniforms, [])
+        return Behaviour(uniforms, [], own_chance=owns_sampling(estimator))
     note = "gives other numbers for the same randomness: it keeps a state, or has randomness of its own"
-    return Behaviour(uniforms, [note])
+    return Behaviour(uniforms, [note], own_chance=owns_sampling(estimator), stateful=True)
 
 
 @dataclass(frozen=True)
