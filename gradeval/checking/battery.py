@@ -130,7 +130,7 @@ EDGES = (
     Row(2, (2, 1), "normal", HALVES, "cross-entropy", 7, 1.8, 61),
     Row(1, (2, 2), "laplace", ODD, "reward", 2, 1.2, 147),
     Row(2, (2,), "logistic", ZERO_ONE, "negative", 1, 0.8, 48),
-    Row(1, (1, 2), "normal", SIGNS, "large", 1, 1.8, 2),
+    Row(1, (1, 2), "normal", SIGNS, "large", 1, 0.8, 7),
     Row(1, (10,), "logistic", ZERO_ONE, "logistic", 1, 1.8, 24),
     Row(1, (1, 1, 1, 1, 1), "logistic", SIGNS, "squared", 1, 1.8, 69),
     Row(2, (2, 2), "logistic", ZERO_ONE, "logistic", 2, 1.2, 48, bias=False),

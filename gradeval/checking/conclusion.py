@@ -65,10 +65,10 @@ def _coupled(subjects: Sequence[Subject]) -> list[str]:
     coupled = sorted((s for s in subjects if s.coupled), key=lambda s: (s.place.points, s.coupling))
     if not coupled:
         return []
-    growth = {s.place.points: f"{s.coupling:.2g} times with {s.place.points} points" for s in coupled}
+    growth = {s.place.points: f"{s.coupling:.3g} times with {s.place.points} points" for s in coupled}
     return [
-        f"{coupled[0].coupled}, so it is not decided exactly; the variance of a draw is that of independent points "
-        + ", ".join(growth.values())
+        f"{coupled[0].coupled}, so that it is not decided exactly where there are several. Against points drawn "
+        f"independently, the variance of a draw is {', '.join(growth.values())}."
     ]
 
 

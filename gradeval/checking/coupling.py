@@ -7,7 +7,7 @@ from dataclasses import replace
 from gradeval.model.randomness import derived_seed
 from gradeval.sampling.sampler import Sampler
 
-COUPLING_DRAWS, COUPLING_DRAWS_IN_A_LOOP = 2**13, 2**8
+COUPLING_DRAWS, COUPLING_DRAWS_IN_A_LOOP = 2**11, 2**8
 
 
 def coupling(sampler: Sampler) -> float:

@@ -7,6 +7,7 @@ where it says what every mean gradient of the group is, the right ones included,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -82,6 +83,7 @@ def _power(factor: Callable[[Place, str], float], exponent: int, sign: int) -> C
 
 
 NATURAL = tuple(_natural())
+MOST_PROPERTIES = 5  # that the failing problems share, in one line
 
 # the ways to put layers into groups by their place, from coarse to fine
 GROUPINGS: tuple[dict[str, Callable[[Finding], bool]], ...] = (
@@ -292,7 +294,7 @@ def _value(values: list[Value]) -> list[str]:
 
 
 def _where(wrong: list[Place], every: list[Place], what: str) -> list[str]:
-    """The property that the failing problems have and no other problem has, if there is one."""
+    """The properties that the failing problems have and no other problem has, if there are any."""
     bad, names = {p.name for p in wrong}, {p.name for p in every}
     if bad == names:
         return []
@@ -309,10 +311,12 @@ def _where(wrong: list[Place], every: list[Place], what: str) -> list[str]:
     for text, size in sizes.items():
         for bound in sorted({size(p) for p in every}):
             tests[_plural(text.format(bound))] = _above(size, bound)
-    for rare in (10.0**-k for k in range(1, 8)):
-        tests[f"a state has a probability below {rare:g}, but not zero"] = _above(lambda p: -p.rarest, -rare)
     for trait in sorted({trait for p in every for trait in p.traits}):
         tests[trait] = _among(trait)
+    usual = [s for s in ((0.0, 1.0), (-1.0, 1.0)) if s in {p.states for p in every}]
+    if usual:
+        words = " or ".join(f"{{{lo:g}, {hi:g}}}" for lo, hi in usual)
+        tests[f"the states are not {words}"] = lambda p: p.states not in usual
     for states in sorted({p.states for p in every}):
         tests[f"the states are {{{states[0]:g}, {states[1]:g}}}"] = _having(lambda p: p.states, states)
     for noise in sorted({p.noise for p in every}):
@@ -321,10 +325,20 @@ def _where(wrong: list[Place], every: list[Place], what: str) -> list[str]:
     for loss in sorted({p.loss for p in every}):
         tests[f"the loss is {loss}"] = _having(lambda p: p.loss, loss)
         tests[f"the loss is not {loss}"] = _lacking(lambda p: p.loss, loss)
-    for text, test in tests.items():
-        if {p.name for p in every if test(p)} == bad:
-            return [f"{what} is wrong exactly where {text}"]
-    return []
+    rarest = sorted({p.rarest for p in every})
+    for above in rarest[1:]:  # one bound between any two problems, rounded down to one digit
+        bound = 10.0 ** math.floor(math.log10(above))
+        bound *= math.floor(above / bound)
+        words = f"a state has a probability below {bound:g}, but not zero"
+        tests[words] = _above(lambda p: -p.rarest, -bound)
+    having = {text: {p.name for p in every if test(p)} for text, test in tests.items()}
+    fitting = [text for text, found in having.items() if found == bad]
+    if not fitting:
+        wider = {text: found for text, found in having.items() if bad < found and 2 * len(found) <= len(names)}
+        tightest = min(wider, key=lambda text: len(wider[text]), default="")
+        return [f"{what} is wrong only where {tightest}, though not on all of these problems"] if wider else []
+    same = f" (on these problems that is: {'; '.join(fitting[1:MOST_PROPERTIES])})" if len(fitting) > 1 else ""
+    return [f"{what} is wrong exactly where {fitting[0]}{same}"]
 
 
 def _plural(text: str) -> str:
@@ -335,7 +349,7 @@ def _plural(text: str) -> str:
     return text
 
 
-def _above(size: Callable[[Place], float], bound: float) -> Callable[[Place], bool]:
+def _above(size: Callable[[Place], int | float], bound: int | float) -> Callable[[Place], bool]:
     return lambda place: size(place) > bound
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 
 from gradeval.checking.claims import Claims, State, worst
 from gradeval.checking.coupling import coupling
@@ -22,6 +23,8 @@ from gradeval.sampling.sampler import OWN_CHANCE, Sampler
 
 
 BEYOND_REACH = "not sampled: its chance is its own, so rare states of the network may be missed"
+
+KEEPS_STATE = "it keeps a state between draws"
 
 
 class Subject:
@@ -60,12 +63,11 @@ class Subject:
         self.exactly, self.rarest = False, 0.0
         self.coupled, self.coupling = "", 1.0
         try:
-            estimator = fit(estimator, name, problem, limits.seed).estimator
+            estimator = fit(_copied(estimator), name, problem, limits.seed).estimator
             self.behaviour = probe(problem, estimator)
             self.notes = list(self.behaviour.notes)
             self.estimator = estimator
-            self.sampler = Sampler(problem, name, estimator)
-            self.sampler.vectorised &= not self.behaviour.stateful
+            self.sampler = Sampler(problem, name, estimator, KEEPS_STATE if self.behaviour.stateful else "")
         except GradevalError as error:
             self.trouble = str(error)
             return
@@ -190,3 +192,11 @@ class Subject:
         if self.claims.unbiased and self.value and self.value.unequal:
             states.append(State.FAILS)
         self.state = worst(states)
+
+
+def _copied(estimator: Estimator) -> Estimator:
+    """A copy, so that a state which an estimator keeps is that of one problem; itself, where it cannot be copied."""
+    try:
+        return deepcopy(estimator)
+    except Exception:
+        return estimator

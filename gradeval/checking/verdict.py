@@ -67,8 +67,9 @@ class Verdict:
             return f"{exact}: no false alarm is possible."
         found = _found(self.table[sampled & ~limited], "in any layer")
         if limited.any():
-            where = f"On {_count(self.table[limited])} at the edge of what is usual (rows 'not refuted')"
-            found += f" {where}, which do not keep a claim undecided: {_found(self.table[limited], 'there')}"
+            where = f"on {_count(self.table[limited])} at the edge of what is usual (rows 'not refuted')"
+            found += f" Less is known {where}: {_found(self.table[limited], 'there')[:1].lower()}"
+            found += f"{_found(self.table[limited], 'there')[1:]}"
         return (
             f"{exact}; {_count(self.table[sampled])} decided by at most {self.table['draws'].max():,} draws "
             f"(seed {self.seed}): all tests and bounds together err with probability ≤ {self.alpha:g}. {found} "

@@ -60,6 +60,7 @@ class Sampler:
         problem: network, data and loss.
         name: of the estimator, in messages.
         estimator: is run twice at once, to see how it can be drawn.
+        loop: why it must be drawn in a loop; by default it need not.
 
     Raises:
         GradevalError: the estimator cannot be run, or returns something else than one number per point.
@@ -81,7 +82,7 @@ class Sampler:
         (True, torch.Size([100, 15]), torch.Size([100]))
     """
 
-    def __init__(self, problem: Problem, name: str, estimator: Estimator) -> None:
+    def __init__(self, problem: Problem, name: str, estimator: Estimator, loop: str = "") -> None:
         self.name = name
         self.problem = problem
         self.estimator: Any = estimator
@@ -92,7 +93,7 @@ class Sampler:
         self.batch = max(1, min(CHUNK, BATCH_BYTES // (problem.points * widest * problem.network.dtype.itemsize)))
         trial = RandomDraws(generator(problem.network.device, "trial"), problem.network.dtype)
         with _flip_costs(self.notes):
-            gradients = self._try(trial)
+            gradients = self._try(trial, loop or ("it owns its sampling" if owns_sampling(estimator) else ""))
         self.deterministic = not trial.used and bool((gradients[0] == gradients[1]).all())
         self.own_chance = not trial.used and not self.deterministic
         if self.own_chance:
@@ -104,12 +105,12 @@ class Sampler:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _local=threading.local())
 
-    def _try(self, trial: RandomDraws) -> Float[Tensor, "2 P"]:
+    def _try(self, trial: RandomDraws, loop: str) -> Float[Tensor, "2 P"]:
         """The gradients of two draws; decides whether draws are vectorised."""
         pair = torch.empty(2)
         try:
-            if owns_sampling(self.estimator):
-                raise RuntimeError("it owns its sampling")
+            if loop:
+                raise RuntimeError(loop)
             return self._vectorised(pair, lambda _: trial)[0]
         except GradevalError as error:
             raise estimator_error(self.name, error) from None
