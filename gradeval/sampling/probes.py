@@ -261,6 +261,7 @@ def probe(problem: Problem, estimator: Estimator) -> Behaviour:
     if names := [name for name in before if before[name] != after[name]]:
         note = f"uses global randomness ({', '.join(names)}): draws do not follow from the seed; take chance from"
         return Behaviour(uniforms, [f"{note} `randomness`"], own_chance=True)
+    trial = _Trial(problem, deepcopy(problem.network), trial.inputs, trial.targets)  # a hook is kept by its parameter
     again = trial.draw(estimator)
     if torch.equal(gradient, again[0]) and torch.equal(value, again[1]):
         return Behaviour(uniforms, [], own_chance=owns_sampling(estimator))
@@ -280,6 +281,8 @@ class _Trial:
     def draw(self, estimator: Estimator) -> tuple[Tensor, Tensor, int]:
         """Gradient, value of each point and the number of uniform variables of one draw, always of the same chance."""
         network, random = self.network, generator(self.network.device).manual_seed(1)
+        for parameter in network.parameters():
+            parameter.grad = None
         chance = GivenUniforms(torch.empty(0, dtype=network.dtype), random, network.dtype)
         try:
             value = estimator(network, self.inputs, self.problem.loss_function(network, self.targets), chance)
@@ -289,11 +292,10 @@ class _Trial:
             raise GradevalError(f"raises {describe(error)}") from error
         value = self.checked(value)
         try:
-            found = torch.autograd.grad(
-                value.mean(), list(network.parameters()), allow_unused=True, materialize_grads=True
-            )
+            value.mean().backward()
         except RuntimeError as error:
             raise GradevalError(f"has no gradient that autograd can take: {str(error).splitlines()[0]}") from error
+        found = [torch.zeros_like(p) if p.grad is None else p.grad for p in network.parameters()]
         return torch.cat([g.flatten() for g in found]), value.detach(), chance.taken
 
     def checked(self, value: object) -> Tensor:

@@ -23,6 +23,10 @@ from gradeval.sampling.surrogates import Surrogate
 from gradeval.torch_private import quiet_vmap
 
 OWN_CHANCE = "uses randomness of its own: draws do not follow from the seed"
+OTHER_BACKWARD = (
+    "not vectorised, drawn in a loop: plain backward() on the network's own parameters gives another gradient than "
+    "torch.func.grad (by hooks, .data, in-place writes, or tests of leaves or requires_grad?), and backward() counts"
+)
 BATCH_BYTES = 2**23  # one vectorised batch keeps its largest tensor about this small: it should stay in the cache
 
 
@@ -88,12 +92,16 @@ class Sampler:
         self.estimator: Any = estimator
         self.notes: list[str] = []
         self.vectorised = True
+        self._afresh = False  # whether every draw of the loop has a copy of the network of its own
         self._local = threading.local()
         widest = max(a * b for a, b in zip([1, *problem.widths], [*problem.widths, 1], strict=True))
         self.batch = max(1, min(CHUNK, BATCH_BYTES // (problem.points * widest * problem.network.dtype.itemsize)))
         trial = RandomDraws(generator(problem.network.device, "trial"), problem.network.dtype)
         with _flip_costs(self.notes):
             gradients = self._try(trial, loop or ("it owns its sampling" if owns_sampling(estimator) else ""))
+        if self.vectorised and not self._as_backward(torch.finfo(problem.network.dtype).eps ** 0.5):
+            self.vectorised, self._afresh = False, True
+            self.notes.append(OTHER_BACKWARD)
         self.deterministic = not trial.used and bool((gradients[0] == gradients[1]).all())
         self.own_chance = not trial.used and not self.deterministic
         if self.own_chance:
@@ -123,6 +131,27 @@ class Sampler:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             self.notes.append(f"not vectorised, drawn in a loop ({reason})")
             return gradients
+
+    def _as_backward(self, tolerance: float) -> bool:
+        """Whether a vectorised draw has the gradient that plain backward() gives for the same chance."""
+        dtype, random = self.problem.network.dtype, generator(self.problem.network.device, "backward")
+
+        def chance(row: Tensor) -> GivenUniforms:
+            return GivenUniforms(row, random, dtype)
+
+        counted = chance(torch.empty(0, dtype=dtype))
+        try:
+            surrogate = Surrogate(self.problem, self.estimator)
+            with torch.no_grad():
+                surrogate(self.problem.inputs, self.problem.targets, counted)
+            row = torch.rand(1, counted.taken, generator=random, dtype=dtype, device=random.device)
+            plain, again = (self._backward(Surrogate(self.problem, self.estimator), chance(row[0]))[0] for _ in "12")
+            if not torch.equal(plain, again):  # chance of its own, or a state: there is nothing to compare
+                return True
+            vectorised = self._vectorised(row, chance)[0][0]
+        except Exception:  # what is wrong with it is found elsewhere
+            return True
+        return bool(torch.allclose(plain, vectorised, rtol=0, atol=tolerance * float(plain.abs().amax()), equal_nan=True))
 
     def chunk(self, count: int, *names: object) -> tuple[Float[Tensor, "draws P"], Float[Tensor, " draws"]]:
         """Make some draws.
@@ -191,16 +220,29 @@ class Sampler:
 
         with quiet_vmap():
             gradients, values = vmap(draw, randomness="different")(rows)
+        for name, parameter in surrogate.named_parameters():
+            if not parameter.requires_grad:  # backward() leaves frozen parameters alone
+                gradients[name] = torch.zeros_like(gradients[name])
         return torch.cat([g.reshape(len(rows), -1) for g in gradients.values()], 1), values
 
     def _loop(self, rows: Tensor, chance: Callable[[Tensor], RandomDraws]) -> tuple[Tensor, Tensor]:
-        surrogate, _ = self._surrogate()
-        parameters = list(surrogate.parameters())
+        kept, _ = self._surrogate()
         gradients, values = [], []
         for row in rows:
-            value = surrogate(self.problem.inputs, self.problem.targets, chance(row)).mean()
-            found = torch.autograd.grad(value, parameters, allow_unused=True)
-            flat = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
-            gradients.append(torch.cat([g.flatten() for g in flat]))
-            values.append(value.detach())
+            surrogate = Surrogate(self.problem, self.estimator) if self._afresh else kept
+            gradient, value = self._backward(surrogate, chance(row))
+            gradients.append(gradient)
+            values.append(value)
         return torch.stack(gradients), torch.stack(values)
+
+    def _backward(self, surrogate: Surrogate, chance: RandomDraws) -> tuple[Tensor, Tensor]:
+        """Gradient and value of one draw as plain code has them: by backward(), from the parameters' .grad."""
+        parameters = list(surrogate.parameters())
+        for parameter in parameters:
+            parameter.grad = None
+        value = surrogate(self.problem.inputs, self.problem.targets, chance).mean()
+        value.backward()
+        found = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        return torch.cat([g.flatten() for g in found]), value.detach()
