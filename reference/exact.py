@@ -51,8 +51,8 @@ class ExactGradient:
         largest = max(abs(self.value), float(self.vector.abs().max()))
         if largest > LARGEST_GRADIENT:
             raise GradevalError(
-                f"the exact gradient, or J, has entries of {largest:.0e}, beyond {LARGEST_GRADIENT:.0e}: scale the problem's "
-                "weights, states or targets down."
+                f"the exact gradient, or J, has entries of {largest:.0e}, beyond {LARGEST_GRADIENT:.0e}: scale the "
+                "problem's weights, states or targets down."
             )
 
     def by_layer(self) -> dict[str, Tensor]:

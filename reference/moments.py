@@ -139,7 +139,8 @@ def exact_moments(
         The moments, beside the exact gradient.
 
     Raises:
-        GradevalError: the estimator takes more than 18 Bernoulli variables per point, or mixes points.
+        GradevalError: the estimator takes more than 18 Bernoulli variables per point, mixes points, or cannot be
+            vectorised over points and states.
 
     Examples:
         >>> from gradeval import load_problem
@@ -162,11 +163,15 @@ def exact_moments(
     samples = samples if continuous else 1
     enumeration = _Enumeration(problem, estimator, bits, samples, seed, execution.get("memory", 2**25), intrudes)
     sums: list[Tensor] = []
-    with closing(_in_threads(enumeration, workers or torch.get_num_threads())) as chunks:
-        for parts in chunks:
-            sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else list(parts)
-            if advance:
-                advance(enumeration.chunk)
+    try:
+        with closing(_in_threads(enumeration, workers or torch.get_num_threads())) as chunks:
+            for parts in chunks:
+                sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else list(parts)
+                if advance:
+                    advance(enumeration.chunk)
+    except RuntimeError as error:  # `.item()`, or a branch on a number
+        reason = str(error).strip().partition("\n")[0]
+        raise GradevalError(f"the estimator cannot be run on all joint states at once ({reason})") from error
     return enumeration.result(sums)
 
 

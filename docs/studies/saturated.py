@@ -121,8 +121,8 @@ def main() -> None:
         f"{arguments.draws:,} draws, {', '.join(UNBIASED)} (unbiased), nothing exact. A run refutes falsely if any of "
         "its rows does; at most 1 % may. Shares of rows (estimator × layer) that hold, or are undecided since states "
         "too rare to be drawn could hide a bias. Planted: REINFORCE × 1.05 and × 1.5, the share of layers in which the "
-        "claim is refuted (in brackets: the power of the test were nothing rare and the covariance's rank known), and in "
-        "which it holds (it must not).",
+        "claim is refuted (in brackets: the power of the test were nothing rare and the covariance's rank known), and "
+        "in which it holds (it must not).",
         "",
         "| scale | runs that refute falsely [95 %] | rows that hold | undecided | × 1.05: refuted, holds | "
         "× 1.5: refuted, holds |",

@@ -39,6 +39,8 @@ class RowState(StrEnum):
     FAILS = "fails"
     VALUE_FAILS = "fails: value"
     UNDECIDED = "undecided"
+    LIMITED = "not refuted"
+    """At the edge of what is usual, where an estimator is sampled, and less was found out than was claimed."""
     UNJUDGED = ""
 
     @property

@@ -37,24 +37,39 @@ def conclude(name: str, claims: Claims, limits: Limits, subjects: Sequence[Subje
     total = len(subjects)
     notes = _on_problems([(note, s.problem.name) for s in subjects for note in s.notes], total)
     known = (limits.alpha, limits.detect, limits.seed)
-    if trouble := [(s.trouble, s.problem.name) for s in subjects if s.trouble]:
-        lines = _on_problems(trouble, total)
-        return Verdict(name, State.FAILS, claims.words(), pd.DataFrame(), lines, notes, *known)
-    table = pd.DataFrame([row for s in subjects for row in table_rows(s)])
-    state = worst(s.state for s in subjects)
-    lines = _explained(claims, limits, subjects, state)
+    # what went wrong on one problem does not hide what was found on the others
+    lines = _on_problems([(s.trouble, s.problem.name) for s in subjects if s.trouble], total)
+    able = [s for s in subjects if not s.trouble]
+    table = pd.DataFrame([row for s in able for row in table_rows(s)])
+    state = worst(s.state for s in able if not s.limited) if able else State.UNDECIDED
+    lines += _explained(claims, limits, able, state)
     notes += [
         f"{s.problem.name}: no layer has a gradient, so there is nothing to compare with"
-        for s in subjects
+        for s in able
         if s.vanishing and not s.findings
     ]
-    if not claims.words():
+    notes += _coupled(able)
+    if len(able) < total:
+        state = State.FAILS
+    elif not claims.words():
         state = State.UNDECIDED
         notes.append(NOTHING_CLAIMED)
     elif state is State.UNDECIDED and len(table):
         notes += _why_undecided(table, limits.detect)
-    rarest = max(s.rarest for s in subjects)
+    rarest = max((s.rarest for s in able), default=0.0)
     return Verdict(name, state, claims.words(), table, lines, notes, *known, rarest)
+
+
+def _coupled(subjects: Sequence[Subject]) -> list[str]:
+    """How much the variance grows with the batch, where an estimator's points are coupled."""
+    coupled = sorted((s for s in subjects if s.coupled), key=lambda s: (s.place.points, s.coupling))
+    if not coupled:
+        return []
+    growth = {s.place.points: f"{s.coupling:.3g} times with {s.place.points} points" for s in coupled}
+    return [
+        f"{coupled[0].coupled}, so that it is not decided exactly where there are several. Against points drawn "
+        f"independently, the variance of a draw is {', '.join(growth.values())}."
+    ]
 
 
 def _explained(claims: Claims, limits: Limits, subjects: Sequence[Subject], state: State) -> list[str]:

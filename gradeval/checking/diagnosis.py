@@ -7,6 +7,7 @@ where it says what every mean gradient of the group is, the right ones included,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -23,6 +24,10 @@ def _own(place: Place, layer: str) -> int:
 def _below(place: Place, layer: str) -> int:
     below = [place.inputs, *place.widths]
     return below[-1] if layer == "head" else below[int(layer) - 1]
+
+
+def _number(place: Place, layer: str) -> int:
+    return len(place.widths) + 1 if layer == "head" else int(layer)
 
 
 def _natural() -> Iterator[Factor]:
@@ -43,6 +48,14 @@ def _natural() -> Iterator[Factor]:
         ("the number of all units", lambda p, k: sum(p.widths)),
         ("the number of samples K", lambda p, k: p.samples),
         ("K/(K − 1) (is a sample in its own baseline?)", lambda p, k: p.samples / max(1, p.samples - 1)),
+        ("1 + L/2, L the number of layers", lambda p, k: 1 + len(p.widths) / 2),
+        ("(L + 1)/2, L the number of layers", lambda p, k: (len(p.widths) + 1) / 2),
+        ("2 to the power of the number of layers", lambda p, k: 2 ** len(p.widths)),
+        ("the layer's number, counted from the inputs", lambda p, k: _number(p, k)),
+        (
+            "the layer's number, counted from the head",
+            lambda p, k: len(p.widths) + 1 - min(_number(p, k), len(p.widths)),
+        ),
         ("δ²", lambda p, k: delta(p, k) ** 2),
         ("δ/2 (right where the states are two apart)", lambda p, k: delta(p, k) / 2),
         ("3", lambda p, k: 3),
@@ -73,6 +86,7 @@ def _power(factor: Callable[[Place, str], float], exponent: int, sign: int) -> C
 
 
 NATURAL = tuple(_natural())
+MOST_PROPERTIES = 5  # that the failing problems share, in one line
 
 # the ways to put layers into groups by their place, from coarse to fine
 GROUPINGS: tuple[dict[str, Callable[[Finding], bool]], ...] = (
@@ -283,17 +297,29 @@ def _value(values: list[Value]) -> list[str]:
 
 
 def _where(wrong: list[Place], every: list[Place], what: str) -> list[str]:
-    """The property that the failing problems have and no other problem has, if there is one."""
+    """The properties that the failing problems have and no other problem has, if there are any."""
     bad, names = {p.name for p in wrong}, {p.name for p in every}
     if bad == names:
         return []
     tests: dict[str, Callable[[Place], bool]] = {
-        "there is more than one data point": lambda p: p.points > 1,
-        "there is more than one layer": lambda p: len(p.widths) > 1,
         "there is one layer": lambda p: len(p.widths) == 1,
         "units are saturated": lambda p: p.saturated,
-        "a layer has more than one unit": lambda p: max(p.widths) > 1,
     }
+    sizes: dict[str, Callable[[Place], int]] = {
+        "there are more than {} data points": lambda p: p.points,
+        "there are more than {} layers": lambda p: len(p.widths),
+        "a layer has more than {} units": lambda p: max(p.widths),
+        "there are more than {} outputs": lambda p: p.outputs,
+    }
+    for text, size in sizes.items():
+        for bound in sorted({size(p) for p in every}):
+            tests[_plural(text.format(bound))] = _above(size, bound)
+    for trait in sorted({trait for p in every for trait in p.traits}):
+        tests[trait] = _among(trait)
+    usual = [s for s in ((0.0, 1.0), (-1.0, 1.0)) if s in {p.states for p in every}]
+    if usual:
+        words = " or ".join(f"{{{lo:g}, {hi:g}}}" for lo, hi in usual)
+        tests[f"the states are not {words}"] = lambda p: p.states not in usual
     for states in sorted({p.states for p in every}):
         tests[f"the states are {{{states[0]:g}, {states[1]:g}}}"] = _having(lambda p: p.states, states)
     for noise in sorted({p.noise for p in every}):
@@ -302,10 +328,36 @@ def _where(wrong: list[Place], every: list[Place], what: str) -> list[str]:
     for loss in sorted({p.loss for p in every}):
         tests[f"the loss is {loss}"] = _having(lambda p: p.loss, loss)
         tests[f"the loss is not {loss}"] = _lacking(lambda p: p.loss, loss)
-    for text, test in tests.items():
-        if {p.name for p in every if test(p)} == bad:
-            return [f"{what} is wrong exactly where {text}"]
-    return []
+    rarest = sorted({p.rarest for p in every})
+    for above in rarest[1:]:  # one bound between any two problems, rounded down to one digit
+        bound = 10.0 ** math.floor(math.log10(above))
+        bound *= math.floor(above / bound)
+        words = f"a state has a probability below {bound:g}, but not zero"
+        tests[words] = _above(lambda p: -p.rarest, -bound)
+    having = {text: {p.name for p in every if test(p)} for text, test in tests.items()}
+    fitting = [text for text, found in having.items() if found == bad]
+    if not fitting:
+        wider = {text: found for text, found in having.items() if bad < found and 2 * len(found) <= len(names)}
+        tightest = min(wider, key=lambda text: len(wider[text]), default="")
+        return [f"{what} is wrong only where {tightest}, though not on all of these problems"] if wider else []
+    same = f" (on these problems that is: {'; '.join(fitting[1:MOST_PROPERTIES])})" if len(fitting) > 1 else ""
+    return [f"{what} is wrong exactly where {fitting[0]}{same}"]
+
+
+def _plural(text: str) -> str:
+    """“Are more than 1 layers” as one says it."""
+    for many, one in (("points", "point"), ("layers", "layer"), ("units", "unit"), ("outputs", "output")):
+        if text.endswith(f"than 1 {many}") or text.endswith(f"than 1 data {many}"):
+            return text.replace("are", "is").replace("than 1", "than one").removesuffix(many) + one
+    return text
+
+
+def _above(size: Callable[[Place], int | float], bound: int | float) -> Callable[[Place], bool]:
+    return lambda place: size(place) > bound
+
+
+def _among(trait: str) -> Callable[[Place], bool]:
+    return lambda place: trait in place.traits
 
 
 def _having(fact: Callable[[Place], object], value: object) -> Callable[[Place], bool]:

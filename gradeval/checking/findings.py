@@ -28,6 +28,8 @@ class Place:
         points: number of data points.
         samples: K of the estimator; 0 where it has none.
         saturated: whether some unit is on, or off, nearly always.
+        rarest: the probability of the rarest state of a unit that is not saturated.
+        traits: what else sets the problem apart, in words: "the inputs are zero", …
     """
 
     name: str
@@ -40,6 +42,8 @@ class Place:
     points: int
     samples: int = 0
     saturated: bool = False
+    rarest: float = 0.5
+    traits: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

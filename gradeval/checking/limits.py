@@ -14,6 +14,8 @@ ENUMERATED_ENTRIES = 2**26  # joint states × points × parameters that are enum
 REPLICATES, LEAST_POINTS = 64, 32
 FIRST_POINTS, FIRST_IN_A_LOOP = 512, 128  # of the first look, unless max_draws is below; a loop takes its time
 MAX_DRAWS = 2**23
+EDGE_DRAWS, EDGE_DRAWS_IN_A_LOOP = 2**17, 2**11  # the most on a problem at the edge, where an estimator is sampled
+RARE = 0.03  # draws are tilted where a state of some unit is rarer
 COARSE = 0.05  # first every problem is known this well (or to half of detect); then, where none fails, as claimed
 ROWS_AT_ONCE, ENTRIES_AT_ONCE = 2**14, 2**24  # draws, and entries of their gradients, in memory
 MAX_SOBOL = torch.quasirandom.SobolEngine.MAXDIM
@@ -45,6 +47,8 @@ class Limits:
         detect: the relative bias of a layer that is to be found with probability 0.99.
         seed: every random number follows from it.
         max_draws: the most draws on one problem.
+        edge: whether the problem is at the edge of what is usual: fewer draws are made there, and what these leave
+            undecided does not count.
 
     Raises:
         GradevalError: a number out of its range.
@@ -54,6 +58,7 @@ class Limits:
     detect: float = 0.01
     seed: int = 0
     max_draws: int = MAX_DRAWS
+    edge: bool = False
 
     def __post_init__(self) -> None:
         check_range("alpha", self.alpha, 0.0, 0.5, strict=True)
@@ -66,6 +71,24 @@ class Limits:
         """How well, relative to ‖g*‖, every mean gradient is known before any is studied further."""
         return max(COARSE, self.detect / 2)
 
+    @property
+    def entries(self) -> int:
+        """Joint states × points × parameters that are enumerated."""
+        return ENUMERATED_ENTRIES // (8 if self.edge else 1)
+
+    def budget(self, vectorised: bool) -> int:
+        """The most draws.
+
+        Args:
+            vectorised: whether draws are made all at once.
+
+        Returns:
+            ``max_draws``, and less at the edge.
+        """
+        if not self.edge:
+            return self.max_draws
+        return min(self.max_draws, EDGE_DRAWS if vectorised else EDGE_DRAWS_IN_A_LOOP)
+
     def first_points(self, vectorised: bool) -> int:
         """The points of every replicate at the first look.
 
@@ -76,4 +99,4 @@ class Limits:
             A power of two.
         """
         first = FIRST_POINTS if vectorised else FIRST_IN_A_LOOP
-        return int(min(first, 2 ** int(math.log2(self.max_draws // REPLICATES))))
+        return int(min(first, 2 ** int(math.log2(self.budget(vectorised) // REPLICATES))))

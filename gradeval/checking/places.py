@@ -16,7 +16,8 @@ from gradeval.model.problem import Problem
 from gradeval.model.randomness import RandomDraws, generator
 from gradeval.reference import ExactGradient, exact_gradient, predicted_cost
 
-SATURATION = 1e-6  # a unit whose rarer state is less likely than this, for all points, is saturated
+SATURATION = 1e-8  # a unit whose rarer state is less likely than this, for all points, is saturated
+PATHS, PATH_POINTS = 32, 2**16  # sampled paths, and points of these, on which rare states are looked for
 DENSITY_SECONDS = 1.0  # what a gradient with another density is worth for the diagnosis
 
 
@@ -39,15 +40,30 @@ def place_of(problem: Problem, estimator: Estimator) -> Place:
         outputs,
         problem.network.noise.name,
         problem.network.states,
-        problem.loss if isinstance(problem.loss, str) else "own",
+        problem.loss if isinstance(problem.loss, str) else getattr(problem.loss, "__name__", "own"),
         problem.points,
         samples_of(estimator),
         is_saturated(problem),
+        rarest_state(problem),
+        _traits(problem),
     )
 
 
+def _sampled_path(problem: Problem) -> tuple[list[Tensor], Tensor]:
+    """On some sampled paths, the probability of every unit's rarer state, [paths, points, units], and the losses."""
+    chance = RandomDraws(generator(problem.network.device, "saturation"), problem.network.dtype)
+    paths = max(1, min(PATHS, PATH_POINTS // problem.points))
+    x, found = problem.inputs.expand(paths, *problem.inputs.shape), []
+    with torch.no_grad():
+        for layer in problem.network.layers:
+            p = layer.probability(layer.preactivation(x))
+            found.append(torch.minimum(p, 1 - p))
+            x = layer.encode(chance.bernoulli(p))
+        return found, problem.loss_function()(x)
+
+
 def is_saturated(problem: Problem) -> bool:
-    """Whether some unit is on, or off, with a probability above 1 − 10⁻⁶ for every point of one sampled path.
+    """Whether some unit is on, or off, with a probability above 1 − 10⁻⁸ for every point of some sampled paths.
 
     Args:
         problem: network and inputs.
@@ -55,15 +71,32 @@ def is_saturated(problem: Problem) -> bool:
     Returns:
         Whether there is such a unit.
     """
-    chance = RandomDraws(generator(problem.network.device, "saturation"), problem.network.dtype)
-    x = problem.inputs
-    with torch.no_grad():
-        for layer in problem.network.layers:
-            p = layer.probability(layer.preactivation(x))
-            if bool((torch.minimum(p, 1 - p).amax(0) < SATURATION).any()):
-                return True
-            x = layer.encode(chance.bernoulli(p))
-    return False
+    return any(bool((p.amax((0, 1)) < SATURATION).any()) for p in _sampled_path(problem)[0])
+
+
+def rarest_state(problem: Problem) -> float:
+    """The probability of the rarest state of a unit, on some sampled paths; states rarer than 10⁻⁸ do not count.
+
+    Args:
+        problem: network and inputs.
+
+    Returns:
+        At most ½.
+    """
+    found = torch.cat([p.flatten() for p in _sampled_path(problem)[0]])
+    return float(torch.where(found >= SATURATION, found, 0.5).amin())
+
+
+def _traits(problem: Problem) -> frozenset[str]:
+    """What may set a problem apart, in words."""
+    maps = [*(layer.map for layer in problem.network.layers), problem.network.head]
+    tests = {
+        "a loss is negative": bool((_sampled_path(problem)[1] < 0).any()),
+        "the inputs are zero": not problem.inputs.any(),
+        "a map has no bias": any(isinstance(map, nn.Linear) and map.bias is None for map in maps),
+        "a layer is not linear": not all(isinstance(map, nn.Linear) for map in maps),
+    }
+    return frozenset(text for text, holds in tests.items() if holds)
 
 
 def shape_of(problem: Problem, layer: str) -> tuple[int, int] | None:

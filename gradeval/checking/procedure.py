@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypedDict, Unpack
 
 import torch
 
-from gradeval.checking.battery import battery_problems
+from gradeval.checking.battery import battery_problems, edge_problems
 from gradeval.checking.claims import Claims, State
 from gradeval.checking.conclusion import conclude
 from gradeval.checking.limits import Limits
@@ -42,6 +43,7 @@ def check(
     estimator: str | Estimator,
     *,
     problems: Sequence[Problem] | None = None,
+    further: Sequence[Problem] = (),
     workers: int | None = None,
     progress: Progress | None = None,
     **options: Unpack[CheckOptions],
@@ -55,6 +57,7 @@ def check(
     Args:
         estimator: a spec ("psa", "module:name", "file.py:name") or a callable.
         problems: to check it on; by default the battery's.
+        further: more problems, beside these.
         workers: threads; the result does not depend on it. Default: one per core.
         progress: receives progress, two steps for each problem.
         unbiased: whether to check E[g] = ∇J and E[value] = J; by default where the estimator claims it.
@@ -89,34 +92,27 @@ def check(
     claimed = claims_unbiased(subject) if claimed is None else claimed
     given = [options.get(key) for key in bounds]
     claims = Claims(claimed, *(None if bound is None else float(bound) for bound in given))  # type: ignore[arg-type]
-    subjects = _study(
-        name,
-        subject,
-        [
-            in_precision(problem, options.get("precision", "double"))
-            for problem in (battery_problems() if problems is None else problems)
-        ],
-        claims,
-        limits,
-        workers or torch.get_num_threads(),
-        progress or Silent(),
-    )
+    battery = battery_problems() if problems is None else problems
+    edges = edge_problems() if problems is None else []
+    places = [(problem, limits) for problem in (*battery, *further)]
+    places += [(problem, replace(limits, edge=True)) for problem in edges]
+    places = [(in_precision(problem, options.get("precision", "double")), own) for problem, own in places]
+    subjects = _study(name, subject, places, claims, workers or torch.get_num_threads(), progress or Silent())
     return conclude(name, claims, limits, subjects)
 
 
 def _study(
     name: str,
     estimator: Estimator,
-    problems: list[Problem],
+    problems: list[tuple[Problem, Limits]],
     claims: Claims,
-    limits: Limits,
     workers: int,
     progress: Progress,
 ) -> list[Subject]:
     """Study the estimator on every problem: first coarsely, then, unless it fails somewhere, as the claims need."""
     if not problems:
         raise GradevalError("problems is empty: give at least one problem, or leave it out for the battery's.")
-    tests = sum(2 * len(problem.network.layer_slices()) - 1 for problem in problems)
+    tests = sum(2 * len(problem.network.layer_slices()) - 1 for problem, _ in problems)
 
     def refine(subject: Subject, radius: float | None) -> None:
         subject.refine(radius)
@@ -125,9 +121,10 @@ def _study(
     progress.start(TASK, 2 * len(problems))
     with quiet_vmap(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         # one after the other, so that changes of what is global (a generator, parameters) are seen
-        subjects = [Subject(name, estimator, problem, claims, limits, tests) for problem in problems]
-        for radius in (limits.coarse, None):
-            if not any(s.trouble or (radius is None and s.state is State.FAILS) for s in subjects):
-                list(pool.map(refine, subjects, [radius] * len(subjects)))
+        subjects = [Subject(name, estimator, problem, claims, limits, tests) for problem, limits in problems]
+        able = [s for s in subjects if not s.trouble]
+        list(pool.map(refine, able, (s.limits.coarse for s in able)))
+        if not any(s.trouble or s.state is State.FAILS for s in subjects):
+            list(pool.map(refine, able, [None] * len(able)))
     progress.finish(TASK)
     return subjects

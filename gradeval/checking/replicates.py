@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from gradeval.checking.limits import ENTRIES_AT_ONCE, MAX_SOBOL, REPLICATES, ROWS_AT_ONCE
@@ -12,17 +15,56 @@ from gradeval.model.randomness import derived_seed, generator
 from gradeval.reference import ExactGradient
 from gradeval.sampling.sampler import Sampler
 
+MAX_TILTED = 2**10  # beyond, each variable would hardly ever be the one
+NEAREST = 1e-10  # to 0 or 1, of a tilted variable
+
+
+def tilt(rows: Float[Tensor, "draws width"]) -> tuple[Float[Tensor, "draws given"], Float[Tensor, "draws 1"]]:
+    """Let one variable in half of the draws be near 0 or 1, at all scales alike.
+
+    Args:
+        rows: uniform variables; the last two of each draw choose whether, and which, variable is tilted.
+
+    Returns:
+        The rows without these two, and the weight of each draw: the uniform density over the mixture's.
+
+    Examples:
+        >>> rows, weights = tilt(torch.rand(10_000, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+        >>> rows.shape, abs(weights.mean().item() - 1) < 0.05, weights.max().item() <= 2
+        (torch.Size([10000, 1]), True, True)
+    """
+    given, whether, which = rows[:, :-2].clone(), rows[:, -2] < 0.5, rows[:, -1]
+    count, scale = given.shape[1], math.log(0.5 / NEAREST)
+    index = (which * count).long().clamp(max=count - 1)[:, None]
+    chosen = given.gather(1, index)
+    side = chosen < 0.5
+    distance = 0.5 * torch.exp(-scale * torch.where(side, 2 * chosen, 2 - 2 * chosen))
+    near = torch.where(side, distance, 1 - distance)
+    given = torch.where(whether[:, None], given.scatter(1, index, near), given)
+    end = torch.minimum(given, 1 - given)
+    # the density 1/(2 scale · distance) of a variable, averaged over which of them is tilted
+    tilted = torch.where(end >= NEAREST, 1 / (2 * scale * end), 0.0).mean(1, keepdim=True)
+    return given, 1 / (0.5 + 0.5 * tilted)
+
 
 class Replicates:
     """Means over the points of independently scrambled Sobol sequences that stand for an estimator's uniform variables.
 
     The digits beyond a point's 30 are random, so that every variable is uniform as exactly as a random one.
 
+    An event that takes a variable near 0 or 1 (a rare state) may be too rare for plain draws. So draws may be tilted:
+    in half of them one variable, chosen at random, has a density that is inverse to its distance from the nearer end,
+    so that every decade of probabilities down to 10⁻¹⁰ is seen alike. A weight, at most 2, undoes this in the means
+    (a defensive mixture: Hesterberg, Technometrics 37, 1995, doi:10.2307/1269620).
+
     Args:
         sampler: of the estimator.
         truth: g* and J, which draws are compared with.
         uniforms: the number of uniform variables that one draw takes.
         seed: what the scrambles and further chance follow from.
+        tilted: whether rare events are drawn more often.
+        independent: whether all draws are independent ones, for estimators that remember: in place of Sobol sequences,
+            whose points follow from the points before.
 
     Attributes:
         points: of every replicate so far.
@@ -30,13 +72,24 @@ class Replicates:
         largest: the largest ‖g − g*‖² of a draw by layer, and the largest squared error of the value.
     """
 
-    def __init__(self, sampler: Sampler, truth: ExactGradient, uniforms: int, seed: tuple[object, ...]) -> None:
+    def __init__(
+        self,
+        sampler: Sampler,
+        truth: ExactGradient,
+        uniforms: int,
+        seed: tuple[object, ...],
+        *,
+        tilted: bool = False,
+        independent: bool = False,
+    ) -> None:
         self.sampler, self.truth = sampler, truth
-        self.uniforms = uniforms if uniforms <= MAX_SOBOL else 0
+        self.tilted = tilted and 0 < uniforms <= MAX_TILTED
+        self.independent = independent
+        self.uniforms = uniforms + 2 * self.tilted if uniforms <= MAX_SOBOL else 0
         self.random = generator(sampler.problem.network.device, *seed, "replicates")
         self.engines = [
             torch.quasirandom.SobolEngine(self.uniforms, scramble=True, seed=derived_seed(*seed, "scramble", r))
-            for r in range(REPLICATES if self.uniforms else 0)
+            for r in range(REPLICATES if self.uniforms and not independent else 0)
         ]
         self.points = self.looks = 0
         self.sums: list[Tensor] = []
@@ -67,17 +120,23 @@ class Replicates:
                 2.0**-54, below_one
             )
         else:
-            rows = torch.empty(REPLICATES * count, 0, dtype=dtype)
+            width = self.uniforms if self.tilted else 0
+            rows = torch.rand(REPLICATES * count, width, generator=self.random, dtype=dtype)
+        weights = torch.ones(len(rows), 1, dtype=dtype)
+        if self.tilted:
+            rows, weights = tilt(rows)
         gradients, values = self.sampler.given(rows, self.random)
         if not bool(torch.isfinite(values).all()):
             raise GradevalError(
                 f"gave NaN or infinite values in {int((~torch.isfinite(values)).sum())} of {len(values)} draws"
             )
-        errors = (gradients - self.truth.vector) ** 2
-        layers = [errors[:, w].sum(1) for w in self.truth.slices.values()]
-        squares = torch.stack([*layers, (values - self.truth.value).reshape(-1) ** 2], 1)
-        parts = [part.reshape(REPLICATES, count, -1).sum(1) for part in (gradients, values, squares)]
-        largest = squares.amax(0).cpu().numpy()
+        # the weights have mean 1: they are put on the errors, which vary less than what these are errors of
+        gradients, values = gradients - self.truth.vector, values.reshape(-1, 1) - self.truth.value
+        squares = torch.cat([gradients[:, w].square().sum(1, True) for w in self.truth.slices.values()], 1)
+        squares = torch.cat([squares, values.square()], 1)
+        largest = (weights**2 * squares).amax(0).cpu().numpy()
+        means = (weights * gradients + self.truth.vector, weights * values + self.truth.value, weights * squares)
+        parts = [part.reshape(REPLICATES, count, -1).sum(1) for part in means]
         self.largest = np.maximum(self.largest, largest) if self.sums else largest
         self.sums = [a + b for a, b in zip(self.sums, parts, strict=True)] if self.sums else parts
 

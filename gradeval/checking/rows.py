@@ -49,4 +49,6 @@ def _judged(subject: Subject, finding: Finding) -> dict[str, Any]:
     state = worst(judged.values())
     value_fails = subject.claims.unbiased and subject.value is not None and subject.value.unequal
     row = RowState.VALUE_FAILS if value_fails and state is not State.FAILS else RowState(state.value)
+    if subject.limits.edge and state is State.UNDECIDED and not value_fails:
+        row = RowState.LIMITED
     return {"detectable": finding.detectable, "verdict": row if judged else RowState.UNJUDGED}

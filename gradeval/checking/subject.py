@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 
-import numpy as np
-
-from gradeval.analysis.measures import relative_variance
 from gradeval.checking.claims import Claims, State, worst
+from gradeval.checking.coupling import coupling
+from gradeval.checking.evidence import Evidence, on_all_states, on_replicates
 from gradeval.checking.findings import Finding, Value
-from gradeval.checking.limits import ENUMERATED_ENTRIES, EQUAL, REPLICATES, Limits
-from gradeval.checking.places import place_of, shape_of
+from gradeval.checking.limits import RARE, REPLICATES, Limits
+from gradeval.checking.places import place_of
 from gradeval.checking.replicates import Replicates
-from gradeval.checking.sequential import level_of_look, mean_test, rare_event_error
+from gradeval.checking.sequential import level_of_look
 from gradeval.errors import GradevalError
 from gradeval.estimators import Estimator
 from gradeval.estimators.protocol import fit
 from gradeval.model.problem import Problem
-from gradeval.reference import MAX_BITS, ExactGradient, exact_gradient, exact_moments
-from gradeval.sampling.probes import check_pointwise, count_chance, describe, probe
+from gradeval.reference import MAX_BITS, exact_gradient
+from gradeval.sampling.probes import Coupled, check_pointwise, count_chance, describe, probe
 from gradeval.sampling.sampler import OWN_CHANCE, Sampler
+
+BEYOND_REACH = "not sampled: its chance is its own, so rare states of the network may be missed"
+
+KEEPS_STATE = "it keeps a state between draws"
 
 
 class Subject:
@@ -41,6 +45,8 @@ class Subject:
         vanishing: for each layer whose exact gradient is zero, whether the mean one is, too.
         value: what is known of the mean value.
         notes: what the user should know besides.
+        coupling: how many times the variance of independent points a draw has, where its points are coupled; else 1.
+        coupled: why they are; empty where they are not.
     """
 
     def __init__(
@@ -54,12 +60,13 @@ class Subject:
         self.state, self.trouble, self.notes = State.UNDECIDED, "", list[str]()
         self.replicates: Replicates | None = None
         self.exactly, self.rarest = False, 0.0
+        self.coupled, self.coupling = "", 1.0
         try:
-            estimator = fit(estimator, name, problem, limits.seed).estimator
-            behaviour = probe(problem, estimator)
-            self.uniforms, self.notes = behaviour.uniforms, behaviour.notes
+            estimator = fit(_copied(estimator), name, problem, limits.seed).estimator
+            self.behaviour = probe(problem, estimator)
+            self.notes = list(self.behaviour.notes)
             self.estimator = estimator
-            self.sampler = Sampler(problem, name, estimator)
+            self.sampler = Sampler(problem, name, estimator, KEEPS_STATE if self.behaviour.stateful else "")
             self.truth = exact_gradient(problem)
             self.truth.check_size()
         except GradevalError as error:
@@ -70,7 +77,32 @@ class Subject:
             return
         self.notes += [note for note in self.sampler.notes if note != OWN_CHANCE]  # the probe says it better
         self.place = place_of(problem, estimator)
-        self.exactly = _can_be_enumerated(self.sampler, len(self.truth.vector), self.notes)
+        self.exactly = self._can_be_enumerated()
+        if self.coupled:
+            self.coupling = coupling(self.sampler)
+
+    @property
+    def limited(self) -> bool:
+        """Whether this problem is one at the edge, nothing speaks against the estimator, and more was not asked for."""
+        return self.limits.edge and not self.exactly and not self.trouble and self.state is State.UNDECIDED
+
+    def _can_be_enumerated(self) -> bool:
+        problem, sampler = self.problem, self.sampler
+        if sampler.own_chance or self.behaviour.own_chance or self.behaviour.stateful:
+            return False
+        try:
+            check_pointwise(problem, sampler.estimator)
+            bits, continuous = count_chance(problem, sampler.estimator)
+        except Coupled as error:
+            self.coupled = str(error)
+        except GradevalError as error:
+            if sampler.vectorised:
+                self.notes.append(f"not decided exactly: {error}")
+            return False
+        if self.coupled or not sampler.vectorised:
+            return False
+        entries = 2**bits * problem.points * len(self.truth.vector)
+        return not continuous and bits <= MAX_BITS and entries <= self.limits.entries
 
     def refine(self, radius: float | None) -> None:
         """Draw until every claim is decided, or every mean gradient is known well enough. Trouble is kept, not raised.
@@ -79,20 +111,45 @@ class Subject:
             radius: how well, relative to ‖g*‖; None: only the claims count.
         """
         try:
-            if self.exactly:
-                if not self.findings:
-                    self._enumerate()
-                return
-            if self.replicates is None:
-                self.replicates = Replicates(self.sampler, self.truth, self.uniforms, self.seed)
-            while not (self._enough(radius) or self._hopeless()):
-                points = max(self.limits.first_points(self.sampler.vectorised), self.replicates.points)
-                if REPLICATES * (self.replicates.points + points) > self.limits.max_draws:
-                    break
-                self.replicates.add(points)
-                self._look(self.replicates)
+            if self.exactly and not self.findings:
+                self._enumerate()
+            if not self.exactly:
+                self._sample(radius)
         except GradevalError as error:
             self.trouble = str(error)
+        except Exception as error:
+            self.trouble = f"raises {describe(error)}"
+
+    def _sample(self, radius: float | None) -> None:
+        vectorised, budget = self.sampler.vectorised, self.limits.budget(self.sampler.vectorised)
+        if self.replicates is None:
+            if self._beyond_reach():
+                return
+            self.replicates = Replicates(
+                self.sampler,
+                self.truth,
+                self.behaviour.uniforms,
+                self.seed,
+                tilted=self.place.rarest < RARE,
+                independent=self.behaviour.stateful,
+            )
+        while not (self._enough(radius) or self._hopeless()):
+            points = max(self.limits.first_points(vectorised), self.replicates.points)
+            if REPLICATES * (self.replicates.points + points) > budget:
+                break
+            self.replicates.add(points)
+            self._look(self.replicates)
+
+    def _beyond_reach(self) -> bool:
+        """Whether states are so rare that the draws of an estimator with chance of its own may miss them."""
+        owns = self.behaviour.own_chance or self.sampler.own_chance
+        needed = math.log(1 / level_of_look(self.alpha, 1)) / self.place.rarest
+        first = REPLICATES * self.limits.first_points(self.sampler.vectorised)
+        if not owns or needed <= first:
+            return False
+        if BEYOND_REACH not in self.notes:
+            self.notes.append(BEYOND_REACH)
+        return True
 
     def _enough(self, radius: float | None) -> bool:
         if not self.findings:
@@ -109,57 +166,24 @@ class Subject:
         return any(math.isinf(f.detectable) for f in self.findings)
 
     def _enumerate(self) -> None:
-        moments = exact_moments(self.problem, self.estimator, workers=1)
-        for _, layer, where, norm in _with_gradient(self.truth):
-            exact, mean = (v[where].cpu().numpy() / norm for v in (self.truth.vector, moments.mean))
-            variance = relative_variance(max(0.0, float(moments.variance[where].sum())), norm)
-            unequal = bool(np.linalg.norm(mean - exact) > EQUAL)
-            what = (self.place, layer, shape_of(self.problem, layer), exact, mean, 0.0, 0.0)
-            self.findings.append(Finding(*what, variance, variance, variance, unequal, 0.0, 0))
-        whole = float(self.truth.vector.norm())
-        for _, layer, where in _without_gradient(self.truth):
-            self.vanishing[layer] = State.of(float(moments.mean[where].norm()) > EQUAL * (whole or 1.0), True)
-        tolerance = EQUAL * max(abs(self.truth.value), 1e-300)
-        unequal = abs(moments.value - self.truth.value) > tolerance
-        self.value = Value(self.place, self.truth.value, moments.value, 0.0, unequal)
-        self._judge()
+        try:
+            evidence = on_all_states(self.problem, self.place, self.truth, self.estimator)
+        except Exception as error:
+            self.exactly = False
+            reason = str(error) if isinstance(error, GradevalError) else describe(error)
+            self.notes.append(f"not decided exactly: {reason}")
+            return
+        self._judge(evidence)
 
     def _look(self, replicates: Replicates) -> None:
         """Test everything on the replicates there are."""
-        level, draws = level_of_look(self.alpha, replicates.looks), REPLICATES * replicates.points
-        means, values, squares = replicates.means()
-        sizes = np.sqrt(replicates.largest)
+        level = level_of_look(self.alpha, replicates.looks)
         # by the first look, which may reject already, events of this probability have been seen
-        self.rarest = self.rarest or math.log(1 / level) / draws
+        self.rarest = self.rarest or math.log(1 / level) / (REPLICATES * replicates.points)
+        self._judge(on_replicates(self.problem, self.place, self.truth, replicates, level, self.limits.detect))
 
-        def floor(index: int, scale: float) -> float:
-            return max(self.limits.detect / 100, rare_event_error(float(sizes[index]) / scale, draws, level))
-
-        self.findings = []
-        for index, layer, where, norm in _with_gradient(self.truth):
-            exact = self.truth.vector[where].cpu().numpy() / norm
-            test = mean_test(means[:, where] / norm - exact, level, floor(index, norm))
-            rare = rare_event_error((float(sizes[index]) / norm) ** 2, draws, level)
-            error = mean_test(relative_variance(squares[:, index, None], norm), level, rare)
-            bias = float(np.linalg.norm(test.mean))
-            low, high, square = max(0.0, bias - test.radius), bias + test.radius, float(error.mean[0])
-            variance = (
-                max(0.0, square - max(0.0, bias**2 - test.noise)),
-                max(0.0, square - error.radius - high**2),
-                square + error.radius - low**2,
-            )
-            what = (self.place, layer, shape_of(self.problem, layer), exact, test.mean + exact, test.radius, test.noise)
-            self.findings.append(Finding(*what, *variance, test.rejected, test.detectable, draws))
-        whole = float(self.truth.vector.norm()) or 1.0
-        for index, layer, where in _without_gradient(self.truth):  # on the scale of the whole gradient
-            test = mean_test(means[:, where] / whole, level, floor(index, whole))
-            self.vanishing[layer] = State.of(test.rejected, test.detectable <= self.limits.detect)
-        scale, exact_value = max(abs(self.truth.value), 1e-300), self.truth.value
-        error = mean_test(values[:, None] - exact_value, level, floor(-1, scale) * scale)
-        self.value = Value(self.place, exact_value, float(error.mean[0]) + exact_value, error.radius, error.rejected)
-        self._judge()
-
-    def _judge(self) -> None:
+    def _judge(self, evidence: Evidence) -> None:
+        self.findings, self.vanishing, self.value = evidence.findings, evidence.vanishing, evidence.value
         states = [state for f in self.findings for state in self.claims.judge(f, self.limits.detect).values()]
         if self.claims.unbiased:
             states += self.vanishing.values()
@@ -170,28 +194,9 @@ class Subject:
         self.state = worst(states)
 
 
-def _can_be_enumerated(sampler: Sampler, parameters: int, notes: list[str]) -> bool:
-    problem = sampler.problem
-    if not sampler.vectorised or sampler.own_chance:
-        return False
+def _copied(estimator: Estimator) -> Estimator:
+    """A copy, so that a state which an estimator keeps is that of one problem; itself, where it cannot be copied."""
     try:
-        check_pointwise(problem, sampler.estimator)
-        bits, continuous = count_chance(problem, sampler.estimator)
-    except GradevalError as error:
-        notes.append(f"not decided exactly: {error}")
-        return False
-    affordable = bits <= MAX_BITS and 2**bits * problem.points * parameters <= ENUMERATED_ENTRIES
-    return not continuous and affordable
-
-
-def _with_gradient(truth: ExactGradient) -> list[tuple[int, str, slice, float]]:
-    """Number, name, place and norm of the exact gradient of the layers where that is not zero."""
-    whole = float(truth.vector.norm())
-    layers = [(k, where, float(truth.vector[where].norm())) for k, where in truth.slices.items()]
-    return [(i, *row) for i, row in enumerate(layers) if row[0] != "all" and row[2] > 1e-12 * whole]
-
-
-def _without_gradient(truth: ExactGradient) -> list[tuple[int, str, slice]]:
-    """Number, name and place of the other layers."""
-    known = {layer for _, layer, _, _ in _with_gradient(truth)}
-    return [(i, layer, where) for i, (layer, where) in enumerate(truth.slices.items()) if layer not in known | {"all"}]
+        return deepcopy(estimator)
+    except Exception:
+        return estimator

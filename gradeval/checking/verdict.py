@@ -61,14 +61,15 @@ class Verdict:
         """What stands behind the verdict: the error rates, and what may have been missed."""
         if self.table.empty:
             return "No problem could be evaluated."
-        sampled = self.table["method"] == "sampled"
+        sampled, limited = (self.table["method"] == "sampled"), (self.table["verdict"] == RowState.LIMITED)
         exact = f"{_count(self.table[~sampled])} decided exactly, on all joint states"
         if not sampled.any():
             return f"{exact}: no false alarm is possible."
-        worst = float(self.table["detectable"][sampled].max())
-        found = f"A relative bias of {worst:.2g} in any layer would have been found with probability {POWER:g}."
-        if math.isinf(worst):
-            found = "In some layer no bias would have been found, however large."
+        found = _found(self.table[sampled & ~limited], "in any layer")
+        if limited.any():
+            where = f"on {_count(self.table[limited])} at the edge of what is usual (rows 'not refuted')"
+            found += f" Less is known {where}: {_found(self.table[limited], 'there')[:1].lower()}"
+            found += f"{_found(self.table[limited], 'there')[1:]}"
         return (
             f"{exact}; {_count(self.table[sampled])} decided by at most {self.table['draws'].max():,} draws "
             f"(seed {self.seed}): all tests and bounds together err with probability ≤ {self.alpha:g}. {found} "
@@ -80,7 +81,8 @@ class Verdict:
         columns += ["relative_variance", "value_error", "verdict"]
         lines = [self.headline, *(f"  {line}" for line in self.diagnosis)]
         if len(self.table):
-            shown = self.table if self.verdict is State.HOLDS else self.table[self.table["verdict"] != State.HOLDS]
+            well = (State.HOLDS, RowState.LIMITED)
+            shown = self.table if self.verdict is State.HOLDS else self.table[~self.table["verdict"].isin(well)]
             lines.append(shown[columns].to_string(index=False, float_format=lambda x: f"{x:.3g}"))
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes), self.guarantee])
 
@@ -103,6 +105,15 @@ class Verdict:
             "seed": self.seed,
             "rows": rows.where(rows.notna(), None).to_dict("records"),
         }
+
+
+def _found(rows: pd.DataFrame, where: str) -> str:
+    """What bias would have been found, in a sentence; empty where there are no rows."""
+    if rows.empty:
+        return ""
+    if math.isinf(worst := float(rows["detectable"].max())):
+        return "In some layer no bias would have been found, however large."
+    return f"A relative bias of {worst:.2g} {where} would have been found with probability {POWER:g}."
 
 
 def _count(rows: pd.DataFrame) -> str:

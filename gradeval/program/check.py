@@ -27,6 +27,10 @@ def check_command(
     max_relative_variance: Annotated[
         float | None, typer.Option(help="Upper bound for the relative variance of one draw of every layer's gradient.")
     ] = None,
+    problem: Annotated[
+        list[str] | None,
+        typer.Option(help="A problem of your own, a file or a registered name, beside the battery; may be repeated."),
+    ] = None,
     alpha: Annotated[float, typer.Option(help="Probability of any false alarm, in all tests together.")] = 1e-6,
     detect: Annotated[
         float, typer.Option(help="Relative bias of a layer that must be found with probability 0.99.")
@@ -47,9 +51,11 @@ def check_command(
     with TerminalProgress(lines=Lines.NEVER, transient=True) as progress:
         from gradeval.checking.limits import MAX_DRAWS
         from gradeval.checking.procedure import check as run_check
+        from gradeval.problems.catalogue import load_problem
 
         verdict = run_check(
             estimator,
+            further=[load_problem(name, progress=progress) for name in problem or ()],
             unbiased=unbiased,
             max_relative_bias=max_relative_bias,
             min_cosine=min_cosine,

@@ -10,15 +10,19 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 
 from gradeval.errors import GradevalError
-from gradeval.estimators.protocol import Estimator
+from gradeval.estimators.protocol import Estimator, owns_sampling
 from gradeval.isolation import Footprint, alone, in_company
 from gradeval.model.forms import Form
 from gradeval.model.network import BinaryLayer
 from gradeval.model.problem import Problem, own_copy
 from gradeval.model.randomness import EnumeratedStates, GivenUniforms, RandomDraws, generator
 from gradeval.sampling.surrogates import Surrogate
+from gradeval.torch_private import quiet_vmap
+
+ALONE_ENTRIES = 2**22  # entries of the gradients of single points in memory
 
 
 def count_chance(problem: Problem, estimator: Callable[..., Tensor]) -> tuple[int, bool]:
@@ -52,67 +56,108 @@ def count_chance(problem: Problem, estimator: Callable[..., Tensor]) -> tuple[in
 
 
 class _FixedChance(RandomDraws):
-    """Chance without chance: the same calls give the same numbers, whatever the number of points."""
+    """Chance without chance: the same calls give the same numbers, whatever the number of points.
+
+    It keeps the probabilities that were asked for: of two that are different the states may be the same.
+    """
+
+    def __init__(self, network: StochasticBinaryNetwork) -> None:
+        super().__init__(generator(network.device, "fixed"), network.dtype)
+        self.asked: list[Tensor] = []
 
     def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
         return torch.full(tuple(shape), 0.37, dtype=self.dtype, device=self.generator.device)
 
     def bernoulli(self, probability: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        self.asked.append(probability.detach())
         return (probability > 0.37).to(probability.dtype)
 
     def normal(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
         return torch.full(tuple(shape), 0.37, dtype=self.dtype, device=self.generator.device)
 
 
-def check_pointwise(problem: Problem, estimator: Callable[..., Tensor], points: int = 4) -> Footprint:
+class _PointwiseRun:
+    """An estimator on some points of a problem, with fixed chance.
+
+    Losses differ from point to point: a mean over points of equal ones would not be noticed.
+    """
+
+    def __init__(self, problem: Problem, estimator: Callable[..., Tensor]) -> None:
+        self.problem, self.estimator = problem, estimator
+        self.surrogate = Surrogate(problem, estimator)
+        self.parameters = {name: p.detach() for name, p in self.surrogate.trainable().items()}
+        network = problem.network
+        self.factors = 1 + 0.5 * torch.arange(problem.points, dtype=network.dtype, device=network.device)
+
+    def __call__(self, x: Tensor, y: Tensor, factors: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Values, the sum of their gradients, flattened, and the probabilities asked for."""
+        chance, scaled = _FixedChance(self.problem.network), Surrogate(self.problem, self.estimator)
+        scaled.network = self.surrogate.network
+        scaled.estimator = lambda network, x, loss, chance: self.estimator(
+            network, x, lambda last: factors * loss(last), chance
+        )
+
+        def total(parameters: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, list[Tensor]]]:
+            values = functional_call(scaled, parameters, (x, y, chance))
+            return values.sum(), (values, chance.asked)
+
+        found, (values, asked) = grad(total, has_aux=True)(self.parameters)
+        return values, torch.cat([g.flatten() for g in found.values()]), asked
+
+    def together(self) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """All points at once."""
+        return self(self.surrogate.inputs, self.surrogate.targets, self.factors)
+
+    def alone(self) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Every point alone: values, sums of gradients, and the probabilities, [points, …].
+
+        By vmap where the estimator allows it, else in a loop.
+        """
+        data = self.surrogate.inputs[:, None], self.surrogate.targets[:, None], self.factors[:, None]
+        at_once = max(1, ALONE_ENTRIES // sum(p.numel() for p in self.parameters.values()))
+        try:
+            with quiet_vmap():
+                parts = [vmap(self)(*some) for some in zip(*(part.split(at_once) for part in data), strict=True)]
+        except Exception:  # the loop says what is wrong, if anything is
+            each = [self(*some) for some in zip(*data, strict=True)]
+            parts = [(v[None], g[None], [p[None] for p in asked]) for v, g, asked in each]
+        values = torch.cat([v.flatten() for v, _, _ in parts])
+        asked = [torch.cat(some) for some in zip(*(asked for _, _, asked in parts), strict=True)]
+        return values, torch.stack([g.sum(0) for _, g, _ in parts]).sum(0), asked
+
+
+def check_pointwise(problem: Problem, estimator: Callable[..., Tensor]) -> Footprint:
     """Refuse an estimator that mixes data points.
 
-    Its surrogates of several points, and their gradients, must be those of each point alone. An estimator that mixes
-    points (by a baseline from the batch, say) has other moments than the sum over its points.
+    Its surrogates of all points, their gradients, and the probabilities with which it draws states must be those of
+    each point alone. An estimator that mixes points (by a baseline from the batch, say) has other moments than the sum
+    over its points.
 
     Args:
-        problem: the estimator is run on its first points.
+        problem: the estimator is run on all its points together, then on each alone.
         estimator: any surrogate.
-        points: how many points to run it on.
 
     Returns:
         What it has changed of the process.
 
     Raises:
-        GradevalError: the estimator mixes points, cannot be run on one of them, has randomness of its own, or writes to
-            the network or the data.
+        Coupled: the estimator mixes points, or they share chance.
+        GradevalError: it cannot be run on one of them, has randomness of its own, or writes to the network or the data.
     """
-    surrogate = Surrogate(problem, estimator)
-    network, inputs, targets = surrogate.network, surrogate.inputs, surrogate.targets
-    chance = _FixedChance(generator(network.device, "fixed"), network.dtype)
-    parameters = list(network.trainable().values())
-    # losses that differ from point to point: a mean over points of equal ones would not be noticed
-    factors = 1 + 0.5 * torch.arange(problem.points, dtype=network.dtype, device=network.device)
-
-    def run(some: slice) -> tuple[Tensor, ...]:
-        loss = problem.loss_function(network, targets[some])
-        value = estimator(network, inputs[some], lambda x: factors[some] * loss(x), chance)
-        found = torch.autograd.grad(value.sum(), parameters, allow_unused=True, materialize_grads=True)
-        return value.detach(), torch.cat([g.flatten() for g in found])
-
-    def close(a: Tensor, b: Tensor) -> bool:
-        double = network.dtype == torch.float64
-        return torch.allclose(a, b, rtol=1e-8 if double else 1e-3, atol=1e-10 if double else 1e-4)
-
-    points = min(points, problem.points)
+    run = _PointwiseRun(problem, estimator)
     try:
         with alone() as footprint:
-            values, gradient = run(slice(0, points))
-            again = run(slice(0, points))
-            each = [run(slice(i, i + 1)) for i in range(points)]
+            values, gradient, asked = run.together()
+            again = run.together()[:2]
+            single = run.alone()
         try:
-            surrogate.check_untouched()
+            run.surrogate.check_untouched()
         except GradevalError as error:
             raise GradevalError(f"the estimator {error}") from None
         if not all(map(torch.equal, (values, gradient), again)):
             raise GradevalError("the estimator has randomness of its own, which cannot be enumerated")
-        agree = close(values, torch.cat([v for v, _ in each]))
-        agree &= close(gradient, torch.stack([g for _, g in each]).sum(0))
+        agree = len(asked) == len(single[2]) and _close(values, single[0]) and _close(gradient, single[1])
+        agree = agree and all(map(_asked_alone, asked, single[2]))
     except GradevalError:
         raise
     except Exception as error:
@@ -120,8 +165,59 @@ def check_pointwise(problem: Problem, estimator: Callable[..., Tensor], points: 
             f"the estimator cannot be run on one data point alone ({type(error).__name__}: {error})"
         ) from None
     if not agree:
-        raise GradevalError("what the estimator returns for one data point depends on the other points")
+        raise Coupled("what the estimator returns for one data point depends on the other points")
+    if shares_chance(problem, estimator):
+        raise Coupled("the estimator's data points share chance")
     return footprint
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same but for rounding, on the scale of the largest entry."""
+    if a.shape != b.shape:
+        return False
+    scale = float(a.abs().amax()) if a.numel() else 0.0
+    return bool(torch.allclose(a, b, rtol=0, atol=scale * torch.finfo(a.dtype).eps ** 0.5))
+
+
+def _asked_alone(together: Tensor, alone: Tensor) -> bool:
+    """Whether the probabilities of all points are those of each alone, [points, …] with an axis of one point."""
+    points = len(alone)
+    axes = [k for k in range(together.ndim) if (together.shape[k], alone.shape[k + 1]) == (points, 1)]
+    return any(_close(together, alone.squeeze(k + 1).movedim(0, k)) for k in axes)
+
+
+def shares_chance(problem: Problem, estimator: Callable[..., Tensor]) -> bool:
+    """Whether a draw takes other than so many uniform variables for every data point: points then share some.
+
+    Args:
+        problem: the estimator is run on all its points, and on the first alone.
+        estimator: any surrogate.
+
+    Returns:
+        Whether the numbers of variables disagree; False where it cannot be run on one point.
+
+    Examples:
+        >>> import gradeval
+        >>> from gradeval.estimators import get_estimator
+        >>> problem = gradeval.load_problem("expclass", units="2-3", stage=0, points=4)
+        >>> shares_chance(problem, get_estimator("reinforce"))
+        False
+    """
+    taken = []
+    for some in (slice(None), slice(0, 1)):
+        network = problem.network
+        chance = GivenUniforms(torch.empty(0, dtype=network.dtype), generator(network.device, "count"), network.dtype)
+        with torch.no_grad():
+            try:
+                Surrogate(problem, estimator)(problem.inputs[some], problem.targets[some], chance)
+            except Exception:
+                return False
+        taken.append(chance.taken)
+    return taken[0] != problem.points * taken[1]
+
+
+class Coupled(GradevalError):
+    """What an estimator returns for one data point depends on the other points, or shares chance with them."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +227,14 @@ class Behaviour:
     Attributes:
         uniforms: the number of uniform variables that a draw takes; every other variable is a function of these.
         notes: what the user should know, such as a use of global randomness.
+        own_chance: whether it uses global randomness, or owns its sampling.
+        stateful: whether it gives other numbers for the same randomness.
     """
 
     uniforms: int
     notes: list[str]
+    own_chance: bool = False
+    stateful: bool = False
 
 
 def probe(problem: Problem, estimator: Estimator) -> Behaviour:
@@ -158,7 +258,7 @@ def probe(problem: Problem, estimator: Estimator) -> Behaviour:
         >>> from gradeval.estimators import get_estimator
         >>> problem = gradeval.load_problem("expclass", units="2-3", stage=0, points=10)
         >>> probe(problem, get_estimator("reinforce"))
-        Behaviour(uniforms=50, notes=[])
+        Behaviour(uniforms=50, notes=[], own_chance=False, stateful=False)
     """
     trial = _Trial(Surrogate(problem, estimator))
     with alone() as footprint:
@@ -169,13 +269,15 @@ def probe(problem: Problem, estimator: Estimator) -> Behaviour:
             raise GradevalError(f"gives NaN or infinite {what}")
     if names := footprint.generators:
         note = f"uses global randomness ({', '.join(names)}): draws do not follow from the seed; take chance from"
-        return Behaviour(uniforms, [f"{note} `randomness`", *footprint.notes])
+        return Behaviour(uniforms, [f"{note} `randomness`", *footprint.notes], own_chance=True)
+    trial = _Trial(Surrogate(problem, estimator))  # a hook is kept by its parameter
     with alone():
         again = trial.draw()
+    own = owns_sampling(estimator)
     if torch.equal(gradient, again[0]) and torch.equal(value, again[1]):
-        return Behaviour(uniforms, footprint.notes)
+        return Behaviour(uniforms, footprint.notes, own_chance=own)
     note = "gives other numbers for the same randomness: it keeps a state, or has randomness of its own"
-    return Behaviour(uniforms, [note, *footprint.notes])
+    return Behaviour(uniforms, [note, *footprint.notes], own_chance=own, stateful=True)
 
 
 @dataclass(frozen=True)
@@ -188,6 +290,9 @@ class _Trial:
         """Gradient, value of each point and the number of uniform variables of one draw, always of the same chance."""
         own = self.surrogate
         network, random = own.network, generator(own.network.device).manual_seed(1)
+        parameters = list(own.trainable().values())
+        for parameter in parameters:
+            parameter.grad = None
         chance = GivenUniforms(torch.empty(0, dtype=network.dtype), random, network.dtype)
         try:
             loss = own.problem.loss_function(network, own.targets)
@@ -198,11 +303,10 @@ class _Trial:
             raise GradevalError(f"raises {describe(error)}") from error
         value = self.checked(value)
         try:
-            found = torch.autograd.grad(
-                value.mean(), list(network.trainable().values()), allow_unused=True, materialize_grads=True
-            )
+            value.mean().backward()
         except RuntimeError as error:
             raise GradevalError(f"has no gradient that autograd can take: {str(error).splitlines()[0]}") from error
+        found = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         return torch.cat([g.flatten() for g in found]), value.detach(), chance.taken
 
     def checked(self, value: object) -> Tensor:

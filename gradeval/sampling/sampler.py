@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import functional_call, grad_and_value, vmap
 
 from gradeval.errors import GradevalError, estimator_error
 from gradeval.estimators.protocol import Estimator, owns_sampling
@@ -21,11 +20,15 @@ from gradeval.isolation import alone, in_company
 from gradeval.model.network import FlipCost
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import GivenUniforms, RandomDraws, derived_seed, generator
+from gradeval.sampling.gradients import Chance, all_at_once, as_backward, one_by_one
 from gradeval.sampling.streaming import CHUNK, LARGEST_GRADIENT
 from gradeval.sampling.surrogates import Surrogate
-from gradeval.torch_private import quiet_vmap
 
 OWN_CHANCE = "uses randomness of its own: draws do not follow from the seed"
+OTHER_BACKWARD = (
+    "not vectorised, drawn in a loop: plain backward() on the network's own parameters gives another gradient than "
+    "torch.func.grad (by hooks, .data, in-place writes, or tests of leaves or requires_grad?), and backward() counts"
+)
 BATCH_BYTES = 2**23  # one vectorised batch keeps its largest tensor about this small: it should stay in the cache
 
 
@@ -95,7 +98,6 @@ def refuse_infinite(name: str, gradients: Float[Tensor, "draws P"]) -> None:
         raise GradevalError(f"estimator '{name}' gave gradients of {largest:.0e}, beyond {LARGEST_GRADIENT:.0e}.")
 
 
-_Chance = Callable[[Tensor], RandomDraws]  # of a row
 Times = list[tuple[int, float]]  # of batches of draws, how many they are and the seconds of compute
 
 
@@ -123,6 +125,7 @@ class Sampler:
         problem: network, data and loss.
         name: of the estimator, in messages.
         estimator: is run twice at once, to see how it can be drawn.
+        loop: why it must be drawn in a loop; by default it need not.
 
     Raises:
         GradevalError: the estimator cannot be run, or returns something else than one number per point.
@@ -144,19 +147,24 @@ class Sampler:
         (True, torch.Size([100, 15]), torch.Size([100]))
     """
 
-    def __init__(self, problem: Problem, name: str, estimator: Estimator) -> None:
+    def __init__(self, problem: Problem, name: str, estimator: Estimator, loop: str = "") -> None:
         self.name = name
         self.problem = problem
         self.estimator: Any = estimator
         self.notes: list[str] = []
         self.vectorised = True
+        self._afresh = False  # whether every draw of the loop has a copy of the network of its own
         self._local = threading.local()
         widest = max(a * b for a, b in zip([1, *problem.widths], [*problem.widths, 1], strict=True))
         self.batch = max(1, min(CHUNK, BATCH_BYTES // (problem.points * widest * problem.network.dtype.itemsize)))
         trial = RandomDraws(generator(problem.network.device, "trial"), problem.network.dtype)
+        reason = loop or ("it owns its sampling" if owns_sampling(estimator) else "")
         try:
             with alone() as footprint, _flip_costs(self.notes):
-                gradients = self._try(trial)
+                gradients = self._try(trial, reason)
+                if self.vectorised and not as_backward(problem, estimator):
+                    self.vectorised, self._afresh = False, True
+                    self.notes.append(OTHER_BACKWARD)
         except Exception as error:
             raise estimator_error(name, error) from error
         self.intrudes, self.notes = footprint.intrudes, self.notes + footprint.notes
@@ -173,12 +181,12 @@ class Sampler:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _local=threading.local())
 
-    def _try(self, trial: RandomDraws) -> Float[Tensor, "2 P"]:
+    def _try(self, trial: RandomDraws, loop: str) -> Float[Tensor, "2 P"]:
         """The gradients of two draws; decides whether draws are vectorised."""
         pair = torch.empty(2)
         try:
-            if owns_sampling(self.estimator):
-                raise RuntimeError("it owns its sampling")
+            if loop:
+                raise RuntimeError(loop)
             return self._vectorised(pair, lambda _: trial)[0]
         except GradevalError:
             raise
@@ -239,7 +247,7 @@ class Sampler:
         return self._draw(uniforms, lambda row: GivenUniforms(row, random, dtype), 8 * self.batch, names)
 
     def _draw(
-        self, rows: Tensor, chance: _Chance, batch: int, names: Sequence[object], times: Times | None = None
+        self, rows: Tensor, chance: Chance, batch: int, names: Sequence[object], times: Times | None = None
     ) -> tuple[Tensor, Tensor]:
         draw = self._vectorised if self.vectorised else self._loop
         try:
@@ -261,37 +269,9 @@ class Sampler:
         pair: tuple[Surrogate, dict[str, Tensor]] = self._local.surrogate
         return pair
 
-    def _vectorised(self, rows: Tensor, chance: _Chance) -> tuple[Tensor, Tensor]:
-        return _all_at_once(*self._surrogate(), rows, chance)
+    def _vectorised(self, rows: Tensor, chance: Chance) -> tuple[Tensor, Tensor]:
+        return all_at_once(*self._surrogate(), rows, chance)
 
-    def _loop(self, rows: Tensor, chance: _Chance) -> tuple[Tensor, Tensor]:
-        return _one_by_one(self._surrogate()[0], rows, chance)
-
-
-def _all_at_once(
-    surrogate: Surrogate, parameters: dict[str, Tensor], rows: Tensor, chance: Callable[[Tensor], RandomDraws]
-) -> tuple[Tensor, Tensor]:
-    """Gradients and values of draws by one vectorised call."""
-    data = surrogate.inputs, surrogate.targets
-
-    def draw(row: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        result: tuple[dict[str, Tensor], Tensor] = grad_and_value(
-            lambda parameters: functional_call(surrogate, parameters, (*data, chance(row))).mean()
-        )(parameters)
-        return result
-
-    with quiet_vmap():
-        gradients, values = vmap(draw, randomness="different")(rows)
-    return torch.cat([g.reshape(len(rows), -1) for g in gradients.values()], 1), values
-
-
-def _one_by_one(surrogate: Surrogate, rows: Tensor, chance: Callable[[Tensor], RandomDraws]) -> tuple[Tensor, Tensor]:
-    """Gradients and values of draws, each by a plain backward pass."""
-    parameters = list(surrogate.trainable().values())
-    gradients, values = [], []
-    for row in rows:
-        value = surrogate(surrogate.inputs, surrogate.targets, chance(row)).mean()
-        found = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
-        gradients.append(torch.cat([g.flatten() for g in found]))
-        values.append(value.detach())
-    return torch.stack(gradients), torch.stack(values)
+    def _loop(self, rows: Tensor, chance: Chance) -> tuple[Tensor, Tensor]:
+        kept, _ = self._surrogate()
+        return one_by_one(lambda: Surrogate(self.problem, self.estimator) if self._afresh else kept, rows, chance)
