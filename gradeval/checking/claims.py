@@ -38,13 +38,14 @@ class RowState(StrEnum):
     HOLDS = "holds"
     FAILS = "fails"
     VALUE_FAILS = "fails: value"
+    VARIANCE_FAILS = "fails: variance"
     UNDECIDED = "undecided"
     UNJUDGED = ""
 
     @property
     def fails(self) -> bool:
         """Whether the row speaks against the estimator."""
-        return self in (RowState.FAILS, RowState.VALUE_FAILS)
+        return self in (RowState.FAILS, RowState.VALUE_FAILS, RowState.VARIANCE_FAILS)
 
 
 def worst(states: Iterable[State]) -> State:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypedDict, Unpack
+from dataclasses import dataclass
+from typing import TypedDict, TypeVar, Unpack
 
 import torch
 
 from gradeval.checking.battery import battery_problems
 from gradeval.checking.claims import Claims, State
 from gradeval.checking.conclusion import conclude
+from gradeval.checking.equality import Definition, Pair
+from gradeval.checking.equality_verdict import conclude_equality
 from gradeval.checking.limits import Limits
 from gradeval.checking.subject import Subject
 from gradeval.checking.verdict import Verdict
-from gradeval.errors import GradevalError, check_options
+from gradeval.errors import GradevalError, check_options, enumeration
 from gradeval.estimators import Estimator, claims_unbiased, resolve
 from gradeval.model.problem import Problem
 from gradeval.progress import Progress, Silent
 from gradeval.torch_private import quiet_vmap
 
 TASK = "checking"
+BOUNDS = ("max_relative_bias", "min_cosine", "max_relative_variance")
 
 
 class CheckOptions(TypedDict, total=False):
@@ -30,6 +34,8 @@ class CheckOptions(TypedDict, total=False):
     max_relative_bias: float | None
     min_cosine: float | None
     max_relative_variance: float | None
+    equals: str | Estimator | None
+    equals_mean: str | Estimator | None
     alpha: float
     detect: float
     seed: int
@@ -59,6 +65,9 @@ def check(
         max_relative_bias: a bound for ‖E g − g*‖/‖g*‖ in every layer.
         min_cosine: a bound for the cosine between E[g] and g* in every layer.
         max_relative_variance: a bound for tr Cov(g)/‖g*‖² of one draw in every layer.
+        equals: a spec or an estimator: whether mean, variance and mean value are those of this one
+            (`gradeval.checking.equality`); no other claim may be given.
+        equals_mean: the same of mean and mean value only.
         alpha: the false-alarm rate; default 10⁻⁶.
         detect: the relative bias, in any layer and direction, that is to be found with probability 0.99 before the
             verdict "holds"; default 0.01.
@@ -78,49 +87,63 @@ def check(
         'disarm: unbiased: HOLDS'
     """
     check_options("check", options, CheckOptions)
-    bounds = ("max_relative_bias", "min_cosine", "max_relative_variance")
-    limits = Limits(**{key: options[key] for key in options if key not in (*bounds, "unbiased")})  # type: ignore[literal-required]
     ((name, subject),) = resolve([estimator]).items()
+    bounds = [options.get(key) for key in BOUNDS]
+    known = {key: options[key] for key in Limits.__annotations__ if key in options}  # type: ignore[literal-required]
+    limits = Limits(**known)
+    study = _Study(limits, problems, workers or torch.get_num_threads(), progress or Silent())
+    if definition := _definition(options):
+        pairs = study.carry_out(lambda *where: Pair(name, subject, definition, *where))
+        return conclude_equality(name, definition, limits, pairs)
     claimed = options.get("unbiased")
     claimed = claims_unbiased(subject) if claimed is None else claimed
-    given = [options.get(key) for key in bounds]
-    claims = Claims(claimed, *(None if bound is None else float(bound) for bound in given))  # type: ignore[arg-type]
-    subjects = _study(
-        name,
-        subject,
-        battery_problems() if problems is None else list(problems),
-        claims,
-        limits,
-        workers or torch.get_num_threads(),
-        progress or Silent(),
-    )
+    claims = Claims(claimed, *(None if bound is None else float(bound) for bound in bounds))  # type: ignore[arg-type]
+    subjects = study.carry_out(lambda problem, limits, tests: Subject(name, subject, problem, claims, limits, tests))
     return conclude(name, claims, limits, subjects)
 
 
-def _study(
-    name: str,
-    estimator: Estimator,
-    problems: list[Problem],
-    claims: Claims,
-    limits: Limits,
-    workers: int,
-    progress: Progress,
-) -> list[Subject]:
-    """Study the estimator on every problem: first coarsely, then, unless it fails somewhere, as the claims need."""
-    if not problems:
-        raise GradevalError("problems is empty: give at least one problem, or leave it out for the battery's.")
-    tests = sum(2 * len(problem.network.layer_slices()) - 1 for problem in problems)
+def _definition(options: CheckOptions) -> Definition | None:
+    """What the estimator is to be equal to, if anything."""
+    given = {key: options.get(key) for key in ("equals", "equals_mean") if options.get(key) is not None}
+    if not given:
+        return None
+    others = [*given, *(key for key in ("unbiased", *BOUNDS) if options.get(key) is not None)]
+    if len(others) > 1:
+        raise GradevalError(f"{enumeration(others)} are claims of two checks: give one of them in each.")
+    ((key, other),) = given.items()
+    ((name, estimator),) = resolve([other]).items()  # type: ignore[list-item]
+    return Definition(name, estimator, variance=key == "equals")
 
-    def refine(subject: Subject, radius: float | None) -> None:
-        subject.refine(radius)
-        progress.advance(TASK, 1)
 
-    progress.start(TASK, 2 * len(problems))
-    with quiet_vmap(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        # one after the other, so that changes of what is global (a generator, parameters) are seen
-        subjects = [Subject(name, estimator, problem, claims, limits, tests) for problem in problems]
-        for radius in (limits.coarse, None):
-            if not any(s.trouble or (radius is None and s.state is State.FAILS) for s in subjects):
-                list(pool.map(refine, subjects, [radius] * len(subjects)))
-    progress.finish(TASK)
-    return subjects
+Studied = TypeVar("Studied", Subject, Pair)
+
+
+@dataclass(frozen=True)
+class _Study:
+    """An estimator on every problem: first coarsely, then, unless it fails somewhere, as the claims need."""
+
+    limits: Limits
+    problems: Sequence[Problem] | None
+    workers: int
+    progress: Progress
+
+    def carry_out(self, make: Callable[[Problem, Limits, int], Studied]) -> list[Studied]:
+        """Study what ``make`` makes of each problem, of the limits and of the number of tests."""
+        problems = battery_problems() if self.problems is None else list(self.problems)
+        if not problems:
+            raise GradevalError("problems is empty: give at least one problem, or leave it out for the battery's.")
+        tests = sum(2 * len(problem.network.layer_slices()) - 1 for problem in problems)
+
+        def refine(subject: Studied, radius: float | None) -> None:
+            subject.refine(radius)
+            self.progress.advance(TASK, 1)
+
+        self.progress.start(TASK, 2 * len(problems))
+        with quiet_vmap(), ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            # one after the other, so that changes of what is global (a generator, parameters) are seen
+            subjects = [make(problem, self.limits, tests) for problem in problems]
+            for radius in (self.limits.coarse, None):
+                if not any(s.trouble or (radius is None and s.state is State.FAILS) for s in subjects):
+                    list(pool.map(refine, subjects, [radius] * len(subjects)))
+        self.progress.finish(TASK)
+        return subjects

@@ -28,6 +28,9 @@ class Verdict:
         notes: what the user should know besides.
         alpha, detect, seed: as given.
         rarest: the probability below which an event of chance may have been missed by all tests; zero: none.
+        against: the name of the estimator that this one is compared with; then E[g] and E[value] of that one take the
+            place of g* and J, and the table has tr Cov(g) relative to its variance (variance_ratio, with bounds) and
+            the relative difference of variances that would have been found (detectable_variance), too. Empty: none.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Verdict:
     detect: float
     seed: int
     rarest: float = 0.0
+    against: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -67,6 +71,12 @@ class Verdict:
             return f"{exact}: no false alarm is possible."
         worst = float(self.table["detectable"][sampled].max())
         found = f"A relative bias of {worst:.2g} in any layer would have been found with probability {POWER:g}."
+        if self.against:
+            variances = float(self.table["detectable_variance"][sampled].max())
+            found = (
+                f"A relative difference of {worst:.2g} of the means, or of {variances:.2g} of the variances, in any "
+                f"layer would have been found with probability {POWER:g}."
+            )
         if math.isinf(worst):
             found = "In some layer no bias would have been found, however large."
         return (
@@ -77,7 +87,7 @@ class Verdict:
 
     def __str__(self) -> str:
         columns = ["problem", "layer", "scale", "cosine", "relative_bias", "relative_bias_low", "relative_bias_high"]
-        columns += ["relative_variance", "value_error", "verdict"]
+        columns += ["variance_ratio" if self.against else "relative_variance", "value_error", "verdict"]
         lines = [self.headline, *(f"  {line}" for line in self.diagnosis)]
         if len(self.table):
             shown = self.table if self.verdict is State.HOLDS else self.table[self.table["verdict"] != State.HOLDS]
@@ -93,6 +103,7 @@ class Verdict:
         rows = self.table.replace([math.inf, -math.inf], math.nan).astype(object)
         return {
             "estimator": self.name,
+            "against": self.against or None,
             "verdict": self.verdict,
             "claims": self.claims,
             "diagnosis": self.diagnosis,
