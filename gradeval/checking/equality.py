@@ -18,6 +18,7 @@ import numpy as np
 
 from gradeval.checking.claims import Claims, RowState, State, worst
 from gradeval.checking.findings import Finding, Place
+from gradeval.checking.known import known_moments
 from gradeval.checking.limits import EQUAL, REPLICATES, Limits
 from gradeval.checking.places import shape_of
 from gradeval.checking.replicates import Replicates
@@ -26,7 +27,7 @@ from gradeval.checking.subject import Subject
 from gradeval.errors import GradevalError
 from gradeval.estimators import Estimator
 from gradeval.model.problem import Problem
-from gradeval.reference import ExactGradient, ExactMoments, exact_moments
+from gradeval.reference import ExactGradient, ExactMoments
 
 VARIANCE_DETECT = 5.0  # a relative difference of variances of so many times `detect` is to be found
 
@@ -164,9 +165,10 @@ class Pair:
                 return
             while not self._enough(radius):
                 replicates = list(self._replicates.values())
-                vectorised = all(s.sampler.vectorised for k, s in self.sides.items() if k in self._replicates)
-                points = max(self.limits.first_points(vectorised), replicates[0].points)
-                if REPLICATES * (replicates[0].points + points) > self.limits.max_draws:
+                sampled = [side for key, side in self.sides.items() if key in self._replicates]
+                vectorised, repeats = all(s.sampler.vectorised for s in sampled), min(s.repeats for s in sampled)
+                points = max(self.limits.first_points(vectorised, repeats), replicates[0].points)
+                if REPLICATES * (replicates[0].points + points) * repeats > self.limits.max_draws:
                     break
                 for one in replicates:
                     one.add(points)
@@ -177,7 +179,7 @@ class Pair:
     def _start(self) -> None:
         for key, side in self.sides.items():
             if side.exactly:
-                self._exact[key] = exact_moments(self.problem, side.estimator, workers=1)
+                self._exact[key] = known_moments(side.sampler, side.truth)
         centre = self.theirs.truth
         if "theirs" in self._exact:  # about the known mean a second moment is the variance
             centre = ExactGradient(centre.value, {"all": self._exact["theirs"].mean}, centre.slices)

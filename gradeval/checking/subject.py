@@ -9,16 +9,17 @@ import numpy as np
 from gradeval.analysis.measures import relative_variance
 from gradeval.checking.claims import Claims, State, worst
 from gradeval.checking.findings import Finding, Value
-from gradeval.checking.limits import ENUMERATED_ENTRIES, EQUAL, REPLICATES, Limits
+from gradeval.checking.known import can_be_known, known_moments
+from gradeval.checking.limits import EQUAL, REPLICATES, Limits
 from gradeval.checking.places import place_of, shape_of
 from gradeval.checking.replicates import Replicates
 from gradeval.checking.sequential import level_of_look, mean_test, rare_event_error
 from gradeval.errors import GradevalError
 from gradeval.estimators import Estimator
-from gradeval.estimators.protocol import fit
+from gradeval.estimators.protocol import fit, repeats_of
 from gradeval.model.problem import Problem
-from gradeval.reference import MAX_BITS, ExactGradient, exact_gradient, exact_moments
-from gradeval.sampling.probes import check_pointwise, count_chance, describe, probe
+from gradeval.reference import ExactGradient, exact_gradient
+from gradeval.sampling.probes import describe, probe
 from gradeval.sampling.sampler import OWN_CHANCE, Sampler
 
 
@@ -59,6 +60,7 @@ class Subject:
             behaviour = probe(problem, estimator)
             self.uniforms, self.notes = behaviour.uniforms, behaviour.notes
             self.estimator = estimator
+            self.repeats = repeats_of(estimator)
             self.sampler = Sampler(problem, name, estimator)
         except GradevalError as error:
             self.trouble = str(error)
@@ -69,7 +71,7 @@ class Subject:
         self.notes += [note for note in self.sampler.notes if note != OWN_CHANCE]  # the probe says it better
         self.truth = exact_gradient(problem)
         self.place = place_of(problem, estimator)
-        self.exactly = _can_be_enumerated(self.sampler, len(self.truth.vector), self.notes)
+        self.exactly = can_be_known(self.sampler, len(self.truth.vector), self.notes)
 
     def refine(self, radius: float | None) -> None:
         """Draw until every claim is decided, or every mean gradient is known well enough. Trouble is kept, not raised.
@@ -85,8 +87,9 @@ class Subject:
             if self.replicates is None:
                 self.replicates = Replicates(self.sampler, self.truth, self.uniforms, self.seed)
             while not (self._enough(radius) or self._hopeless()):
-                points = max(self.limits.first_points(self.sampler.vectorised), self.replicates.points)
-                if REPLICATES * (self.replicates.points + points) > self.limits.max_draws:
+                first = self.limits.first_points(self.sampler.vectorised, self.repeats)
+                points = max(first, self.replicates.points)
+                if REPLICATES * (self.replicates.points + points) * self.repeats > self.limits.max_draws:
                     break
                 self.replicates.add(points)
                 self._look(self.replicates)
@@ -108,7 +111,7 @@ class Subject:
         return any(math.isinf(f.detectable) for f in self.findings)
 
     def _enumerate(self) -> None:
-        moments = exact_moments(self.problem, self.estimator, workers=1)
+        moments = known_moments(self.sampler, self.truth)
         for _, layer, where, norm in _with_gradient(self.truth):
             exact, mean = (v[where].cpu().numpy() / norm for v in (self.truth.vector, moments.mean))
             variance = relative_variance(max(0.0, float(moments.variance[where].sum())), norm)
@@ -129,7 +132,7 @@ class Subject:
         means, values, squares = replicates.means()
         sizes = np.sqrt(replicates.largest)
         # by the first look, which may reject already, events of this probability have been seen
-        self.rarest = self.rarest or math.log(1 / level) / draws
+        self.rarest = self.rarest or math.log(1 / level) / (draws * self.repeats)
 
         def floor(index: int, scale: float) -> float:
             return max(self.limits.detect / 100, rare_event_error(float(sizes[index]) / scale, draws, level))
@@ -148,7 +151,7 @@ class Subject:
                 square + error.radius - low**2,
             )
             what = (self.place, layer, shape_of(self.problem, layer), exact, test.mean + exact, test.radius, test.noise)
-            self.findings.append(Finding(*what, *variance, test.rejected, test.detectable, draws))
+            self.findings.append(Finding(*what, *variance, test.rejected, test.detectable, draws * self.repeats))
         whole = float(self.truth.vector.norm()) or 1.0
         for index, layer, where in _without_gradient(self.truth):  # on the scale of the whole gradient
             test = mean_test(means[:, where] / whole, level, floor(index, whole))
@@ -167,20 +170,6 @@ class Subject:
         if self.claims.unbiased and self.value and self.value.unequal:
             states.append(State.FAILS)
         self.state = worst(states)
-
-
-def _can_be_enumerated(sampler: Sampler, parameters: int, notes: list[str]) -> bool:
-    problem = sampler.problem
-    if not sampler.vectorised or sampler.own_chance:
-        return False
-    try:
-        check_pointwise(problem, sampler.estimator)
-        bits, continuous = count_chance(problem, sampler.estimator)
-    except GradevalError as error:
-        notes.append(f"not decided exactly: {error}")
-        return False
-    affordable = bits <= MAX_BITS and 2**bits * problem.points * parameters <= ENUMERATED_ENTRIES
-    return not continuous and affordable
 
 
 def _with_gradient(truth: ExactGradient) -> list[tuple[int, str, slice, float]]:
