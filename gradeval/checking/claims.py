@@ -38,6 +38,7 @@ class RowState(StrEnum):
     HOLDS = "holds"
     FAILS = "fails"
     VALUE_FAILS = "fails: value"
+    VARIANCE_FAILS = "fails: variance"
     UNDECIDED = "undecided"
     LIMITED = "not refuted"
     """At the edge of what is usual, where an estimator is sampled, and less was found out than was claimed."""
@@ -46,7 +47,7 @@ class RowState(StrEnum):
     @property
     def fails(self) -> bool:
         """Whether the row speaks against the estimator."""
-        return self in (RowState.FAILS, RowState.VALUE_FAILS)
+        return self in (RowState.FAILS, RowState.VALUE_FAILS, RowState.VARIANCE_FAILS)
 
 
 def worst(states: Iterable[State]) -> State:

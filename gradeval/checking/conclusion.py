@@ -35,10 +35,10 @@ def conclude(name: str, claims: Claims, limits: Limits, subjects: Sequence[Subje
         The verdict, with its diagnosis.
     """
     total = len(subjects)
-    notes = _on_problems([(note, s.problem.name) for s in subjects for note in s.notes], total)
+    notes = on_problems([(note, s.problem.name) for s in subjects for note in s.notes], total)
     known = (limits.alpha, limits.detect, limits.seed)
     # what went wrong on one problem does not hide what was found on the others
-    lines = _on_problems([(s.trouble, s.problem.name) for s in subjects if s.trouble], total)
+    lines = on_problems([(s.trouble, s.problem.name) for s in subjects if s.trouble], total)
     able = [s for s in subjects if not s.trouble]
     table = pd.DataFrame([row for s in able for row in table_rows(s)])
     state = worst(s.state for s in able if not s.limited) if able else State.UNDECIDED
@@ -124,8 +124,20 @@ def _beyond_bounds(claims: Claims, subjects: Sequence[Subject], detect: float) -
     return lines
 
 
-def _on_problems(pairs: list[tuple[str, str]], total: int) -> list[str]:
-    """Every text once, with the problems on which it applies unless these are all."""
+def on_problems(pairs: list[tuple[str, str]], total: int) -> list[str]:
+    """Every text once, with the problems on which it applies unless these are all.
+
+    Args:
+        pairs: texts, each with the name of a problem.
+        total: the number of all problems.
+
+    Returns:
+        The texts in their order.
+
+    Examples:
+        >>> on_problems([("slow", "a"), ("slow", "b"), ("odd", "a")], 2)
+        ['slow', 'odd (on 1 of 2 problems, e.g. a)']
+    """
     where: dict[str, list[str]] = {}
     for text, problem in pairs:
         where.setdefault(text, []).append(problem)

@@ -1,4 +1,4 @@
-"""What it costs that an estimator's data points are coupled: by how much the variance of a draw grows with the batch."""
+"""By how much the variance of a draw grows with the batch where an estimator's data points are coupled."""
 
 from __future__ import annotations
 

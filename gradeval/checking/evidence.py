@@ -9,13 +9,14 @@ import numpy as np
 from gradeval.analysis.measures import relative_variance
 from gradeval.checking.claims import State
 from gradeval.checking.findings import Finding, Place, Value
+from gradeval.checking.known import known_moments
 from gradeval.checking.limits import EQUAL, REPLICATES
 from gradeval.checking.places import shape_of
 from gradeval.checking.replicates import Replicates
 from gradeval.checking.sequential import mean_test, rare_event_error
-from gradeval.estimators import Estimator
 from gradeval.model.problem import Problem
-from gradeval.reference import ExactGradient, exact_moments
+from gradeval.reference import ExactGradient
+from gradeval.sampling.sampler import Sampler
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,13 @@ class Evidence:
     value: Value
 
 
-def on_all_states(problem: Problem, place: Place, truth: ExactGradient, estimator: Estimator) -> Evidence:
+def on_all_states(sampler: Sampler, place: Place, truth: ExactGradient) -> Evidence:
     """What an estimator's exact moments say.
 
     Args:
-        problem: with few enough joint states.
-        place: its facts.
+        sampler: of an estimator of which `can_be_known` is true.
+        place: the problem's facts.
         truth: its exact gradient.
-        estimator: any whose only chance are Bernoulli states.
 
     Returns:
         The evidence, without error.
@@ -48,7 +48,7 @@ def on_all_states(problem: Problem, place: Place, truth: ExactGradient, estimato
     Raises:
         GradevalError: the moments cannot be had exactly.
     """
-    moments, findings = exact_moments(problem, estimator, workers=1), []
+    moments, findings, problem = known_moments(sampler, truth), list[Finding](), sampler.problem
     for _, layer, where, norm in _with_gradient(truth):
         exact, mean = (v[where].cpu().numpy() / norm for v in (truth.vector, moments.mean))
         variance = relative_variance(max(0.0, float(moments.variance[where].sum())), norm)
@@ -65,7 +65,12 @@ def on_all_states(problem: Problem, place: Place, truth: ExactGradient, estimato
 
 
 def on_replicates(
-    problem: Problem, place: Place, truth: ExactGradient, replicates: Replicates, level: float, detect: float
+    problem: Problem,
+    place: Place,
+    truth: ExactGradient,
+    replicates: Replicates,
+    sizes_of_tests: tuple[float, float],
+    repeats: int = 1,
 ) -> Evidence:
     """What one look at an estimator's replicates says.
 
@@ -74,12 +79,13 @@ def on_replicates(
         place: its facts.
         truth: its exact gradient.
         replicates: of the estimator.
-        level: the false-alarm rate of each test of this look.
-        detect: the relative bias that is to be found.
+        sizes_of_tests: the false-alarm rate of each test of this look, and the relative bias that is to be found.
+        repeats: the draws that each of the replicates' draws is a mean of.
 
     Returns:
         The evidence, with its errors.
     """
+    level, detect = sizes_of_tests
     draws, sizes = REPLICATES * replicates.points, np.sqrt(replicates.largest)
     means, values, squares = replicates.means()
 
@@ -100,7 +106,7 @@ def on_replicates(
             square + error.radius - low**2,
         )
         what = (place, layer, shape_of(problem, layer), exact, test.mean + exact, test.radius, test.noise)
-        findings.append(Finding(*what, *variance, test.rejected, test.detectable, draws))
+        findings.append(Finding(*what, *variance, test.rejected, test.detectable, draws * repeats))
     whole = float(truth.vector.norm()) or 1.0
     for index, layer, where in _without_gradient(truth):  # on the scale of the whole gradient
         test = mean_test(means[:, where] / whole, level, floor(index, whole))

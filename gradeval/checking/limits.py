@@ -89,14 +89,15 @@ class Limits:
             return self.max_draws
         return min(self.max_draws, EDGE_DRAWS if vectorised else EDGE_DRAWS_IN_A_LOOP)
 
-    def first_points(self, vectorised: bool) -> int:
+    def first_points(self, vectorised: bool, repeats: int = 1) -> int:
         """The points of every replicate at the first look.
 
         Args:
             vectorised: whether draws are made all at once; a loop begins with fewer.
+            repeats: the number of draws whose mean one point is.
 
         Returns:
             A power of two.
         """
-        first = FIRST_POINTS if vectorised else FIRST_IN_A_LOOP
-        return int(min(first, 2 ** int(math.log2(self.budget(vectorised) // REPLICATES))))
+        first = FIRST_POINTS if vectorised else max(1, FIRST_IN_A_LOOP // repeats)
+        return int(min(first, 2 ** int(math.log2(max(1, self.budget(vectorised) // (REPLICATES * repeats))))))

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from typing import TypedDict, Unpack
+from dataclasses import dataclass, replace
+from typing import TypedDict, TypeVar, Unpack
 
 import torch
 
 from gradeval.checking.battery import battery_problems, edge_problems
 from gradeval.checking.claims import Claims, State
 from gradeval.checking.conclusion import conclude
+from gradeval.checking.equality import Definition, Pair
+from gradeval.checking.equality_verdict import conclude_equality
 from gradeval.checking.limits import Limits
 from gradeval.checking.subject import Subject
 from gradeval.checking.verdict import Verdict
-from gradeval.errors import GradevalError, check_options
+from gradeval.errors import GradevalError, check_options, enumeration
 from gradeval.estimators import Estimator, claims_unbiased, resolve
 from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
@@ -23,6 +25,7 @@ from gradeval.progress import Progress, Silent
 from gradeval.torch_private import quiet_vmap
 
 TASK = "checking"
+BOUNDS = ("max_relative_bias", "min_cosine", "max_relative_variance")
 
 
 class CheckOptions(TypedDict, total=False):
@@ -32,6 +35,8 @@ class CheckOptions(TypedDict, total=False):
     max_relative_bias: float | None
     min_cosine: float | None
     max_relative_variance: float | None
+    equals: str | Estimator | None
+    equals_mean: str | Estimator | None
     alpha: float
     detect: float
     seed: int
@@ -64,6 +69,9 @@ def check(
         max_relative_bias: a bound for ‖E g − g*‖/‖g*‖ in every layer.
         min_cosine: a bound for the cosine between E[g] and g* in every layer.
         max_relative_variance: a bound for tr Cov(g)/‖g*‖² of one draw in every layer.
+        equals: a spec or an estimator: whether mean, variance and mean value are those of this one
+            (`gradeval.checking.equality`); no other claim may be given.
+        equals_mean: the same of mean and mean value only.
         alpha: the false-alarm rate; default 10⁻⁶.
         detect: the relative bias, in any layer and direction, that is to be found with probability 0.99 before the
             verdict "holds"; default 0.01.
@@ -85,46 +93,67 @@ def check(
         'disarm: unbiased: HOLDS'
     """
     check_options("check", options, CheckOptions)
-    bounds = ("max_relative_bias", "min_cosine", "max_relative_variance")
-    limits = Limits(**{key: options[key] for key in options if key not in (*bounds, "unbiased", "precision")})  # type: ignore[literal-required]
     ((name, subject),) = resolve([estimator]).items()
+    bounds = [options.get(key) for key in BOUNDS]
+    known = {key: options[key] for key in Limits.__annotations__ if key in options}  # type: ignore[literal-required]
+    limits, definition = Limits(**known), _definition(options)
+    places = [(problem, limits) for problem in (*(battery_problems() if problems is None else problems), *further)]
+    if problems is None and not definition:
+        places += [(problem, replace(limits, edge=True)) for problem in edge_problems()]
+    precision = options.get("precision", "double")
+    places = [(in_precision(problem, precision), own) for problem, own in places]
+    study = _Study(places, workers or torch.get_num_threads(), progress or Silent())
+    if definition:
+        pairs = study.carry_out(lambda *where: Pair(name, subject, definition, *where))
+        return conclude_equality(name, definition, limits, pairs)
     claimed = options.get("unbiased")
     claimed = claims_unbiased(subject) if claimed is None else claimed
-    given = [options.get(key) for key in bounds]
-    claims = Claims(claimed, *(None if bound is None else float(bound) for bound in given))  # type: ignore[arg-type]
-    battery = battery_problems() if problems is None else problems
-    edges = edge_problems() if problems is None else []
-    places = [(problem, limits) for problem in (*battery, *further)]
-    places += [(problem, replace(limits, edge=True)) for problem in edges]
-    places = [(in_precision(problem, options.get("precision", "double")), own) for problem, own in places]
-    subjects = _study(name, subject, places, claims, workers or torch.get_num_threads(), progress or Silent())
+    claims = Claims(claimed, *(None if bound is None else float(bound) for bound in bounds))  # type: ignore[arg-type]
+    subjects = study.carry_out(lambda problem, limits, tests: Subject(name, subject, problem, claims, limits, tests))
     return conclude(name, claims, limits, subjects)
 
 
-def _study(
-    name: str,
-    estimator: Estimator,
-    problems: list[tuple[Problem, Limits]],
-    claims: Claims,
-    workers: int,
-    progress: Progress,
-) -> list[Subject]:
-    """Study the estimator on every problem: first coarsely, then, unless it fails somewhere, as the claims need."""
-    if not problems:
-        raise GradevalError("problems is empty: give at least one problem, or leave it out for the battery's.")
-    tests = sum(2 * len(problem.network.layer_slices()) - 1 for problem, _ in problems)
+def _definition(options: CheckOptions) -> Definition | None:
+    """What the estimator is to be equal to, if anything."""
+    given = {key: options.get(key) for key in ("equals", "equals_mean") if options.get(key) is not None}
+    if not given:
+        return None
+    others = [*given, *(key for key in ("unbiased", *BOUNDS) if options.get(key) is not None)]
+    if len(others) > 1:
+        raise GradevalError(f"{enumeration(others)} are claims of two checks: give one of them in each.")
+    ((key, other),) = given.items()
+    ((name, estimator),) = resolve([other]).items()  # type: ignore[list-item]
+    return Definition(name, estimator, variance=key == "equals")
 
-    def refine(subject: Subject, radius: float | None) -> None:
-        subject.refine(radius)
-        progress.advance(TASK, 1)
 
-    progress.start(TASK, 2 * len(problems))
-    with quiet_vmap(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        # one after the other, so that changes of what is global (a generator, parameters) are seen
-        subjects = [Subject(name, estimator, problem, claims, limits, tests) for problem, limits in problems]
-        able = [s for s in subjects if not s.trouble]
-        list(pool.map(refine, able, (s.limits.coarse for s in able)))
-        if not any(s.trouble or s.state is State.FAILS for s in subjects):
-            list(pool.map(refine, able, [None] * len(able)))
-    progress.finish(TASK)
-    return subjects
+Studied = TypeVar("Studied", Subject, Pair)
+
+
+@dataclass(frozen=True)
+class _Study:
+    """An estimator on every problem: first coarsely, then, unless it fails somewhere, as the claims need."""
+
+    places: Sequence[tuple[Problem, Limits]]
+    workers: int
+    progress: Progress
+
+    def carry_out(self, make: Callable[[Problem, Limits, int], Studied]) -> list[Studied]:
+        """Study what ``make`` makes of each problem, of its limits and of the number of tests."""
+        if not self.places:
+            raise GradevalError("problems is empty: give at least one problem, or leave it out for the battery's.")
+        tests = sum(2 * len(problem.network.layer_slices()) - 1 for problem, _ in self.places)
+
+        def refine(subject: Studied, radius: float | None) -> None:
+            subject.refine(radius)
+            self.progress.advance(TASK, 1)
+
+        self.progress.start(TASK, 2 * len(self.places))
+        with quiet_vmap(), ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            # one after the other, so that changes of what is global (a generator, parameters) are seen
+            subjects = [make(problem, limits, tests) for problem, limits in self.places]
+            able = [s for s in subjects if not s.trouble]
+            list(pool.map(refine, able, (s.limits.coarse for s in able)))
+            if not any(s.trouble or s.state is State.FAILS for s in subjects):
+                list(pool.map(refine, able, [None] * len(able)))
+        self.progress.finish(TASK)
+        return subjects

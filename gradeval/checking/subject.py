@@ -9,16 +9,17 @@ from gradeval.checking.claims import Claims, State, worst
 from gradeval.checking.coupling import coupling
 from gradeval.checking.evidence import Evidence, on_all_states, on_replicates
 from gradeval.checking.findings import Finding, Value
+from gradeval.checking.known import can_be_known
 from gradeval.checking.limits import RARE, REPLICATES, Limits
 from gradeval.checking.places import place_of
 from gradeval.checking.replicates import Replicates
 from gradeval.checking.sequential import level_of_look
 from gradeval.errors import GradevalError
 from gradeval.estimators import Estimator
-from gradeval.estimators.protocol import fit
+from gradeval.estimators.protocol import fit, repeats_of
 from gradeval.model.problem import Problem
-from gradeval.reference import MAX_BITS, exact_gradient
-from gradeval.sampling.probes import Coupled, check_pointwise, count_chance, describe, probe
+from gradeval.reference import exact_gradient
+from gradeval.sampling.probes import Coupled, describe, probe
 from gradeval.sampling.sampler import OWN_CHANCE, Sampler
 
 BEYOND_REACH = "not sampled: its chance is its own, so rare states of the network may be missed"
@@ -66,6 +67,7 @@ class Subject:
             self.behaviour = probe(problem, estimator)
             self.notes = list(self.behaviour.notes)
             self.estimator = estimator
+            self.repeats = repeats_of(estimator)
             self.sampler = Sampler(problem, name, estimator, KEEPS_STATE if self.behaviour.stateful else "")
             self.truth = exact_gradient(problem)
             self.truth.check_size()
@@ -87,22 +89,17 @@ class Subject:
         return self.limits.edge and not self.exactly and not self.trouble and self.state is State.UNDECIDED
 
     def _can_be_enumerated(self) -> bool:
-        problem, sampler = self.problem, self.sampler
+        sampler = self.sampler
         if sampler.own_chance or self.behaviour.own_chance or self.behaviour.stateful:
             return False
         try:
-            check_pointwise(problem, sampler.estimator)
-            bits, continuous = count_chance(problem, sampler.estimator)
+            return can_be_known(sampler, len(self.truth.vector), self.limits.entries)
         except Coupled as error:
             self.coupled = str(error)
         except GradevalError as error:
             if sampler.vectorised:
                 self.notes.append(f"not decided exactly: {error}")
-            return False
-        if self.coupled or not sampler.vectorised:
-            return False
-        entries = 2**bits * problem.points * len(self.truth.vector)
-        return not continuous and bits <= MAX_BITS and entries <= self.limits.entries
+        return False
 
     def refine(self, radius: float | None) -> None:
         """Draw until every claim is decided, or every mean gradient is known well enough. Trouble is kept, not raised.
@@ -134,8 +131,8 @@ class Subject:
                 independent=self.behaviour.stateful,
             )
         while not (self._enough(radius) or self._hopeless()):
-            points = max(self.limits.first_points(vectorised), self.replicates.points)
-            if REPLICATES * (self.replicates.points + points) > budget:
+            points = max(self.limits.first_points(vectorised, self.repeats), self.replicates.points)
+            if REPLICATES * (self.replicates.points + points) * self.repeats > budget:
                 break
             self.replicates.add(points)
             self._look(self.replicates)
@@ -144,7 +141,7 @@ class Subject:
         """Whether states are so rare that the draws of an estimator with chance of its own may miss them."""
         owns = self.behaviour.own_chance or self.sampler.own_chance
         needed = math.log(1 / level_of_look(self.alpha, 1)) / self.place.rarest
-        first = REPLICATES * self.limits.first_points(self.sampler.vectorised)
+        first = REPLICATES * self.repeats * self.limits.first_points(self.sampler.vectorised, self.repeats)
         if not owns or needed <= first:
             return False
         if BEYOND_REACH not in self.notes:
@@ -167,7 +164,7 @@ class Subject:
 
     def _enumerate(self) -> None:
         try:
-            evidence = on_all_states(self.problem, self.place, self.truth, self.estimator)
+            evidence = on_all_states(self.sampler, self.place, self.truth)
         except Exception as error:
             self.exactly = False
             reason = str(error) if isinstance(error, GradevalError) else describe(error)
@@ -179,8 +176,11 @@ class Subject:
         """Test everything on the replicates there are."""
         level = level_of_look(self.alpha, replicates.looks)
         # by the first look, which may reject already, events of this probability have been seen
-        self.rarest = self.rarest or math.log(1 / level) / (REPLICATES * replicates.points)
-        self._judge(on_replicates(self.problem, self.place, self.truth, replicates, level, self.limits.detect))
+        self.rarest = self.rarest or math.log(1 / level) / (REPLICATES * replicates.points * self.repeats)
+        found = on_replicates(
+            self.problem, self.place, self.truth, replicates, (level, self.limits.detect), self.repeats
+        )
+        self._judge(found)
 
     def _judge(self, evidence: Evidence) -> None:
         self.findings, self.vanishing, self.value = evidence.findings, evidence.vanishing, evidence.value

@@ -28,6 +28,9 @@ class Verdict:
         notes: what the user should know besides.
         alpha, detect, seed: as given.
         rarest: the probability below which an event of chance may have been missed by all tests; zero: none.
+        against: the name of the estimator that this one is compared with; then E[g] and E[value] of that one take the
+            place of g* and J, and the table has tr Cov(g) relative to its variance (variance_ratio, with bounds) and
+            the relative difference of variances that would have been found (detectable_variance), too. Empty: none.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Verdict:
     detect: float
     seed: int
     rarest: float = 0.0
+    against: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -70,6 +74,12 @@ class Verdict:
             where = f"on {_count(self.table[limited])} at the edge of what is usual (rows 'not refuted')"
             found += f" Less is known {where}: {_found(self.table[limited], 'there')[:1].lower()}"
             found += f"{_found(self.table[limited], 'there')[1:]}"
+        if self.against and (worst := float(self.table["detectable"][sampled].max())) < math.inf:
+            variances = float(self.table["detectable_variance"][sampled].max())
+            found = (
+                f"A relative difference of {worst:.2g} of the means, or of {variances:.2g} of the variances, in any "
+                f"layer would have been found with probability {POWER:g}."
+            )
         return (
             f"{exact}; {_count(self.table[sampled])} decided by at most {self.table['draws'].max():,} draws "
             f"(seed {self.seed}): all tests and bounds together err with probability ≤ {self.alpha:g}. {found} "
@@ -78,7 +88,7 @@ class Verdict:
 
     def __str__(self) -> str:
         columns = ["problem", "layer", "scale", "cosine", "relative_bias", "relative_bias_low", "relative_bias_high"]
-        columns += ["relative_variance", "value_error", "verdict"]
+        columns += ["variance_ratio" if self.against else "relative_variance", "value_error", "verdict"]
         lines = [self.headline, *(f"  {line}" for line in self.diagnosis)]
         if len(self.table):
             well = (State.HOLDS, RowState.LIMITED)
@@ -95,6 +105,7 @@ class Verdict:
         rows = self.table.replace([math.inf, -math.inf], math.nan).astype(object)
         return {
             "estimator": self.name,
+            "against": self.against or None,
             "verdict": self.verdict,
             "claims": self.claims,
             "diagnosis": self.diagnosis,

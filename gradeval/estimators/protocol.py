@@ -133,6 +133,18 @@ def samples_of(estimator: Estimator) -> int:
     return samples if isinstance(samples, int) else 0
 
 
+def repeats_of(estimator: Estimator) -> int:
+    """The number of independent draws whose mean one draw of an estimator is.
+
+    Args:
+        estimator: any.
+
+    Returns:
+        Its attribute ``repeats`` where it owns its sampling; else 1.
+    """
+    return int(getattr(estimator, "repeats", 1)) if owns_sampling(estimator) else 1
+
+
 def claim_of(estimator: Estimator) -> bool:
     """Whether a user's own estimator claims to be unbiased.
 

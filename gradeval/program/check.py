@@ -31,6 +31,12 @@ def check_command(
         list[str] | None,
         typer.Option(help="A problem of your own, a file or a registered name, beside the battery; may be repeated."),
     ] = None,
+    equals: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="Check that mean and variance are those of this estimator.")
+    ] = None,
+    equals_mean: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="Check that the mean is that of this estimator.")
+    ] = None,
     alpha: Annotated[float, typer.Option(help="Probability of any false alarm, in all tests together.")] = 1e-6,
     detect: Annotated[
         float, typer.Option(help="Relative bias of a layer that must be found with probability 0.99.")
@@ -60,6 +66,8 @@ def check_command(
             max_relative_bias=max_relative_bias,
             min_cosine=min_cosine,
             max_relative_variance=max_relative_variance,
+            equals=equals,
+            equals_mean=equals_mean,
             alpha=alpha,
             detect=detect,
             seed=seed,
@@ -95,13 +103,14 @@ def show_verdict(verdict: Verdict) -> None:
         console.print(Padding(escape(text), (0, 0, 0, 2)), highlight=False)
     if len(verdict.table):
         rows = verdict.failing if len(verdict.failing) else verdict.table
-        line("\nBias and variance are relative to the exact gradient's norm and its square; value: (E[value] − J)/|J|")
+        line(f"\n{_caption(verdict)}")
         for problem, group in rows.groupby("problem", sort=False):
             first = group.iloc[0]
             how = f"{first.draws:,} draws" if first.draws else "exact"
             line(f"{problem}: {how}, value {first.value_error:+.1e}", "italic")
             table = Table(box=None, padding=(0, 2, 0, 0), show_header=first.name == rows.index[0])
-            widths = {"layer": 5, "scale": 8, "cosine": 7, "bias": 24, "variance": 8}
+            bias_name = "difference" if verdict.against else "bias"
+            widths = {"layer": 5, "scale": 8, "cosine": 7, bias_name: 24, "variance": 8}
             for name, width in widths.items():
                 table.add_column(name, justify="right", min_width=width, no_wrap=True)
             table.add_column("verdict", no_wrap=True)
@@ -109,7 +118,8 @@ def show_verdict(verdict: Verdict) -> None:
                 bias = f"{row.relative_bias:.3g}"
                 if row.draws:
                     bias += f" [{row.relative_bias_low:.2g}, {row.relative_bias_high:.2g}]"
-                figures = (f"{row.scale:.4g}", f"{row.cosine:.4f}", bias, f"{row.relative_variance:.3g}")
+                variance = f"{row.variance_ratio if verdict.against else row.relative_variance:.3g}"
+                figures = (f"{row.scale:.4g}", f"{row.cosine:.4f}", bias, variance)
                 table.add_row(*map(escape, (row.layer, *figures, row.verdict)))
             console.print(table)
         print()
@@ -117,3 +127,13 @@ def show_verdict(verdict: Verdict) -> None:
         line(f"note: {note}")
     line(verdict.guarantee)
     line(verdict.headline, "bold")
+
+
+def _caption(verdict: Verdict) -> str:
+    """What the table's figures are relative to."""
+    if other := verdict.against:
+        return (
+            f"Scale, cosine and difference of the mean are against E[g] of {other}, relative to its norm; variance: "
+            f"relative to that of {other}; value: (E[value] − E[value] of {other})/|J|"
+        )
+    return "Bias and variance are relative to the exact gradient's norm and its square; value: (E[value] − J)/|J|"
