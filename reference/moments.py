@@ -104,8 +104,9 @@ class ExactMoments:
 
 
 class MomentsExecution(TypedDict, total=False):
-    """How `exact_moments` goes about it; no number depends on it. See there for what each means."""
+    """How `exact_moments` goes about it; no number depends on it but for the precision. See there for each."""
 
+    precision: str
     memory: int
     workers: int | None
     advance: Advance | None
@@ -117,7 +118,6 @@ def exact_moments(
     *,
     samples: int = 64,
     seed: int = 0,
-    precision: str = "double",
     **execution: Unpack[MomentsExecution],
 ) -> ExactMoments:
     """Exact mean and covariance of one draw of an estimator.
@@ -152,7 +152,7 @@ def exact_moments(
     """
     check_options("exact_moments", execution, MomentsExecution)
     advance, workers = execution.get("advance"), execution.get("workers")
-    problem = in_precision(problem, precision)
+    problem = in_precision(problem, execution.get("precision", "double"))
     intrudes = check_pointwise(problem, estimator).intrudes
     bits, continuous = count_chance(problem, estimator)
     if bits > MAX_BITS:

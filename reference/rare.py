@@ -24,7 +24,7 @@ from gradeval.sampling.surrogates import Surrogate, weighted_gradients
 from gradeval.torch_private import quiet_vmap
 
 MAX_ENUMERATED = 12  # bits; beyond, paths are drawn from flattened probabilities
-PATHS = 2**12
+FLATTENED_PATHS = 2**12
 MAX_LOSS_BITS = 14  # of the last layer, up to which every loss is looked at
 
 
@@ -98,9 +98,9 @@ def _rows(problem: Problem, at_once: int) -> Iterator[tuple[Tensor, Callable[[Te
             yield binary_digits(numbers, 0, bits).to(dtype), lambda row: EnumeratedStates(row, random, dtype), 1.0
         return
     least = min(0.25, 2 / bits)
-    uniforms = torch.rand(PATHS, bits, generator=random, dtype=dtype, device=device)
+    uniforms = torch.rand(FLATTENED_PATHS, bits, generator=random, dtype=dtype, device=device)
     for rows in uniforms.split(at_once):
-        yield rows, lambda row: FlattenedStates(row, random, dtype, least), 1 / PATHS
+        yield rows, lambda row: FlattenedStates(row, random, dtype, least), 1 / FLATTENED_PATHS
 
 
 def _norms(

@@ -55,9 +55,8 @@ def check(
 ) -> Verdict:
     """Check an estimator against the exact gradients of small problems.
 
-    An estimator whose only chance is Bernoulli states is decided exactly where all its joint states can be enumerated,
-    otherwise by a sequential test (`gradeval.checking.sequential`) whose false-alarm rate over all problems, layers and
-    looks together is at most ``alpha``.
+    An estimator whose joint states can be enumerated is decided exactly, otherwise by a sequential test
+    (`gradeval.checking.sequential`) whose false-alarm rate over problems, layers and looks together is ``alpha``.
 
     Args:
         estimator: a spec ("psa", "module:name", "file.py:name") or a callable.
@@ -69,16 +68,14 @@ def check(
         max_relative_bias: a bound for ‖E g − g*‖/‖g*‖ in every layer.
         min_cosine: a bound for the cosine between E[g] and g* in every layer.
         max_relative_variance: a bound for tr Cov(g)/‖g*‖² of one draw in every layer.
-        equals: a spec or an estimator: whether mean, variance and mean value are those of this one
-            (`gradeval.checking.equality`); no other claim may be given.
+        equals: a spec or an estimator: whether mean, variance and value are those of this one; no other claim then.
         equals_mean: the same of mean and mean value only.
         alpha: the false-alarm rate; default 10⁻⁶.
         detect: the relative bias, in any layer and direction, that is to be found with probability 0.99 before the
             verdict "holds"; default 0.01.
         seed: every random number follows from it; default 0.
         max_draws: the most draws on one problem; default 2²³.
-        precision: of the draws: "double" (by default, whatever the network's) or "network" for the network's own. What
-            is decided on all joint states is always computed in double precision.
+        precision: of the draws: "double" (by default, whatever the network's) or "network" for the network's own.
 
     Returns:
         The verdict: holds, fails or undecided, with a table and a diagnosis.
@@ -100,9 +97,8 @@ def check(
     places = [(problem, limits) for problem in (*(battery_problems() if problems is None else problems), *further)]
     if problems is None and not definition:
         places += [(problem, replace(limits, edge=True)) for problem in edge_problems()]
-    precision = options.get("precision", "double")
-    places = [(in_precision(problem, precision), own) for problem, own in places]
-    study = _Study(places, workers or torch.get_num_threads(), progress or Silent())
+    precision, threads = options.get("precision", "double"), workers or torch.get_num_threads()
+    study = _Study([(in_precision(problem, precision), own) for problem, own in places], threads, progress or Silent())
     if definition:
         pairs = study.carry_out(lambda *where: Pair(name, subject, definition, *where))
         return conclude_equality(name, definition, limits, pairs)

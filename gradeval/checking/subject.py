@@ -6,7 +6,7 @@ import math
 from copy import deepcopy
 
 from gradeval.checking.claims import Claims, State, worst
-from gradeval.checking.coupling import coupling
+from gradeval.checking.coupling import variance_growth
 from gradeval.checking.evidence import Evidence, on_all_states, on_replicates
 from gradeval.checking.findings import Finding, Value
 from gradeval.checking.known import can_be_known
@@ -79,27 +79,14 @@ class Subject:
             return
         self.notes += [note for note in self.sampler.notes if note != OWN_CHANCE]  # the probe says it better
         self.place = place_of(problem, estimator)
-        self.exactly = self._can_be_enumerated()
+        self.exactly = _can_be_enumerated(self)
         if self.coupled:
-            self.coupling = coupling(self.sampler)
+            self.coupling = variance_growth(self.sampler)
 
     @property
     def limited(self) -> bool:
         """Whether this problem is one at the edge, nothing speaks against the estimator, and more was not asked for."""
         return self.limits.edge and not self.exactly and not self.trouble and self.state is State.UNDECIDED
-
-    def _can_be_enumerated(self) -> bool:
-        sampler = self.sampler
-        if sampler.own_chance or self.behaviour.own_chance or self.behaviour.stateful:
-            return False
-        try:
-            return can_be_known(sampler, len(self.truth.vector), self.limits.entries)
-        except Coupled as error:
-            self.coupled = str(error)
-        except GradevalError as error:
-            if sampler.vectorised:
-                self.notes.append(f"not decided exactly: {error}")
-        return False
 
     def refine(self, radius: float | None) -> None:
         """Draw until every claim is decided, or every mean gradient is known well enough. Trouble is kept, not raised.
@@ -120,7 +107,7 @@ class Subject:
     def _sample(self, radius: float | None) -> None:
         vectorised, budget = self.sampler.vectorised, self.limits.budget(self.sampler.vectorised)
         if self.replicates is None:
-            if self._beyond_reach():
+            if _beyond_reach(self):
                 return
             self.replicates = Replicates(
                 self.sampler,
@@ -136,17 +123,6 @@ class Subject:
                 break
             self.replicates.add(points)
             self._look(self.replicates)
-
-    def _beyond_reach(self) -> bool:
-        """Whether states are so rare that the draws of an estimator with chance of its own may miss them."""
-        owns = self.behaviour.own_chance or self.sampler.own_chance
-        needed = math.log(1 / level_of_look(self.alpha, 1)) / self.place.rarest
-        first = REPLICATES * self.repeats * self.limits.first_points(self.sampler.vectorised, self.repeats)
-        if not owns or needed <= first:
-            return False
-        if BEYOND_REACH not in self.notes:
-            self.notes.append(BEYOND_REACH)
-        return True
 
     def _enough(self, radius: float | None) -> bool:
         if not self.findings:
@@ -200,3 +176,30 @@ def _copied(estimator: Estimator) -> Estimator:
         return deepcopy(estimator)
     except Exception:
         return estimator
+
+
+def _can_be_enumerated(subject: Subject) -> bool:
+    """Whether its moments can be had exactly; why its points are coupled, or a note, where they cannot."""
+    sampler, behaviour = subject.sampler, subject.behaviour
+    if sampler.own_chance or behaviour.own_chance or behaviour.stateful:
+        return False
+    try:
+        return can_be_known(sampler, len(subject.truth.vector), subject.limits.entries)
+    except Coupled as error:
+        subject.coupled = str(error)
+    except GradevalError as error:
+        if sampler.vectorised:
+            subject.notes.append(f"not decided exactly: {error}")
+    return False
+
+
+def _beyond_reach(subject: Subject) -> bool:
+    """Whether states are so rare that the draws of an estimator with chance of its own may miss them."""
+    sampler, repeats = subject.sampler, subject.repeats
+    needed = math.log(1 / level_of_look(subject.alpha, 1)) / subject.place.rarest
+    first = REPLICATES * repeats * subject.limits.first_points(sampler.vectorised, repeats)
+    if not (subject.behaviour.own_chance or sampler.own_chance) or needed <= first:
+        return False
+    if BEYOND_REACH not in subject.notes:
+        subject.notes.append(BEYOND_REACH)
+    return True

@@ -10,7 +10,7 @@ from gradeval.estimators import claims_unbiased, get_facts
 from gradeval.model.problem import Problem
 from gradeval.reference import ExactGradient
 from gradeval.sampling.probes import count_evaluations
-from gradeval.sampling.sampler import Sampler
+from gradeval.sampling.sampler import Sampler, turn_of
 from gradeval.versions import versions_of
 
 
@@ -58,7 +58,7 @@ def estimator_facts(sampler: Sampler, draws: int) -> dict[str, Any]:
         What stands under its name in the manifest.
     """
     estimator = sampler.estimator
-    with sampler.turn("count"):
+    with turn_of(sampler, "count"):
         layers, losses = count_evaluations(sampler.problem, estimator)
     facts = get_facts(estimator)
     return {

@@ -15,12 +15,12 @@ from gradeval.model.randomness import GivenUniforms, RandomDraws, generator
 from gradeval.sampling.surrogates import Surrogate
 from gradeval.torch_private import quiet_vmap
 
-Chance = Callable[[Tensor], RandomDraws]
+RowChance = Callable[[Tensor], RandomDraws]
 """Makes the chance of a draw from its row."""
 
 
 def all_at_once(
-    surrogate: Surrogate, parameters: dict[str, Tensor], rows: Tensor, chance: Chance
+    surrogate: Surrogate, parameters: dict[str, Tensor], rows: Tensor, chance: RowChance
 ) -> tuple[Float[Tensor, "draws P"], Float[Tensor, " draws"]]:
     """Gradients and values of draws by one vectorised call.
 
@@ -47,7 +47,7 @@ def all_at_once(
 
 
 def one_by_one(
-    surrogate_of: Callable[[], Surrogate], rows: Tensor, chance: Chance
+    surrogate_of: Callable[[], Surrogate], rows: Tensor, chance: RowChance
 ) -> tuple[Float[Tensor, "draws P"], Float[Tensor, " draws"]]:
     """Gradients and values of draws, each by plain backward().
 

@@ -11,7 +11,7 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from gradeval.errors import estimator_error
 from gradeval.model.randomness import RandomDraws, generator
-from gradeval.sampling.sampler import BATCH_BYTES, Sampler, refuse_infinite
+from gradeval.sampling.sampler import BATCH_BYTES, Sampler, refuse_infinite, turn_of
 from gradeval.sampling.surrogates import Surrogate
 from gradeval.torch_private import quiet_vmap
 
@@ -52,7 +52,7 @@ def draws_of_points(
     gradients, values, squares, centre, total = [], [], [], None, None
     for part in torch.empty(count).split(max(1, BATCH_BYTES // (points * size * network.dtype.itemsize))):
         try:
-            with sampler.turn(*names):
+            with turn_of(sampler, *names):
                 each, value = _gradients(surrogate, part, chance)
             surrogate.check_untouched()
         except Exception as error:

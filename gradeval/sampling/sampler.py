@@ -20,7 +20,7 @@ from gradeval.isolation import alone, in_company
 from gradeval.model.network import FlipCost
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import GivenUniforms, RandomDraws, derived_seed, generator
-from gradeval.sampling.gradients import Chance, all_at_once, as_backward, one_by_one
+from gradeval.sampling.gradients import RowChance, all_at_once, as_backward, one_by_one
 from gradeval.sampling.streaming import CHUNK, LARGEST_GRADIENT
 from gradeval.sampling.surrogates import Surrogate
 
@@ -116,6 +116,19 @@ def _in_batches(
             times.append((len(rows), compute_seconds(problem.network.device) - began))
     gradients, values = (torch.cat(part) for part in zip(*parts, strict=True))
     return gradients, values
+
+
+def turn_of(sampler: Sampler, *names: object) -> AbstractContextManager[object]:
+    """When an estimator may run: beside others, or alone where it has been seen to change the process.
+
+    Args:
+        sampler: of the estimator.
+        names: what the process's own generators are seeded by, where it runs alone.
+
+    Returns:
+        A context manager to run it in.
+    """
+    return alone(derived_seed(sampler.name, *names, "the process")) if sampler.intrudes else in_company()
 
 
 class Sampler:
@@ -216,17 +229,6 @@ class Sampler:
         randomness = RandomDraws(generator(self.problem.network.device, *names), self.problem.network.dtype)
         return self._draw(torch.empty(count), lambda _: randomness, self.batch, names, times)
 
-    def turn(self, *names: object) -> AbstractContextManager[object]:
-        """When the estimator may run: beside others, or alone where it has been seen to change the process.
-
-        Args:
-            names: what the process's own generators are seeded by, where it runs alone.
-
-        Returns:
-            A context manager to run it in.
-        """
-        return alone(derived_seed(self.name, *names, "the process")) if self.intrudes else in_company()
-
     def given(
         self, uniforms: Float[Tensor, "draws given"], random: torch.Generator
     ) -> tuple[Float[Tensor, "draws P"], Float[Tensor, " draws"]]:
@@ -247,12 +249,12 @@ class Sampler:
         return self._draw(uniforms, lambda row: GivenUniforms(row, random, dtype), 8 * self.batch, names)
 
     def _draw(
-        self, rows: Tensor, chance: Chance, batch: int, names: Sequence[object], times: Times | None = None
+        self, rows: Tensor, chance: RowChance, batch: int, names: Sequence[object], times: Times | None = None
     ) -> tuple[Tensor, Tensor]:
         draw = self._vectorised if self.vectorised else self._loop
         try:
             self._surrogate()  # making it is no part of a draw
-            with self.turn(*names):
+            with turn_of(self, *names):
                 gradients, values = _in_batches(partial(draw, chance=chance), rows.split(batch), self.problem, times)
             self._surrogate()[0].check_untouched()
         except Exception as error:
@@ -269,9 +271,9 @@ class Sampler:
         pair: tuple[Surrogate, dict[str, Tensor]] = self._local.surrogate
         return pair
 
-    def _vectorised(self, rows: Tensor, chance: Chance) -> tuple[Tensor, Tensor]:
+    def _vectorised(self, rows: Tensor, chance: RowChance) -> tuple[Tensor, Tensor]:
         return all_at_once(*self._surrogate(), rows, chance)
 
-    def _loop(self, rows: Tensor, chance: Chance) -> tuple[Tensor, Tensor]:
+    def _loop(self, rows: Tensor, chance: RowChance) -> tuple[Tensor, Tensor]:
         kept, _ = self._surrogate()
         return one_by_one(lambda: Surrogate(self.problem, self.estimator) if self._afresh else kept, rows, chance)
