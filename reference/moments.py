@@ -131,7 +131,7 @@ def exact_moments(
         samples: draws of the further chance in each joint state.
         seed: of those.
         precision: in which the estimator is run: "double", whatever the network's, or "network" for its own.
-        memory: bytes that a chunk of states may take, about; 2²⁵ if not given, which stays in the cache.
+        memory: bytes that a chunk of states may take, about; 2²⁵ if not given.
         workers: threads; the result does not depend on it. Default: one per core.
         advance: a callback for progress; it is given the number of states done since its last call.
 
@@ -139,8 +139,7 @@ def exact_moments(
         The moments, beside the exact gradient.
 
     Raises:
-        GradevalError: the estimator takes more than 18 Bernoulli variables per point, mixes points, or cannot be
-            vectorised over points and states.
+        GradevalError: it takes more than 18 Bernoulli variables per point, mixes points, or cannot be vectorised.
 
     Examples:
         >>> from gradeval import load_problem

@@ -91,7 +91,6 @@ def check(
     """
     check_options("check", options, CheckOptions)
     ((name, subject),) = resolve([estimator]).items()
-    bounds = [options.get(key) for key in BOUNDS]
     known = {key: options[key] for key in Limits.__annotations__ if key in options}  # type: ignore[literal-required]
     limits, definition = Limits(**known), _definition(options)
     places = [(problem, limits) for problem in (*(battery_problems() if problems is None else problems), *further)]
@@ -102,11 +101,19 @@ def check(
     if definition:
         pairs = study.carry_out(lambda *where: Pair(name, subject, definition, *where))
         return conclude_equality(name, definition, limits, pairs)
-    claimed = options.get("unbiased")
-    claimed = claims_unbiased(subject) if claimed is None else claimed
-    claims = Claims(claimed, *(None if bound is None else float(bound) for bound in bounds))  # type: ignore[arg-type]
+    claims = _claims(subject, options)
     subjects = study.carry_out(lambda problem, limits, tests: Subject(name, subject, problem, claims, limits, tests))
     return conclude(name, claims, limits, subjects)
+
+
+def _claims(estimator: Estimator, options: CheckOptions) -> Claims:
+    """What is claimed of the estimator: by itself, or by the user."""
+    claimed = options.get("unbiased")
+    bounds = [options.get(key) for key in BOUNDS]
+    return Claims(
+        claims_unbiased(estimator) if claimed is None else claimed,
+        *(None if bound is None else float(bound) for bound in bounds),  # type: ignore[arg-type]
+    )
 
 
 def _definition(options: CheckOptions) -> Definition | None:
