@@ -92,16 +92,18 @@ def check(
     subjects = _study(
         name,
         subject,
-        [
-            in_precision(problem, options.get("precision", "double"))
-            for problem in (battery_problems() if problems is None else problems)
-        ],
+        _converted(problems, options.get("precision", "double")),
         claims,
         limits,
         workers or torch.get_num_threads(),
         progress or Silent(),
     )
     return conclude(name, claims, limits, subjects)
+
+
+def _converted(problems: Sequence[Problem] | None, precision: str) -> list[Problem]:
+    """The problems, or the battery's, in the precision in which draws are made."""
+    return [in_precision(problem, precision) for problem in (battery_problems() if problems is None else problems)]
 
 
 def _study(
