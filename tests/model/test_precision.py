@@ -116,5 +116,5 @@ def test_what_cannot_be_converted_is_one_line(single: Problem) -> None:
         exact_gradient(problem)
     assert "\n" not in str(caught.value)
     assert exact_gradient(problem, precision="network").vector.dtype == torch.float32
-    with pytest.raises(GradevalError, match="unknown precision 'singel'"):
-        in_precision(single, "singel")
+    with pytest.raises(GradevalError, match="unknown precision 'half'"):
+        in_precision(single, "half")
