@@ -18,6 +18,7 @@ from gradeval.sampling.sampler import Sampler, one_thread
 from gradeval.sampling.streaming import ChunkStatistics, Scorer, reduce_chunk
 from gradeval.sampling.timing import further_times
 
+
 @dataclass(frozen=True)
 class Failure:
     """In place of a chunk: what an estimator did wrong.
@@ -135,4 +136,3 @@ def probe_numbers(sampler: Sampler, fingerprint: str) -> list[float]:
         return []
     numbers = torch.cat([gradients[0, :32], values])
     return numbers.tolist() if bool(torch.isfinite(numbers).all()) else []
-
