@@ -63,13 +63,32 @@ def fit_exponents(table: pd.DataFrame, quantities: Sequence[str] = tuple(QUANTIT
             log_cost = np.log(group[quantity].to_numpy(dtype=float))
             counted = quantity != "seconds" and len(size) >= 6
             fit = sm.OLS(log_cost, np.column_stack(columns if counted else columns[:2])).fit()
-            low, high = fit.conf_int()[1]
+            low, high = fit.conf_int()[1] if fit.df_resid > 0 else (-np.inf, np.inf)
             if counted:
                 moved = abs(fit.params[1] - sm.OLS(log_cost, np.column_stack(columns[:3])).fit().params[1])
                 low, high = low - moved, high + moved
             rows.append((estimator, axis, quantity, fit.params[1], low, high))
     names = ["estimator", "axis", "quantity", "exponent", "exponent_low", "exponent_high"]
     return pd.DataFrame(rows, columns=names)
+
+
+def are_supported(fits: pd.DataFrame) -> pd.Series:
+    """Which exponents the data support: those whose interval is narrower than the distance of two whole numbers.
+
+    Noisy timings, or too few sizes, leave others open. Only supported exponents are shown.
+
+    Args:
+        fits: as `fit_exponents` returns them.
+
+    Returns:
+        For each row, whether it is.
+
+    Examples:
+        >>> fits = pd.DataFrame({"exponent_low": [0.9, -13.5], "exponent_high": [1.1, 9.9]})
+        >>> are_supported(fits).tolist()
+        [True, False]
+    """
+    return fits["exponent_high"] - fits["exponent_low"] < 1
 
 
 def scaling_figure(table: pd.DataFrame, fits: pd.DataFrame) -> Figure:
@@ -103,7 +122,8 @@ def _panel(ax: Axes, rows: pd.DataFrame, fits: pd.DataFrame, quantity: str, look
         log_axis(ax, name, low, high)
     ax.xaxis.set_major_locator(FixedLocator(sorted(set(rows["size"]))[::2]))
     ax.yaxis.set_major_formatter(LogFormatterMathtext())
-    exponents = fits.set_index("estimator")["exponent"].round(2) + 0.0  # no −0
+    shown = fits["exponent"].where(are_supported(fits)).set_axis(fits["estimator"]).round(2) + 0.0  # no −0
+    exponents = shown.map(lambda p: "?" if np.isnan(p) else f"{p:.2f}")
     ends = {}
     for name, curve in rows.groupby("estimator", sort=False):
         look = looks[str(name)]
@@ -113,7 +133,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, fits: pd.DataFrame, quantity: str, look
     below = -1.0
     for name, (x, y) in sorted(ends.items(), key=lambda end: end[1][1]):  # each above the one before
         below = max(y, below + 0.065)
-        place, text = (x + 0.03, below), f"{exponents[name]:.2f}"
+        place, text = (x + 0.03, below), exponents[name]
         ax.text(*place, text, transform=ax.transAxes, color=looks[name].colour, fontsize=6.5, va="center")
     tidy(ax)
 

@@ -69,7 +69,11 @@ RANKING_COLUMNS = (
         "Scale",
         "⟨E g, g*⟩ / ‖g*‖²: 1 means that the mean has the right length along the exact gradient; below 1 it is short.",
     ),
-    ("seconds_per_draw", "Time a draw", "Compute time of one draw, on the machine of the run."),
+    (
+        "seconds_per_draw",
+        "Time a draw",
+        "Compute time of one draw, on the machine of the run; it covers what speed it had then.",
+    ),
     ("layer_evaluations", "Layer evaluations", "How often one draw evaluates a layer of the network."),
     ("loss_evaluations", "Loss evaluations", "How often one draw evaluates the loss."),
 )
@@ -177,7 +181,9 @@ def _ranking(best: pd.DataFrame) -> list[dict[str, Any]]:
 def _cell(row: Mapping[Any, Any], key: str) -> NumberCell:
     value = row[key]
     if key == "seconds_per_draw":
-        return NumberCell(sortable(value), duration(value))
+        ends = [row.get(f"{key}{end}", math.nan) for end in ("_low", "_high")]
+        known = "" if math.isnan(ends[0]) else f"[{duration(ends[0])}, {duration(ends[1])}]"
+        return NumberCell(sortable(value), duration(value), known)
     if key == "bias_pvalue_adjusted":
         return _pvalue_cell(value)
     if key == "descent_probability":

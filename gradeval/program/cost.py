@@ -69,6 +69,8 @@ def show_cost(costs: pd.DataFrame, exponents: pd.DataFrame | None) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from gradeval.analysis.scaling import are_supported
+
     console = Console()
     table = Table(title="One draw of the gradient; × is times back-propagation, in this run", title_justify="left")
     table.add_column("estimator", overflow="fold")
@@ -96,12 +98,15 @@ def show_cost(costs: pd.DataFrame, exponents: pd.DataFrame | None) -> None:
     for axis in ("depth", "width"):
         for shown in names.values():
             table.add_column(f"{shown}, {axis}", justify="right")
-    found = exponents.set_index(["estimator", "axis", "quantity"])
+    found = exponents.assign(supported=are_supported(exponents)).set_index(["estimator", "axis", "quantity"])
     for name in exponents["estimator"].unique():
         cells = []
         for axis in ("depth", "width"):
             for quantity in names:
-                p, low, high = found.loc[(name, axis, quantity)].round(3) + 0.0
-                cells.append(escape(f"{p:.2f} [{low:.2f}, {high:.2f}]"))
+                *ends, supported = found.loc[(name, axis, quantity)]
+                p, low, high = (round(value, 3) + 0.0 for value in ends)  # no −0
+                cells.append(escape(f"{p:.2f} [{low:.2f}, {high:.2f}]") if supported else "–")
         table.add_row(escape(name), *cells)
     console.print(table)
+    if not found["supported"].all():
+        console.print("–: the data support no exponent, its interval is wider than 1. Repeat it on a quieter machine.")

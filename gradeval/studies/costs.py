@@ -6,10 +6,11 @@ back-propagation. `Meter` counts: products by torch's formulas, elementwise oper
 
 from __future__ import annotations
 
-import time
+import math
+import statistics
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +26,12 @@ from gradeval.model.problem import Problem
 from gradeval.model.randomness import RandomDraws, generator
 from gradeval.progress import Progress, Silent
 from gradeval.sampling.probes import count_evaluations
+from gradeval.sampling.sampler import compute_seconds, one_thread
 from gradeval.torch_private import TorchDispatchMode, flop_formula, storage_key
 
 SCALING = ("st", "psa", "leg", "arm", "ram")
 """The estimators whose growth is measured unless others are given."""
+MOST_ROUNDS = 10_000  # of timing, where a clock is too coarse to spend the budget
 FUNCTION = 12  # elementary operations that a plain count takes an exponential, logarithm, … for
 
 _FUNCTIONS = {
@@ -147,24 +150,38 @@ def count_operations(function: Callable[[], object]) -> dict[str, int]:
     }
 
 
-def seconds_of(function: Callable[[], object], device: torch.device, budget: float) -> float:
-    """Time a call.
+def seconds_in_turn(
+    functions: Mapping[str, Callable[[], object]], device: torch.device, budget: float
+) -> dict[str, list[float]]:
+    """Time calls on one thread, of one function after the other, round by round.
+
+    What slows the machine for a while slows all of a round, so their ratios keep. The first function is timed in every
+    round, the others until their budget is spent.
 
     Args:
-        function: what is called, again and again.
-        device: that it computes on.
-        budget: seconds for all calls; there is at least one.
+        functions: what is called, by name.
+        device: that they compute on.
+        budget: seconds for each function; there is at least one round.
 
     Returns:
-        The seconds of the fastest call.
+        By name, the seconds of compute of each round: of those of the first function, the first ones.
+
+    Examples:
+        >>> found = seconds_in_turn({"a": lambda: None, "b": lambda: None}, torch.device("cpu"), budget=0.0)
+        >>> {name: len(seconds) for name, seconds in found.items()}
+        {'a': 1, 'b': 1}
     """
-    best, spent = float("inf"), 0.0
-    while spent <= budget:
-        began = _now(device)
-        function()
-        taken = _now(device) - began
-        best, spent = min(best, taken), spent + taken
-    return best
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    first = next(iter(functions))
+    with one_thread():
+        while turn := [name for name in functions if not times[name] or sum(times[name]) <= budget]:
+            if len(times[first]) >= MOST_ROUNDS or (turn == [first] and len(functions) > 1):
+                break
+            for name in dict.fromkeys([first, *turn]):
+                began = compute_seconds(device)
+                functions[name]()
+                times[name].append(compute_seconds(device) - began)
+    return times
 
 
 def cost_table(
@@ -181,7 +198,7 @@ def cost_table(
         problem: network, data and loss.
         estimators: specs or callables.
         seed: of the draws.
-        budget: seconds for the timing of each estimator.
+        budget: seconds for the timing of each estimator; they are timed in turn, on one thread.
         progress: receives the progress; a step is an estimator.
 
     Returns:
@@ -189,7 +206,8 @@ def cost_table(
         layer_evaluations, loss_evaluations and their sum evaluations (per point); product_flops, elementwise (an
         elementary function counts as one operation), elementwise_plain (as 12), flops and flops_plain (products and
         elementwise), bytes (the most that new tensors take at once), seconds (of the fastest call); relative_flops,
-        relative_flops_plain, relative_bytes, relative_seconds.
+        relative_flops_plain, relative_bytes, relative_seconds (the median over pairs of calls that followed each
+        other).
 
     Raises:
         GradevalError: an unusable estimator.
@@ -202,25 +220,32 @@ def cost_table(
     named: dict[str, Estimator] = {"back-propagation": MeanField(), **resolve(estimators)}
     task, progress = "cost of one draw", progress or Silent()
     progress.start(task, len(named))
-    rows = []
+    rows, draws = [], {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FlipCost)
         for name, estimator in named.items():
-            rows.append(_cost_row(problem, name, fit(estimator, name, problem, seed).estimator, seed, budget))
+            fitted = fit(estimator, name, problem, seed).estimator
+            draws[name] = one_gradient(problem, fitted, seed)
+            rows.append(_cost_row(problem, name, fitted, draws[name]))
             progress.advance(task, 1)
+        times = seconds_in_turn(draws, problem.network.device, budget)
     progress.finish(task)
     table = pd.DataFrame(rows)
+    base = times["back-propagation"]
+    table["seconds"] = [min(times[name]) for name in named]
+    # of pairs in one round; rounds that a coarse clock gives no time tell nothing
+    pairs = ([one / two for one, two in zip(times[name], base, strict=False) if two > 0] for name in named)
+    table["relative_seconds"] = [statistics.median(found) if found else math.nan for found in pairs]
     table["evaluations"] = table["layer_evaluations"] + table["loss_evaluations"]
     table["flops"] = table["product_flops"] + table["elementwise"]
     table["flops_plain"] = table["product_flops"] + table["elementwise_plain"]
-    for column in ("flops", "flops_plain", "bytes", "seconds"):
+    for column in ("flops", "flops_plain", "bytes"):
         table[f"relative_{column}"] = table[column] / table[column][0]
     return table
 
 
-def _cost_row(problem: Problem, name: str, estimator: Estimator, seed: int, budget: float) -> dict[str, Any]:
+def _cost_row(problem: Problem, name: str, estimator: Estimator, draw: Callable[[], list[Tensor]]) -> dict[str, Any]:
     layers, losses = count_evaluations(problem, estimator)
-    draw = one_gradient(problem, estimator, seed)
     return {
         "estimator": name,
         "layers": len(problem.widths),
@@ -229,7 +254,6 @@ def _cost_row(problem: Problem, name: str, estimator: Estimator, seed: int, budg
         "layer_evaluations": layers,
         "loss_evaluations": losses,
         **count_operations(draw),
-        "seconds": seconds_of(draw, problem.network.device, budget),
     }
 
 
@@ -333,9 +357,3 @@ def linear_problem(
             parameter.uniform_(-0.1, 0.1, generator=random)
     x = torch.randn(points, inputs, generator=random, dtype=dtype)
     return Problem(network, x, 2 * torch.randint(0, 2, (points,), generator=random) - 1)
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

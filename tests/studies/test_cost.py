@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from gradeval.analysis.scaling import fit_exponents, scaling_figure
+from gradeval.analysis.scaling import are_supported, fit_exponents, scaling_figure
 from gradeval.estimators import TABLE, get_estimator
 from gradeval.program.cost import show_cost
 from gradeval.studies.costs import (
@@ -23,6 +24,7 @@ from gradeval.studies.costs import (
     linear_problem,
     one_gradient,
     scaling_table,
+    seconds_in_turn,
 )
 
 THEORY = {  # of evaluations and FLOPs with depth, and with width
@@ -160,6 +162,52 @@ def test_the_command_shows_growth(growth, capsys, monkeypatch) -> None:
     shown = capsys.readouterr().out
     assert "2.00 [" in shown
     assert "p [interval]" in shown
+
+
+def test_an_exponent_that_the_times_do_not_support_is_not_shown(capsys, monkeypatch) -> None:
+    """As found on a busy machine: −1.80 [−13.5, 9.9]."""
+    monkeypatch.setenv("COLUMNS", "200")
+    sizes = [4.0, 8.0, 16.0]
+    made = {"size": sizes, "evaluations": sizes, "flops": sizes, "seconds": sizes}
+    table = pd.concat([pd.DataFrame({"estimator": "st", "axis": axis, **made}) for axis in ("depth", "width")])
+    fits = fit_exponents(table)
+    poor = (fits["quantity"] == "seconds") & (fits["axis"] == "width")
+    fits.loc[poor, ["exponent", "exponent_low", "exponent_high"]] = [-1.8, -13.5, 9.9]
+    assert are_supported(fits).tolist() == (~poor).tolist()
+    show_cost(cost_table(linear_problem([2], inputs=2, points=2), ["st"], budget=0.0), fits)
+    shown = capsys.readouterr().out
+    assert "1.00 [" in shown
+    assert "13.5" not in shown
+    assert "support no exponent" in shown
+    texts = [text.get_text() for ax in scaling_figure(table, fits).axes for text in ax.texts]
+    assert sorted(texts) == ["1.00"] * 5 + ["?"]
+
+
+def test_two_sizes_support_no_exponent() -> None:
+    table = pd.DataFrame({"estimator": "x", "axis": "depth", "size": [2.0, 4.0], "seconds": [1.0, 2.0]})
+    assert not are_supported(fit_exponents(table, ["seconds"])).any()
+
+
+def test_times_are_taken_in_turn_on_one_thread() -> None:
+    calls, threads = [], set()
+
+    def call(name: str) -> None:
+        calls.append(name)
+        threads.add(torch.get_num_threads())
+        sum(range(20_000 if name == "b" else 2000))
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        functions = {name: partial(call, name) for name in "abc"}
+        found = seconds_in_turn(functions, torch.device("cpu"), budget=0.003)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert threads == {1}
+    assert calls[:6] == list("abcabc")
+    assert calls.count("a") == len(found["a"]) == len(found["c"]) > len(found["b"])  # a slow one has fewer rounds
+    assert all(seconds >= 0 for name in "abc" for seconds in found[name])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
