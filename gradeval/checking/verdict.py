@@ -53,6 +53,8 @@ class Verdict:
     @property
     def failing(self) -> pd.DataFrame:
         """The rows of the table that speak against the estimator."""
+        if self.table.empty:
+            return self.table
         return self.table[[RowState(verdict).fails for verdict in self.table["verdict"]]]
 
     @property

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 
 from gradeval.checking.battery import ROWS, make_problem
 from gradeval.checking.procedure import check
 from gradeval.estimators import get_estimator
 from gradeval.estimators.surrogate import carry
+from gradeval.model.randomness import generator
+from gradeval.sampling.sampler import Sampler
 
 QUIET = make_problem(ROWS[3])
 
@@ -47,13 +50,20 @@ def branches_on_its_inputs(network, inputs, loss, randomness):
 
 
 @pytest.mark.parametrize("fault", [hooked, parameters_only, calls_backward])
-def test_what_backward_gives_is_judged(fault) -> None:
-    verdict = check(fault, unbiased=True, problems=[QUIET], detect=0.3, max_draws=2**11, workers=1)
+def test_draws_are_what_backward_gives(fault) -> None:
+    sampler, plain = Sampler(QUIET, "fault", fault), Sampler(QUIET, "plain", reinforce)
+    assert not sampler.vectorised
+    assert any("drawn in a loop" in note for note in sampler.notes)
+    head = QUIET.network.layer_slices()["head"]
+    found, right = (s.given(torch.full((2, 6), 0.4).double(), generator("cpu", 1))[0] for s in (sampler, plain))
+    torch.testing.assert_close(found[:, head][:, -1], 2 * right[:, head][:, -1])  # the last one is a bias
+
+
+def test_the_verdict_is_on_what_backward_gives() -> None:
+    verdict = check(parameters_only, unbiased=True, problems=[QUIET], detect=0.3, max_draws=2**11, workers=1)
     assert verdict.verdict == "fails", verdict
-    assert any("drawn in a loop" in note for note in verdict.notes)
-    assert set(verdict.table["method"]) == {"sampled"}
-    if fault is not calls_backward:
-        assert any("plain backward()" in note for note in verdict.notes)
+    assert any("plain backward()" in note for note in verdict.notes)
+    assert "all layers and the head: the exact gradient times 2" in verdict.diagnosis[0]
 
 
 def test_an_item_of_the_inputs_is_no_traceback() -> None:

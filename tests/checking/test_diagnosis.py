@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gradeval.checking.battery import ROWS, make_problem
+from gradeval.checking.battery import ROWS, battery_problems, make_problem
 from gradeval.checking.procedure import check
 
 FAULTS = sorted((Path(__file__).parents[1] / "faults").glob("*.py"))
@@ -32,7 +32,7 @@ def fault(name: str):
 @pytest.mark.parametrize("path", FAULTS, ids=lambda path: path.stem)
 def test_planted_faults_are_failed_with_the_right_words(path: Path) -> None:
     module = module_of(path)
-    verdict = check(module.estimator, unbiased=True, workers=1)
+    verdict = check(module.estimator, unbiased=True, problems=battery_problems(), workers=1)
     assert (verdict.verdict, verdict.exit_code) == ("fails", 1)
     assert module.WORDS in "\n".join(verdict.diagnosis), verdict
     assert module.WORDS in str(verdict)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from gradeval.checking.battery import EDGES, ROWS, Row, make_problem
+from gradeval.checking import procedure, replicates
+from gradeval.checking.battery import EDGES, ROWS, Row, battery_problems, make_problem
 from gradeval.checking.procedure import check
-from gradeval.estimators.surrogate import carry
+from gradeval.checking.replicates import tilt
+from gradeval.estimators import get_estimator
+from gradeval.estimators.surrogate import carry, sample_path
 
 ORDINARY = [make_problem(ROWS[i]) for i in (0, 3, 5)]  # logistic; three points; two layers
 
@@ -20,6 +25,7 @@ def edges(choose: Callable[[Row], object]) -> list:
 
 
 RARE = edges(lambda row: row.rare)
+QUIET = [ORDINARY[1]]  # little variance: few draws are enough
 
 
 class Reinforce:
@@ -150,3 +156,161 @@ def test_faults_of_the_edges_are_named(estimator: Reinforce, choose, words: str)
     (where, *_) = [line for line in verdict.diagnosis if line.startswith("the gradient is wrong ")]
     assert words in where, verdict
     assert verdict.failing["problem"].isin([row.name for row in EDGES]).all()
+
+
+# --- sampled estimators on rare states --------------------------------------------------------------
+
+
+def arm_clamped(network, inputs, loss, randomness):
+    """ARM on logits clamped to ±5."""
+
+    def clamped(layer):
+        return SimpleNamespace(
+            preactivation=lambda x: layer.preactivation(x).clamp(-5, 5),
+            probability=layer.probability,
+            encode=layer.encode,
+            noise=layer.noise,
+        )
+
+    return get_estimator("arm")(SimpleNamespace(layers=list(map(clamped, network.layers))), inputs, loss, randomness)
+
+
+@pytest.fixture
+def battery_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ordinary problem, and at the edge states of probability 10⁻⁶."""
+    monkeypatch.setattr(procedure, "battery_problems", lambda: QUIET)
+    monkeypatch.setattr(procedure, "edge_problems", lambda: RARE[-1:])
+
+
+@pytest.mark.usefixtures("battery_of_one")
+def test_rare_states_are_sampled_and_what_is_left_open_is_stated() -> None:
+    honest = check("arm", detect=0.03, workers=1)
+    assert honest.verdict == "holds", honest
+    (rare,) = honest.table[(honest.table["problem"] == RARE[-1].name) & (honest.table["layer"] == "1")].itertuples()
+    assert rare.verdict == "not refuted"
+    assert 0.03 < rare.detectable < 0.5
+    assert "Less is known on 1 problem at the edge of what is usual" in honest.guarantee
+    faulty = check(arm_clamped, unbiased=True, detect=0.03, workers=1)
+    assert faulty.verdict == "fails"
+    assert (faulty.failing["problem"] == RARE[-1].name).all()
+
+
+@pytest.mark.usefixtures("battery_of_one")
+def test_without_tilted_draws_a_right_estimator_would_be_refuted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plant of the test above: rare states are never drawn, and the mean gradient seems to be another."""
+    monkeypatch.setattr(replicates, "MAX_TILTED", 0)
+    assert check("arm", detect=0.03, workers=1).verdict == "fails"
+
+
+def test_tilted_means_are_those_of_uniform_variables() -> None:
+    """P(u < 10⁻⁶) and E[u₁ u₂] of three variables, within 5 standard errors (false alarms: 1e-6), and seen at all."""
+    rows = torch.rand(200_000, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    u, weights = tilt(rows)
+    assert u.shape == (200_000, 3)
+    assert float(weights.max()) <= 2
+    for values, right in (((u[:, 1] < 1e-6).double(), 1e-6), (u[:, 0] * u[:, 1], 0.25), (torch.ones(len(u)), 1.0)):
+        found = weights[:, 0] * values
+        assert abs(found.mean() - right) < 5 * found.std() / len(u) ** 0.5
+    assert int((u[:, 1] < 1e-6).sum()) > 1000
+
+
+# --- one bad problem, coupled points, a state, depth ------------------------------------------------
+
+
+def raises_without_bias(network, inputs, loss, randomness):
+    if any(getattr(layer.map, "bias", 0) is None for layer in network.layers):
+        raise AttributeError("'NoneType' object has no attribute 'shape'")
+    return sign(network, inputs, loss, randomness)
+
+
+def sign(network, inputs, loss, randomness):
+    f = get_estimator("reinforce")(network, inputs, loss, randomness)
+    return 2 * f.detach() - f
+
+
+def test_an_exception_on_one_problem_hides_nothing_on_the_others() -> None:
+    verdict = check(raises_without_bias, unbiased=True, problems=[*ORDINARY, *edges(lambda r: not r.bias)], workers=1)
+    assert verdict.verdict == "fails"
+    assert "raises AttributeError: 'NoneType'" in verdict.diagnosis[0]
+    assert "(on 1 of 4 problems" in verdict.diagnosis[0]
+    assert any("the sign is wrong" in line for line in verdict.diagnosis), verdict
+    assert verdict.table["problem"].nunique() == 3
+    assert "3 problems decided exactly" in verdict.guarantee
+
+
+def batch_score(network, inputs, loss, randomness):
+    """The mean loss times the score of the whole batch: unbiased, with a variance that grows with the batch."""
+    steps, x = sample_path(network, inputs, randomness)
+    f = loss(x)
+    return f + f.detach().mean() * carry(sum(t.layer.log_prob(t.s, t.a) for t in steps).sum())
+
+
+def shared_chance(network, inputs, loss, randomness):
+    """All points take the same uniform variables."""
+    x, log_prob = inputs, 0.0
+    for layer in network.layers:
+        a = layer.preactivation(x)
+        s = (randomness.uniform(a.shape[-1:]) < layer.probability(a)).to(a.dtype)
+        log_prob, x = log_prob + layer.log_prob(s, a), layer.encode(s)
+    f = loss(x)
+    return f + f.detach() * carry(log_prob)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "words"), [(batch_score, "depends on the other points"), (shared_chance, "points share chance")]
+)
+def test_coupled_points_hold_and_their_variance_is_stated(estimator, words: str) -> None:
+    verdict = check(estimator, unbiased=True, problems=[ORDINARY[1]], detect=0.1, workers=1)
+    assert verdict.verdict == "holds", verdict
+    (note,) = [note for note in verdict.notes if words in note]
+    (times,) = re.findall(r"the variance of a draw is ([\d.]+) times with 3 points", note)
+    assert float(times) > 1.5
+
+
+class RunningAverage:
+    """REINFORCE with the running mean of past losses as its baseline."""
+
+    def __init__(self):
+        self.baseline = 0.0
+
+    def __call__(self, network, inputs, loss, randomness):
+        steps, x = sample_path(network, inputs, randomness)
+        f = loss(x)
+        baseline = self.baseline
+        self.baseline = 0.9 * self.baseline + 0.1 * f.detach().mean()
+        return f + (f.detach() - baseline) * carry(sum(t.layer.log_prob(t.s, t.a) for t in steps))
+
+
+def test_a_state_between_draws_is_no_bias() -> None:
+    """Low-discrepancy points make past and present dependent: with those it was refuted (scale 1.04)."""
+    kept = RunningAverage()
+    verdict = check(kept, unbiased=True, problems=QUIET, detect=0.5, max_draws=2**11, workers=1)
+    assert verdict.verdict == "holds", verdict
+    assert any("it keeps a state between draws" in note for note in verdict.notes)
+    assert kept.baseline == 0.0  # every problem has a copy of its own
+
+
+def test_stateful_estimators_get_independent_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(
+        replicates.Replicates, "add", lambda self, points: seen.append((self.engines, self.independent)) or 1 / 0
+    )
+    check(RunningAverage(), unbiased=True, problems=QUIET, workers=1)
+    assert seen == [([], True)]
+
+
+def test_factors_of_the_depth_are_named() -> None:
+    def deep(network, inputs, loss, randomness):
+        f = get_estimator("reinforce")(network, inputs, loss, randomness)
+        return f + len(network.layers) / 2 * carry(f)
+
+    some = [ORDINARY[0], ORDINARY[2], *edges(lambda row: len(row.widths) == 5)]
+    verdict = check(deep, unbiased=True, problems=some, workers=1)
+    assert "the exact gradient times 1 + L/2, L the number of layers" in verdict.diagnosis[0], verdict
+
+
+def test_problems_of_ones_own_are_judged_beside_the_battery(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(procedure, "battery_problems", lambda: QUIET)
+    monkeypatch.setattr(procedure, "edge_problems", lambda: [])
+    verdict = check("reinforce", further=ORDINARY[2:], workers=1)
+    assert set(verdict.table["problem"]) == {QUIET[0].name, ORDINARY[2].name}
