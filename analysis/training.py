@@ -24,6 +24,7 @@ from gradeval.analysis.plotting import DASHED, SOLID, log_axis, paper_style, pri
 from gradeval.analysis.statistics import ENDS, UNKNOWN, Interval, mean_interval
 from gradeval.analysis.tables import table_files
 from gradeval.analysis.training_manifest import TRAINING_FILE, read_training_manifest
+from gradeval.analysis.training_pairs import against, paired_differences
 from gradeval.errors import GradevalError
 from gradeval.files import reason, write_whole
 
@@ -114,6 +115,18 @@ class Training:
             rows.append({"estimator": name, "seed": seed, "level": level, "epochs": epochs})
         return pd.DataFrame(rows, columns=["estimator", "seed", "level", "epochs"])
 
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """Every two estimators compared at common seeds, see `paired_differences`."""
+        return paired_differences(self.tables["predictions"])
+
+    @cached_property
+    def best(self) -> str | None:
+        """The estimator with the lowest mean training objective; None where nothing is trained."""
+        final = self.summary[(self.summary["split"] == "train") & (self.summary["predictor"] == "expected")]
+        final = final.dropna(subset="loss").sort_values("loss")
+        return str(final["estimator"].iloc[0]) if len(final) else None
+
     def save(self, folder: str | Path) -> None:
         """Write manifest and tables (csv and parquet), each whole or not at all.
 
@@ -122,7 +135,7 @@ class Training:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for name, table in (self.tables | {"summary": self.summary, "speed": self.speed}).items():
+        for name, table in (self.tables | {"summary": self.summary, "speed": self.speed, "pairs": self.pairs}).items():
             for file, content in table_files(name, table).items():
                 write_whole(folder / file, content)
         write_whole(folder / TRAINING_FILE, json.dumps(self.manifest, indent=1).encode())
@@ -332,6 +345,8 @@ def build_training_report(training: Training, folder: str | Path) -> Path:
         manifest=training.manifest,
         answer=training_answer(training),
         groups=_groups(training.summary),
+        pairs=_pairs(training),
+        best=training.best,
         figures=figures,
         lists=[
             (title, [(key.replace("_", " "), _words(value)) for key, value in facts.items()])
@@ -357,11 +372,14 @@ def training_answer(training: Training) -> list[str]:
         The sentences.
     """
     summary, sentences = training.summary, []
-    final = summary[(summary["split"] == "train") & (summary["predictor"] == "expected")].sort_values("loss")
-    if len(final):
-        best = final.iloc[0]
-        near = list(final["estimator"][1:][list(final["loss_low"][1:] <= best["loss_high"])])
-        tie = f"; the intervals of {', '.join(near)} overlap with it" if near else ""
+    if training.best:
+        final = summary[(summary["split"] == "train") & (summary["predictor"] == "expected")]
+        best = final[final["estimator"] == training.best].iloc[0]
+        others = against(training.pairs, training.best, "train", "expected")
+        open_ = list(others.loc[others["better"] == "", "estimator"])
+        tie = f"; in pairs of runs with the same seed, it is not told from {', '.join(open_)}" if open_ else ""
+        if len(others) and not open_:
+            tie = "; in pairs of runs with the same seed, it is below every other one (Holm, 5 % in all)"
         sentences.append(
             f"The lowest training objective is that of {best['estimator']}: {interval_text(best, 'loss')} "
             f"(mean over {best['seeds']} seeds with its 95 % interval){tie}."
@@ -392,6 +410,23 @@ def _groups(summary: pd.DataFrame) -> list[dict[str, Any]]:
         titles = [f"{p}, {'accuracy %' if m == 'accuracy' else m}" for p, m in columns]
         groups.append({"title": split, "columns": titles, "rows": body})
     return groups
+
+
+def _pairs(training: Training) -> list[dict[str, str]]:
+    """For the report: by how much the others' training objective is above the best one's, in pairs."""
+    if training.best is None:
+        return []
+    rows = against(training.pairs, training.best, "train", "expected")
+    return [
+        {
+            "name": row["estimator"],
+            "seeds": str(row["seeds"]),
+            "difference": interval_text(row, "difference"),
+            "pvalue": significant(row["pvalue_adjusted"], 2),
+            "verdict": f"{row['better']} is better" if row["better"] else "undecided",
+        }
+        for _, row in rows.sort_values("difference").iterrows()
+    ]
 
 
 def _words(value: Any) -> str:

@@ -130,8 +130,9 @@ def report_training(folder: Path, as_json: bool = False) -> None:
         raise Incomplete(message, exit_code=130) from None
     if as_json:
         rows = json.loads(training.summary.to_json(orient="records"))
+        pairs = json.loads(training.pairs.to_json(orient="records"))
         failures = training.manifest["failures"]
-        print(json.dumps({"report": str(report_path.resolve()), "failures": failures, "summary": rows}))
+        print(json.dumps({"report": str(report_path.resolve()), "failures": failures, "summary": rows, "pairs": pairs}))
         return
 
     show_training(training)
@@ -143,6 +144,8 @@ def show_training(training: Training) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from gradeval.analysis.training import training_answer
 
     summary = training.summary
     table = Table(title="Means over seeds [95 % intervals]", title_justify="left")
@@ -167,7 +170,10 @@ def show_training(training: Training) -> None:
             cell(row.estimator, "test", "ensemble", "loss", 4),
             cell(row.estimator, "test", "ensemble", "accuracy", 3),
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for sentence in training_answer(training)[:1]:
+        console.print(escape(sentence), highlight=False)
 
 
 def show_training_status(found: dict[str, Any]) -> None:
