@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
+from gradeval.analysis.hypotheses import holm
 from gradeval.analysis.statistics import ENDS, UNKNOWN, Interval, mean_interval
 
 FAMILY_RATE = 0.05
-PAIR_COLUMNS = [
+DIFFERENCE_COLUMNS = [
     *("split", "predictor", "measure", "first", "second", "seeds"),
     *(f"difference{end}" for end in ENDS),
     *("pvalue", "pvalue_adjusted", "better"),
@@ -53,13 +54,13 @@ def paired_differences(predictions: pd.DataFrame) -> pd.DataFrame:
                 | _difference((runs[first] - runs[second]).dropna().to_numpy(float))
                 for first, second in itertools.combinations(names, 2)
             ]
-            adjusted = holm([row["pvalue"] for row in found])
+            adjusted = holm([row["pvalue"] for row in found]).tolist()
             for row, pvalue in zip(found, adjusted, strict=True):
                 first_is_better = sign * row["difference"] < 0
                 known = pvalue <= FAMILY_RATE
                 better = (row["first"] if first_is_better else row["second"]) if known else ""
                 rows.append(row | {"pvalue_adjusted": pvalue, "better": better})
-    return pd.DataFrame(rows, columns=PAIR_COLUMNS)
+    return pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS)
 
 
 def _difference(differences: np.ndarray) -> dict[str, Any]:
@@ -74,28 +75,6 @@ def _difference(differences: np.ndarray) -> dict[str, Any]:
     else:
         pvalue = 2 * float(student.sf(abs(mean) / error, count - 1)) if count > 1 else math.nan
     return {"seeds": count} | interval.columns("difference") | {"pvalue": pvalue}
-
-
-def holm(pvalues: list[float]) -> list[float]:
-    """Adjust p-values by Holm's method.
-
-    Args:
-        pvalues: of one family; NaN where there is none.
-
-    Returns:
-        The adjusted ones. One that is NaN stays so, and counts as a test all the same.
-
-    Examples:
-        >>> holm([0.01, 0.04, 0.03])
-        [0.03, 0.06, 0.06]
-    """
-    if not pvalues:
-        return []
-    from statsmodels.stats.multitest import multipletests
-
-    known = np.nan_to_num(np.asarray(pvalues), nan=1.0)
-    adjusted = multipletests(known, method="holm")[1]
-    return [math.nan if math.isnan(p) else float(a) for p, a in zip(pvalues, adjusted, strict=True)]
 
 
 def against(pairs: pd.DataFrame, name: str, split: str, predictor: str, measure: str = "loss") -> pd.DataFrame:
