@@ -58,7 +58,7 @@ def rare_states(problem: Problem, memory: int = 2**25) -> RareStates:
 
 def _yardstick(network: StochasticBinaryNetwork, inputs: Tensor, loss: object, randomness: Randomness) -> Tensor:
     """The head's gradient of the loss, and the layers' gradient of the path's log-probability."""
-    x, score = inputs, 0.0
+    x, score = inputs, torch.zeros(())
     for layer in network.layers:
         a = layer.preactivation(x)
         s = randomness.bernoulli(layer.probability(a))

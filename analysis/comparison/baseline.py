@@ -175,7 +175,7 @@ def _figures_of(run: Record, name: str) -> EstimatorFigures:
             error / variance if variance else 0.0,
             float(cosine),
             math.sqrt(cosine_variance / moments.draws),
-            _spectrum(relative_variance(moments.spread(layer), norm)),
+            _spectrum(relative_variance(moments.spread(layer), norm), relative_variance(variance, norm)),
             None if known is None else (float(known.iloc[0]), float(known.iloc[1])),
         )
     seconds = run.seconds_per_draw.get(name, math.nan)
@@ -183,8 +183,10 @@ def _figures_of(run: Record, name: str) -> EstimatorFigures:
     return EstimatorFigures(moments.draws, seconds, evaluations, moments.mean_error, layers)
 
 
-def _spectrum(covariance: Array) -> Array:
+def _spectrum(covariance: Array, trace: float) -> Array:
+    """The leading eigenvalues, scaled to the trace, which is known better than each of them."""
     values = np.maximum(np.linalg.eigvalsh(covariance)[::-1], 0.0)
+    values *= trace / values.sum() if values.sum() > 0 else 1.0
     if len(values) <= LEADING + 1:
         return values
     return np.append(values[:LEADING], values[LEADING:].mean())

@@ -109,8 +109,8 @@ def _claims(summary: pd.DataFrame) -> str:
         rows = open_[open_["estimator"] == name]
         needed = rows["draws_to_decide"].max()
         how = f"; about {needed:,.0f} draws would decide" if math.isfinite(needed) else ""
-        layers = listed([layer_title(layer) for layer in rows["layer"]])
-        parts.append(f"the claim to be unbiased is undecided for {name} ({layers}{how})")
+        where = listed([layer_title(layer) for layer in rows["layer"]])
+        parts.append(f"the claim to be unbiased is undecided for {name} ({where}{how})")
     told = {*held, *failed, *open_["estimator"]}
     untested = [name for name in dict.fromkeys(claimed["estimator"]) if name not in told]
     if untested:

@@ -330,10 +330,10 @@ def _where(wrong: list[Place], every: list[Place], what: str) -> list[str]:
         tests[f"the loss is not {loss}"] = _lacking(lambda p: p.loss, loss)
     rarest = sorted({p.rarest for p in every})
     for above in rarest[1:]:  # one bound between any two problems, rounded down to one digit
-        bound = 10.0 ** math.floor(math.log10(above))
-        bound *= math.floor(above / bound)
-        words = f"a state has a probability below {bound:g}, but not zero"
-        tests[words] = _above(lambda p: -p.rarest, -bound)
+        unit = 10.0 ** math.floor(math.log10(above))
+        edge = unit * math.floor(above / unit)
+        words = f"a state has a probability below {edge:g}, but not zero"
+        tests[words] = _above(lambda p: -p.rarest, -edge)
     having = {text: {p.name for p in every if test(p)} for text, test in tests.items()}
     fitting = [text for text, found in having.items() if found == bad]
     if not fitting:

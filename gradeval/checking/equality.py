@@ -235,9 +235,12 @@ class Pair:
             return _Numbers(means, values, squares[:, :-1], replicates.largest)
         exact, slices = self._exact[key], self.theirs.truth.slices
         shift = exact.mean - self._layers.centre.vector
-        squares = [float(exact.variance[w].sum() + shift[w] @ shift[w]) for w in slices.values()]
-        rows = exact.mean.cpu().numpy(), np.array(exact.value), np.array(squares)
-        return _Numbers(*(np.broadcast_to(row, (REPLICATES, *row.shape)) for row in rows), np.zeros(len(slices) + 1))
+        second = np.array([float(exact.variance[w].sum() + shift[w] @ shift[w]) for w in slices.values()])
+        means, values, squares = (
+            np.broadcast_to(row, (REPLICATES, *row.shape))
+            for row in (exact.mean.cpu().numpy(), np.array(exact.value), second)
+        )
+        return _Numbers(means, values, squares, np.zeros(len(slices) + 1))
 
     def _judge(self) -> None:
         states = [state for d in self.differences for state in (d.mean_state, d.variance_state)]

@@ -16,7 +16,7 @@ from gradeval.errors import GradevalError
 from gradeval.estimators.protocol import Estimator, owns_sampling
 from gradeval.isolation import Footprint, alone, in_company
 from gradeval.model.forms import Form
-from gradeval.model.network import BinaryLayer
+from gradeval.model.network import BinaryLayer, StochasticBinaryNetwork
 from gradeval.model.problem import Problem, own_copy
 from gradeval.model.randomness import EnumeratedStates, GivenUniforms, RandomDraws, generator
 from gradeval.sampling.surrogates import Surrogate
