@@ -17,7 +17,7 @@ from gradeval.progress import Advance, Progress
 from gradeval.reference.cost import Cost, check_affordable, predicted_cost
 from gradeval.reference.joint import joint_value_and_gradient
 from gradeval.reference.layerwise import layerwise_value_and_gradient, plain_values
-from gradeval.sampling.streaming import LARGEST_GRADIENT
+from gradeval.sampling.streaming import TOO_LARGE
 
 # Progress is reported of what is predicted to take more seconds.
 PATIENCE = 2.0
@@ -49,9 +49,9 @@ class ExactGradient:
             GradevalError: an entry is so large that they would overflow.
         """
         largest = max(abs(self.value), float(self.vector.abs().max()))
-        if largest > LARGEST_GRADIENT:
+        if largest > TOO_LARGE:
             raise GradevalError(
-                f"the exact gradient, or J, has entries of {largest:.0e}, beyond {LARGEST_GRADIENT:.0e}: scale the problem's "
+                f"the exact gradient, or J, has entries of {largest:.0e}, beyond {TOO_LARGE:.0e}: scale the problem's "
                 "weights, states or targets down."
             )
 

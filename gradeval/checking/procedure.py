@@ -66,8 +66,7 @@ def check(
             verdict "holds"; default 0.01.
         seed: every random number follows from it; default 0.
         max_draws: the most draws on one problem; default 2²³.
-        precision: of the draws: "double" (by default, whatever the network's) or "network" for the network's own. What
-            is decided on all joint states is always computed in double precision.
+        precision: of the draws: "double" (default) or "network" for the network's own; all else is in double precision.
 
     Returns:
         The verdict: holds, fails or undecided, with a table and a diagnosis.

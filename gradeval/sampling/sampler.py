@@ -19,7 +19,7 @@ from gradeval.isolation import alone, in_company
 from gradeval.model.network import FlipCost
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import GivenUniforms, RandomDraws, derived_seed, generator
-from gradeval.sampling.streaming import CHUNK, LARGEST_GRADIENT
+from gradeval.sampling.streaming import CHUNK, TOO_LARGE
 from gradeval.sampling.surrogates import Surrogate
 from gradeval.torch_private import quiet_vmap
 
@@ -148,9 +148,6 @@ class Sampler:
 
         Args:
             names: what the process's own generators are seeded by, where it runs alone.
-
-        Returns:
-            The context manager.
         """
         return alone(derived_seed(self.name, *names, "the process")) if self.intrudes else in_company()
 
@@ -189,10 +186,8 @@ class Sampler:
         if not bool(torch.isfinite(gradients).all()):
             bad = int((~torch.isfinite(gradients).all(1)).sum())
             raise GradevalError(f"estimator '{self.name}' gave NaN or infinite gradients in {bad} of {count} draws.")
-        if (largest := float(gradients.abs().max())) > LARGEST_GRADIENT:
-            raise GradevalError(
-                f"estimator '{self.name}' gave gradients of {largest:.0e}, beyond {LARGEST_GRADIENT:.0e}."
-            )
+        if (largest := float(gradients.abs().max())) > TOO_LARGE:
+            raise GradevalError(f"estimator '{self.name}' gave gradients of {largest:.0e}, beyond {TOO_LARGE:.0e}.")
         return gradients, values
 
     def _surrogate(self) -> tuple[Surrogate, dict[str, Tensor]]:

@@ -17,7 +17,7 @@ from gradeval.analysis.measures import cosine
 from gradeval.analysis.run.moments import Layout, Moments
 
 BLOCK = 1000  # draws, one of the M of `tree` that all smaller ones divide
-LARGEST_GRADIENT = 1e45
+TOO_LARGE = 1e45
 """The largest entry of a gradient whose statistics (they have sixth powers) do not overflow."""
 CHUNK = 5 * BLOCK  # draws: means of up to BLOCK draws never straddle two chunks
 SAMPLE = 4096  # cosines kept per number of draws M, evenly spaced, for quantiles
