@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
 
 import gradeval
 from gradeval import GradevalError, Problem, StochasticBinaryNetwork, exact_gradient, exact_moments
@@ -15,6 +16,7 @@ from gradeval.model.randomness import RandomDraws, generator
 from gradeval.problems.tasks import Task, with_parameters
 from gradeval.reference import finite_differences, layerwise_values
 from gradeval.sampling.sampler import Sampler
+from gradeval.sampling.surrogates import Surrogate
 from gradeval.training.stacked import Recipe, Stack
 
 
@@ -63,6 +65,16 @@ def test_estimators_agree_on_tied_parameters(tied: Problem) -> None:
     assert torch.equal(sampler.chunk(20, "tied")[0], first[0])
     verdict = gradeval.check("reinforce", problems=[tied], unbiased=True)
     assert verdict.verdict == "holds"
+
+
+def test_a_functional_call_leaves_the_networks_own_parameters(tied: Problem) -> None:
+    """Of a map that stands twice torch puts back what it was called with. Planted: no modules of their own."""
+    surrogate = Surrogate(tied, get_estimator("tanh"))
+    before, chance = dict(surrogate.named_parameters(remove_duplicate=False)), RandomDraws(generator("cpu"))
+    given = {name: p.detach() + 1 for name, p in surrogate.trainable().items()}
+    functional_call(surrogate, given, (surrogate.inputs, surrogate.targets, chance))
+    after = dict(surrogate.named_parameters(remove_duplicate=False))
+    assert all(after[name] is parameter for name, parameter in before.items())
 
 
 def test_plain_backward_gives_what_is_measured_on_tied_parameters(tied: Problem) -> None:
