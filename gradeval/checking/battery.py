@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gradeval.model.losses import Loss, cross_entropy, logistic, squared
+from gradeval.model.losses import Loss, cross_entropy, squared
 from gradeval.model.maps import ImageMap
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.noise import get_noise
@@ -111,7 +111,8 @@ class Row:
 
 
 ZERO_ONE, SIGNS = (0.0, 1.0), (-1.0, 1.0)
-ROWS = (    Row(2, (2,), "logistic", ZERO_ONE, "logistic", 1, 2.5, 11),
+ROWS = (
+    Row(2, (2,), "logistic", ZERO_ONE, "logistic", 1, 2.5, 11),
     Row(3, (3,), "normal", SIGNS, "squared", 2, 0.5, 28),
     Row(2, (6,), "logistic", SIGNS, "logistic", 1, 1.2, 4),
     Row(2, (1,), "cauchy", ZERO_ONE, "cross-entropy", 3, 2.5, 16),

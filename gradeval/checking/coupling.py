@@ -1,4 +1,4 @@
-"""What it costs that an estimator's data points are coupled: by how much the variance of a draw grows with the batch."""
+"""What coupled data points cost an estimator: by how much the variance of a draw grows with the batch."""
 
 from __future__ import annotations
 

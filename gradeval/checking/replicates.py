@@ -15,7 +15,6 @@ from gradeval.model.randomness import derived_seed, generator
 from gradeval.reference import ExactGradient
 from gradeval.sampling.sampler import Sampler
 
-
 MAX_TILTED = 2**10  # beyond, each variable would hardly ever be the one
 NEAREST = 1e-10  # to 0 or 1, of a tilted variable
 

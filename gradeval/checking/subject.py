@@ -21,7 +21,6 @@ from gradeval.reference import MAX_BITS, exact_gradient
 from gradeval.sampling.probes import Coupled, check_pointwise, count_chance, describe, probe
 from gradeval.sampling.sampler import OWN_CHANCE, Sampler
 
-
 BEYOND_REACH = "not sampled: its chance is its own, so rare states of the network may be missed"
 
 KEEPS_STATE = "it keeps a state between draws"

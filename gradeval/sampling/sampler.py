@@ -151,7 +151,8 @@ class Sampler:
             vectorised = self._vectorised(row, chance)[0][0]
         except Exception:  # what is wrong with it is found elsewhere
             return True
-        return bool(torch.allclose(plain, vectorised, rtol=0, atol=tolerance * float(plain.abs().amax()), equal_nan=True))
+        largest = tolerance * float(plain.abs().amax())
+        return bool(torch.allclose(plain, vectorised, rtol=0, atol=largest, equal_nan=True))
 
     def chunk(self, count: int, *names: object) -> tuple[Float[Tensor, "draws P"], Float[Tensor, " draws"]]:
         """Make some draws.

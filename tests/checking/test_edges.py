@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gradeval.checking import procedure, replicates
-from gradeval.checking.battery import EDGES, ROWS, Row, battery_problems, make_problem
+from gradeval.checking.battery import EDGES, ROWS, Row, make_problem
 from gradeval.checking.procedure import check
 from gradeval.checking.replicates import tilt
 from gradeval.estimators import get_estimator
