@@ -52,7 +52,7 @@ def _natural() -> Iterator[Factor]:
         ("(L + 1)/2, L the number of layers", lambda p, k: (len(p.widths) + 1) / 2),
         ("2 to the power of the number of layers", lambda p, k: 2 ** len(p.widths)),
         ("the layer's number, counted from the inputs", _number),
-        ("the layer's number, counted from the head", lambda p, k: len(p.widths) + 2 - _number(p, k)),
+        ("the layer's number, counted from the head", lambda p, k: len(p.widths) + 1 - _number(p, k)),
         ("δ²", lambda p, k: delta(p, k) ** 2),
         ("δ/2 (right where the states are two apart)", lambda p, k: delta(p, k) / 2),
         ("3", lambda p, k: 3),
