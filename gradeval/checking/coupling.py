@@ -1,4 +1,4 @@
-"""By how much the variance of a draw grows with the batch where an estimator's data points are coupled."""
+"""What coupled data points cost an estimator: by how much the variance of a draw grows with the batch."""
 
 from __future__ import annotations
 

@@ -51,11 +51,8 @@ def _natural() -> Iterator[Factor]:
         ("1 + L/2, L the number of layers", lambda p, k: 1 + len(p.widths) / 2),
         ("(L + 1)/2, L the number of layers", lambda p, k: (len(p.widths) + 1) / 2),
         ("2 to the power of the number of layers", lambda p, k: 2 ** len(p.widths)),
-        ("the layer's number, counted from the inputs", lambda p, k: _number(p, k)),
-        (
-            "the layer's number, counted from the head",
-            lambda p, k: len(p.widths) + 1 - min(_number(p, k), len(p.widths)),
-        ),
+        ("the layer's number, counted from the inputs", _number),
+        ("the layer's number, counted from the head", lambda p, k: len(p.widths) + 1 - _number(p, k)),
         ("δ²", lambda p, k: delta(p, k) ** 2),
         ("δ/2 (right where the states are two apart)", lambda p, k: delta(p, k) / 2),
         ("3", lambda p, k: 3),
@@ -330,10 +327,9 @@ def _where(wrong: list[Place], every: list[Place], what: str) -> list[str]:
         tests[f"the loss is not {loss}"] = _lacking(lambda p: p.loss, loss)
     rarest = sorted({p.rarest for p in every})
     for above in rarest[1:]:  # one bound between any two problems, rounded down to one digit
-        unit = 10.0 ** math.floor(math.log10(above))
-        edge = unit * math.floor(above / unit)
-        words = f"a state has a probability below {edge:g}, but not zero"
-        tests[words] = _above(lambda p: -p.rarest, -edge)
+        decade = 10.0 ** math.floor(math.log10(above))
+        rare = decade * math.floor(above / decade)
+        tests[f"a state has a probability below {rare:g}, but not zero"] = _above(lambda p: -p.rarest, -rare)
     having = {text: {p.name for p in every if test(p)} for text, test in tests.items()}
     fitting = [text for text, found in having.items() if found == bad]
     if not fitting:
