@@ -188,7 +188,8 @@ class _Run:
 
     def sample(self, pool: Workers) -> None:
         """All draws of all estimators; the chunks of each are merged in their order."""
-        stream, times = Stream(self.scorer), []
+        times: list[np.ndarray] = []
+        stream = Stream(self.scorer)
         for task, chunk in pool.in_order(self._tasks(pool), self._save):
             name, index, count = task.key
             if index == 0:

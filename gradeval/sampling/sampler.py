@@ -222,7 +222,7 @@ class Sampler:
         if not hasattr(self._local, "surrogate"):
             surrogate = Surrogate(self.problem, self.estimator)
             self._local.surrogate = surrogate, {name: p.detach() for name, p in surrogate.named_parameters()}
-        return self._local.surrogate  # type: ignore[no-any-return]
+        return self._local.surrogate
 
     def _vectorised(self, rows: Tensor, chance: Callable[[Tensor], RandomDraws]) -> tuple[Tensor, Tensor]:
         surrogate, parameters = self._surrogate()
