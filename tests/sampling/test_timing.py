@@ -76,19 +76,18 @@ def test_draws_in_a_loop_are_timed_in_short_batches(problem: Problem) -> None:
 
 
 def test_an_error_in_a_further_draw_is_none_of_the_run(problem: Problem) -> None:
-    calls = []
+    unlucky = []
 
-    def third_time_unlucky(network, inputs, loss, randomness):
-        calls.append(None)
+    def mine(network, inputs, loss, randomness):
         p = network.layers[0].probability(network.layers[0].preactivation(inputs))
-        if len(calls) > 3:
+        if unlucky:
             raise ValueError("no more")
         return loss(network.layers[1].encode(network.layers[1].probability(p)) * randomness.bernoulli(p))
 
-    sampler = Sampler(problem, "mine", third_time_unlucky)
+    sampler = Sampler(problem, "mine", mine)
     times: list[tuple[int, float]] = []
     sampler.chunk(10, "test", times=times)
-    calls += [None] * 3
+    unlucky.append(True)
     assert further_times(sampler, 10, times, "test") == times
 
 
