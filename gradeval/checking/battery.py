@@ -47,7 +47,7 @@ def large(output: Tensor, target: Tensor) -> Tensor:
     return 1e4 * squared(output, target)
 
 
-LOSSES: dict[str, Loss | str] = {
+NAMED: dict[str, Loss | str] = {
     "logistic": "logistic",
     "squared": "squared",
     "cross-entropy": "cross-entropy",
@@ -174,7 +174,7 @@ def make_problem(row: Row) -> Problem:
         targets = (uniform * outputs).floor()
     else:
         targets = chance.normal([row.points, outputs])
-    return Problem(network, inputs * (not row.zero), targets, LOSSES[row.loss], row.name)
+    return Problem(network, inputs * (not row.zero), targets, NAMED[row.loss], row.name)
 
 
 def _network(row: Row) -> StochasticBinaryNetwork:

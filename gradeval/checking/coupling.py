@@ -10,7 +10,7 @@ from gradeval.sampling.sampler import Sampler
 COUPLING_DRAWS, COUPLING_DRAWS_IN_A_LOOP = 2**11, 2**8
 
 
-def coupling(sampler: Sampler) -> float:
+def variance_growth(sampler: Sampler) -> float:
     """The variance of a draw over what it would be if the points were drawn independently.
 
     Args:

@@ -6,7 +6,7 @@ import math
 from copy import deepcopy
 
 from gradeval.checking.claims import Claims, State, worst
-from gradeval.checking.coupling import coupling
+from gradeval.checking.coupling import variance_growth
 from gradeval.checking.evidence import Evidence, on_all_states, on_replicates
 from gradeval.checking.findings import Finding, Value
 from gradeval.checking.limits import RARE, REPLICATES, Limits
@@ -76,32 +76,14 @@ class Subject:
         self.notes += [note for note in self.sampler.notes if note != OWN_CHANCE]  # the probe says it better
         self.truth = exact_gradient(problem)
         self.place = place_of(problem, estimator)
-        self.exactly = self._can_be_enumerated()
+        self.exactly = _can_be_enumerated(self)
         if self.coupled:
-            self.coupling = coupling(self.sampler)
+            self.coupling = variance_growth(self.sampler)
 
     @property
     def limited(self) -> bool:
         """Whether this problem is one at the edge, nothing speaks against the estimator, and more was not asked for."""
         return self.limits.edge and not self.exactly and not self.trouble and self.state is State.UNDECIDED
-
-    def _can_be_enumerated(self) -> bool:
-        problem, sampler = self.problem, self.sampler
-        if sampler.own_chance or self.behaviour.own_chance or self.behaviour.stateful:
-            return False
-        try:
-            check_pointwise(problem, sampler.estimator)
-            bits, continuous = count_chance(problem, sampler.estimator)
-        except Coupled as error:
-            self.coupled = str(error)
-        except GradevalError as error:
-            if sampler.vectorised:
-                self.notes.append(f"not decided exactly: {error}")
-            return False
-        if self.coupled or not sampler.vectorised:
-            return False
-        entries = 2**bits * problem.points * len(self.truth.vector)
-        return not continuous and bits <= MAX_BITS and entries <= self.limits.entries
 
     def refine(self, radius: float | None) -> None:
         """Draw until every claim is decided, or every mean gradient is known well enough. Trouble is kept, not raised.
@@ -122,7 +104,7 @@ class Subject:
     def _sample(self, radius: float | None) -> None:
         vectorised, budget = self.sampler.vectorised, self.limits.budget(self.sampler.vectorised)
         if self.replicates is None:
-            if self._beyond_reach():
+            if _beyond_reach(self):
                 return
             self.replicates = Replicates(
                 self.sampler,
@@ -138,17 +120,6 @@ class Subject:
                 break
             self.replicates.add(points)
             self._look(self.replicates)
-
-    def _beyond_reach(self) -> bool:
-        """Whether states are so rare that the draws of an estimator with chance of its own may miss them."""
-        owns = self.behaviour.own_chance or self.sampler.own_chance
-        needed = math.log(1 / level_of_look(self.alpha, 1)) / self.place.rarest
-        first = REPLICATES * self.limits.first_points(self.sampler.vectorised)
-        if not owns or needed <= first:
-            return False
-        if BEYOND_REACH not in self.notes:
-            self.notes.append(BEYOND_REACH)
-        return True
 
     def _enough(self, radius: float | None) -> bool:
         if not self.findings:
@@ -191,6 +162,36 @@ class Subject:
         if self.claims.unbiased and self.value and self.value.unequal:
             states.append(State.FAILS)
         self.state = worst(states)
+
+
+def _can_be_enumerated(subject: Subject) -> bool:
+    """Whether all joint states are within reach; notes say why not, where the estimator is to blame."""
+    problem, sampler, behaviour = subject.problem, subject.sampler, subject.behaviour
+    if sampler.own_chance or behaviour.own_chance or behaviour.stateful:
+        return False
+    try:
+        check_pointwise(problem, sampler.estimator)
+        bits, continuous = count_chance(problem, sampler.estimator)
+    except Coupled as error:
+        subject.coupled = str(error)
+        return False
+    except GradevalError as error:
+        if sampler.vectorised:
+            subject.notes.append(f"not decided exactly: {error}")
+        return False
+    entries = 2**bits * problem.points * len(subject.truth.vector)
+    return sampler.vectorised and not continuous and bits <= MAX_BITS and entries <= subject.limits.entries
+
+
+def _beyond_reach(subject: Subject) -> bool:
+    """Whether states are so rare that the draws of an estimator with chance of its own may miss them, with a note."""
+    owns = subject.behaviour.own_chance or subject.sampler.own_chance
+    needed = math.log(1 / level_of_look(subject.alpha, 1)) / subject.place.rarest
+    if not owns or needed <= REPLICATES * subject.limits.first_points(subject.sampler.vectorised):
+        return False
+    if BEYOND_REACH not in subject.notes:
+        subject.notes.append(BEYOND_REACH)
+    return True
 
 
 def _copied(estimator: Estimator) -> Estimator:

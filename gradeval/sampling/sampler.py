@@ -18,15 +18,12 @@ from gradeval.estimators.protocol import Estimator, owns_sampling
 from gradeval.model.network import FlipCost
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import GivenUniforms, RandomDraws, generator
+from gradeval.sampling.backward import OTHER_BACKWARD, agrees_with_backward, plain_draw
 from gradeval.sampling.streaming import CHUNK
 from gradeval.sampling.surrogates import Surrogate
 from gradeval.torch_private import quiet_vmap
 
 OWN_CHANCE = "uses randomness of its own: draws do not follow from the seed"
-OTHER_BACKWARD = (
-    "not vectorised, drawn in a loop: plain backward() on the network's own parameters gives another gradient than "
-    "torch.func.grad (by hooks, .data, in-place writes, or tests of leaves or requires_grad?), and backward() counts"
-)
 BATCH_BYTES = 2**23  # one vectorised batch keeps its largest tensor about this small: it should stay in the cache
 
 
@@ -99,7 +96,7 @@ class Sampler:
         trial = RandomDraws(generator(problem.network.device, "trial"), problem.network.dtype)
         with _flip_costs(self.notes):
             gradients = self._try(trial, loop or ("it owns its sampling" if owns_sampling(estimator) else ""))
-        if self.vectorised and not self._as_backward(torch.finfo(problem.network.dtype).eps ** 0.5):
+        if self.vectorised and not agrees_with_backward(problem, estimator, self._vectorised):
             self.vectorised, self._afresh = False, True
             self.notes.append(OTHER_BACKWARD)
         self.deterministic = not trial.used and bool((gradients[0] == gradients[1]).all())
@@ -131,28 +128,6 @@ class Sampler:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             self.notes.append(f"not vectorised, drawn in a loop ({reason})")
             return gradients
-
-    def _as_backward(self, tolerance: float) -> bool:
-        """Whether a vectorised draw has the gradient that plain backward() gives for the same chance."""
-        dtype, random = self.problem.network.dtype, generator(self.problem.network.device, "backward")
-
-        def chance(row: Tensor) -> GivenUniforms:
-            return GivenUniforms(row, random, dtype)
-
-        counted = chance(torch.empty(0, dtype=dtype))
-        try:
-            surrogate = Surrogate(self.problem, self.estimator)
-            with torch.no_grad():
-                surrogate(self.problem.inputs, self.problem.targets, counted)
-            row = torch.rand(1, counted.taken, generator=random, dtype=dtype, device=random.device)
-            plain, again = (self._backward(Surrogate(self.problem, self.estimator), chance(row[0]))[0] for _ in "12")
-            if not torch.equal(plain, again):  # chance of its own, or a state: there is nothing to compare
-                return True
-            vectorised = self._vectorised(row, chance)[0][0]
-        except Exception:  # what is wrong with it is found elsewhere
-            return True
-        largest = tolerance * float(plain.abs().amax())
-        return bool(torch.allclose(plain, vectorised, rtol=0, atol=largest, equal_nan=True))
 
     def chunk(self, count: int, *names: object) -> tuple[Float[Tensor, "draws P"], Float[Tensor, " draws"]]:
         """Make some draws.
@@ -221,29 +196,14 @@ class Sampler:
 
         with quiet_vmap():
             gradients, values = vmap(draw, randomness="different")(rows)
-        for name, parameter in surrogate.named_parameters():
-            if not parameter.requires_grad:  # backward() leaves frozen parameters alone
-                gradients[name] = torch.zeros_like(gradients[name])
-        return torch.cat([g.reshape(len(rows), -1) for g in gradients.values()], 1), values
+        # backward() leaves frozen parameters alone
+        pairs = zip(gradients.values(), surrogate.parameters(), strict=True)
+        flat = [(g if p.requires_grad else torch.zeros_like(g)).reshape(len(rows), -1) for g, p in pairs]
+        return torch.cat(flat, 1), values
 
     def _loop(self, rows: Tensor, chance: Callable[[Tensor], RandomDraws]) -> tuple[Tensor, Tensor]:
         kept, _ = self._surrogate()
-        gradients, values = [], []
-        for row in rows:
-            surrogate = Surrogate(self.problem, self.estimator) if self._afresh else kept
-            gradient, value = self._backward(surrogate, chance(row))
-            gradients.append(gradient)
-            values.append(value)
+        surrogates = (Surrogate(self.problem, self.estimator) if self._afresh else kept for _ in rows)
+        pairs = [plain_draw(surrogate, chance(row)) for surrogate, row in zip(surrogates, rows, strict=True)]
+        gradients, values = zip(*pairs, strict=True)
         return torch.stack(gradients), torch.stack(values)
-
-    def _backward(self, surrogate: Surrogate, chance: RandomDraws) -> tuple[Tensor, Tensor]:
-        """Gradient and value of one draw as plain code has them: by backward(), from the parameters' .grad."""
-        parameters = list(surrogate.parameters())
-        for parameter in parameters:
-            parameter.grad = None
-        value = surrogate(self.problem.inputs, self.problem.targets, chance).mean()
-        value.backward()
-        found = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        for parameter in parameters:
-            parameter.grad = None
-        return torch.cat([g.flatten() for g in found]), value.detach()
