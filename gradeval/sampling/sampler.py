@@ -196,14 +196,11 @@ class Sampler:
 
         with quiet_vmap():
             gradients, values = vmap(draw, randomness="different")(rows)
-        # backward() leaves frozen parameters alone
-        pairs = zip(gradients.values(), surrogate.parameters(), strict=True)
-        flat = [(g if p.requires_grad else torch.zeros_like(g)).reshape(len(rows), -1) for g, p in pairs]
-        return torch.cat(flat, 1), values
+        pairs = zip(gradients.values(), surrogate.parameters(), strict=True)  # backward() leaves frozen ones alone
+        return torch.cat([(g if p.requires_grad else 0 * g).reshape(len(rows), -1) for g, p in pairs], 1), values
 
     def _loop(self, rows: Tensor, chance: Callable[[Tensor], RandomDraws]) -> tuple[Tensor, Tensor]:
         kept, _ = self._surrogate()
         surrogates = (Surrogate(self.problem, self.estimator) if self._afresh else kept for _ in rows)
         pairs = [plain_draw(surrogate, chance(row)) for surrogate, row in zip(surrogates, rows, strict=True)]
-        gradients, values = zip(*pairs, strict=True)
-        return torch.stack(gradients), torch.stack(values)
+        return torch.stack([gradient for gradient, _ in pairs]), torch.stack([value for _, value in pairs])
