@@ -33,17 +33,41 @@ SATURATED = 40.0
 
 
 def negative(output: Tensor, target: Tensor) -> Tensor:
-    """The cross-entropy less 3: negative nearly everywhere, as a log-likelihood ratio may be."""
+    """The cross-entropy less 3: negative nearly everywhere, as a log-likelihood ratio may be.
+
+    Args:
+        output: h, [..., points, outputs].
+        target: class numbers, [points].
+
+    Returns:
+        One number per point, [..., points].
+    """
     return cross_entropy(output, target) - 3.0
 
 
 def reward(output: Tensor, target: Tensor) -> Tensor:
-    """−Σ h y, of which the mean over points is about zero."""
+    """−Σ h y, of which the mean over points is about zero.
+
+    Args:
+        output: h, [..., points, outputs].
+        target: y, [points, outputs].
+
+    Returns:
+        One number per point, [..., points].
+    """
     return -(output * target).sum(-1)
 
 
 def large(output: Tensor, target: Tensor) -> Tensor:
-    """10⁴ times the squared error."""
+    """10⁴ times the squared error.
+
+    Args:
+        output: h, [..., points, outputs].
+        target: y, [points, outputs].
+
+    Returns:
+        One number per point, [..., points].
+    """
     return 1e4 * squared(output, target)
 
 
