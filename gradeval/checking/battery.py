@@ -33,21 +33,45 @@ SATURATED = 40.0
 
 
 def negative(output: Tensor, target: Tensor) -> Tensor:
-    """The cross-entropy less 3: negative nearly everywhere, as a log-likelihood ratio may be."""
+    """The cross-entropy less 3: negative nearly everywhere, as a log-likelihood ratio may be.
+
+    Args:
+        output: h, [..., points, outputs].
+        target: class numbers, [points].
+
+    Returns:
+        One number per point, [..., points].
+    """
     return cross_entropy(output, target) - 3.0
 
 
 def reward(output: Tensor, target: Tensor) -> Tensor:
-    """−Σ h y, of which the mean over points is about zero."""
+    """−Σ h y, of which the mean over points is about zero.
+
+    Args:
+        output: h, [..., points, outputs].
+        target: y, [points, outputs].
+
+    Returns:
+        One number per point, [..., points].
+    """
     return -(output * target).sum(-1)
 
 
 def large(output: Tensor, target: Tensor) -> Tensor:
-    """10⁴ times the squared error."""
+    """10⁴ times the squared error.
+
+    Args:
+        output: h, [..., points, outputs].
+        target: y, [points, outputs].
+
+    Returns:
+        One number per point, [..., points].
+    """
     return 1e4 * squared(output, target)
 
 
-_LOSSES: dict[str, Loss | str] = {
+NAMED: dict[str, Loss | str] = {
     "logistic": "logistic",
     "squared": "squared",
     "cross-entropy": "cross-entropy",
@@ -174,7 +198,7 @@ def make_problem(row: Row) -> Problem:
         targets = (uniform * outputs).floor()
     else:
         targets = chance.normal([row.points, outputs])
-    return Problem(network, inputs * (not row.zero), targets, _LOSSES[row.loss], row.name)
+    return Problem(network, inputs * (not row.zero), targets, NAMED[row.loss], row.name)
 
 
 def _network(row: Row) -> StochasticBinaryNetwork:
