@@ -102,7 +102,9 @@ def build_sweep_figures(sweep: Sweep, folder: str | Path) -> None:
         save_figure(trend_figure(sweep.table, covariate), figures, covariate)
 
 
-def regress(table: pd.DataFrame, measure: str, options: Sequence[str], layer: str = "all") -> pd.DataFrame:
+def regress(
+    table: pd.DataFrame, measure: str, options: Sequence[str], layer: str = "all", clusters: Sequence[str] = ()
+) -> pd.DataFrame:
     """Regress log₁₀ of a measure on depth and log₂ width, with an intercept and slopes for every estimator.
 
     The other options that vary (stage, noise) enter as categories, for every estimator. Least squares; since a net's
@@ -118,6 +120,8 @@ def regress(table: pd.DataFrame, measure: str, options: Sequence[str], layer: st
         measure: one of its columns, such as "relative_variance".
         options: the columns that are options of the problem.
         layer: whose rows are taken.
+        clusters: columns whose values name a cluster, such as "seed", where nets that share them depend on each other,
+            by their data, say; by default a cluster is a net.
 
     Returns:
         Columns measure, estimator, term, slope, slope_low, slope_high, pvalue and nets (the number of clusters); no
@@ -144,13 +148,14 @@ def regress(table: pd.DataFrame, measure: str, options: Sequence[str], layer: st
         others = [f"C({c})" for c in categories if group[c].astype(str).nunique() > 1]
         model = ols(f"response ~ {' + '.join([*kept, *others])}", group)
         # nets are the same random weights at every level of a category: one seed and shape is one cluster
-        clusters = group.groupby([o for o in options if o not in categories], sort=False, dropna=False).ngroup()
-        if clusters.nunique() < len(kept) + 3:
+        by = list(clusters) or [o for o in options if o not in categories]
+        groups = group.groupby(by, sort=False, dropna=False).ngroup()
+        if groups.nunique() < len(kept) + 3:
             continue
-        fit = model.fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)
+        fit = model.fit(cov_type="cluster", cov_kwds={"groups": groups}, use_t=True)
         limits = fit.conf_int()
         for term in kept:
-            row = (measure, name, term, fit.params[term], *limits.loc[term], fit.pvalues[term], clusters.nunique())
+            row = (measure, name, term, fit.params[term], *limits.loc[term], fit.pvalues[term], groups.nunique())
             found.append(dict(zip(columns, row, strict=True)))
     return pd.DataFrame(found, columns=columns)
 

@@ -2,10 +2,10 @@
 
     python docs/make_claims.py [RESULTS]
 
-makes what is missing in the folder RESULTS (default: ./claims-results; 15 minutes on two cores) and renders everything
-from the tables there: sweeps (docs/claims/*.toml), trainings and a search for networks that mislead. A claim
-is supported or refuted if its whole 95 % interval lies on one side of the threshold given with it; otherwise it is
-undecided.
+makes what is missing in the folder RESULTS (default: ./claims-results; 20 minutes on two cores) and renders everything
+from the tables there: sweeps (docs/claims/*.toml), trainings and a search for networks that mislead; the costs are
+those of docs/cost.md. A claim is supported or refuted if its whole 95 % interval lies on one side of the threshold
+given with it; otherwise it is undecided. Nets of one seed have the same data, so that a seed is one observation.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,12 +48,15 @@ from gradeval.training.trainer import train
 HERE = Path(__file__).parent
 FIGURES = HERE / "claims"
 ESTIMATORS = ["reinforce", "arm", "concrete:temperature=0.1", "concrete:temperature=1.0", "tanh", "muprop", "st", "psa"]
-SEEDS = 30  # runs of claim (f); a pilot with six left it undecided and showed how many it takes
+DATA_SETS = range(1, 13)  # data seeds of claim (f); a pilot took the data of seed 0, which is not among them
+SEEDS = 3  # runs of claim (f) on each of them
 SPLITS = 12  # data seeds of claim (g)
 SCALES = (0.5, 1.0, 2.0, 4.0, 8.0)
 NETS = 40  # random nets at each scale of claim (j)
 STEPS = 1500  # of the search for a net that misleads
 UNBIASED = 1e-9
+MARGIN = 1.1  # of claim (i): less than 10 % more variance is made up for by 10 % more draws
+BY_CONSTRUCTION = "by construction"
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,10 @@ class Claim:
     Attributes:
         letter, statement: which claim.
         measured: in words, with the interval.
-        verdict: "supported", "refuted" or "undecided".
+        verdict: "supported", "refuted", "undecided" or "by construction".
         figure: name of a figure.
         source: the tables it was made from.
+        theirs: whether the authors' response says it; else it is an addition of ours.
     """
 
     letter: str
@@ -73,6 +78,7 @@ class Claim:
     verdict: str
     figure: str
     source: str
+    theirs: bool
 
 
 def above(interval: Interval, threshold: float = 0.0) -> str:
@@ -122,8 +128,10 @@ def measure(results: Path) -> None:
     for name in ("width", "depth", "noise"):
         run_sweep(HERE / "claims" / f"{name}.toml", results / name, workers=workers)
         print(f"{name}: done", file=sys.stderr, flush=True)
-    protocol = Protocol(epochs=500, seeds=SEEDS, gradient_epochs=())
-    train(load_task("expclass"), ESTIMATORS, protocol, folder=results / "training", workers=workers)
+    for seed in DATA_SETS:
+        protocol = Protocol(epochs=500, seeds=SEEDS, gradient_epochs=())
+        folder = results / "training" / str(seed)
+        train(load_task("expclass", seed=seed), ESTIMATORS, protocol, folder=folder, workers=workers)
     print("training: done", file=sys.stderr, flush=True)
     for seed in range(SPLITS):
         protocol = Protocol(epochs=60, seeds=2, rates=(0.03, 0.1, 0.3), gradient_epochs=(), checks=2)
@@ -212,8 +220,8 @@ def search() -> pd.DataFrame:
 
 
 def slope(sweep: Sweep, measure: str, estimator: str, term: str, layer: str = "all") -> tuple[Interval, int]:
-    """The factor that the slope of log₁₀ of a measure stands for, and the number of nets."""
-    found = regress(sweep.table, measure, sweep.options, layer)
+    """The factor that the slope of log₁₀ of a measure stands for, and the number of seeds, which are the clusters."""
+    found = regress(sweep.table, measure, sweep.options, layer, clusters=["seed"])
     row = found[(found["estimator"] == estimator) & (found["term"] == term)].iloc[0]
     interval = Interval(row["slope"], row["slope_low"], row["slope_high"])
     return interval.map(lambda v: 10**v), int(row["nets"])
@@ -234,7 +242,7 @@ def widths(results: Path) -> list[Claim]:
         ("st", "relative_rmse", "RMSE of one draw of ST", below),
         ("st", "relative_bias", "Bias of ST", below),
     ):
-        found, nets = slope(sweep, measure, name, "log2_width")
+        found, seeds = slope(sweep, measure, name, "log2_width")
         first, _ = slope(sweep, measure, name, "log2_width", "1")
         side = "above" if verdict is above else "below"
         claims.append(
@@ -243,10 +251,11 @@ def widths(results: Path) -> list[Claim]:
                 f"With fewer units {name.upper()} gets {'more' if name == 'arm' else 'less'} accurate"
                 f"{', by its bias alone' if measure == 'relative_bias' else ''}.",
                 f"{words} for twice the units: × {shown(found)} of all parameters, × {shown(first)} of layer 1 "
-                f"({nets} nets; supported if both are {side} 1).",
+                f"(clusters: {seeds} seeds; supported if both are {side} 1).",
                 every([verdict(found, 1.0), verdict(first, 1.0)]),
                 "width",
                 source,
+                measure == "relative_rmse",
             )
         )
     table = whole(sweep).pivot_table("relative_rmse", "net", "estimator")
@@ -254,9 +263,9 @@ def widths(results: Path) -> list[Claim]:
     typical = np.log(table[shape[table.index] == "5-5-5"]).mean()
     others = np.log(table[shape[table.index] != "5-5-5"])
     agreement = others.apply(lambda row: stats.spearmanr(row, typical).statistic, axis=1)
-    seeds = whole(sweep).groupby("net")["seed"].first()
-    # stages share a net's seed and shape: their mean is one observation
-    found = mean(agreement.groupby([seeds[others.index], shape[others.index]]).mean())
+    seed_of = whole(sweep).groupby("net")["seed"].first()
+    # stages and shapes share a seed's data: their mean is one observation
+    found = mean(agreement.groupby(seed_of[others.index]).mean())
     return [
         *claims,
         Claim(
@@ -267,6 +276,7 @@ def widths(results: Path) -> list[Claim]:
             above(found, 0.7),
             "width",
             source,
+            True,
         ),
     ]
 
@@ -278,21 +288,22 @@ def depths(results: Path) -> list[Claim]:
     source = "docs/claims/depth.toml"
     claims = []
     for name, letter in (("reinforce", "b"), ("arm", "b"), ("muprop", "b"), ("ram", "b")):
-        found, nets = slope(sweep, "relative_variance", name, "depth")
+        found, seeds = slope(sweep, "relative_variance", name, "depth")
         first, _ = slope(sweep, "relative_variance", name, "depth", "1")
         claims.append(
             Claim(
                 letter,
                 f"Deeper nets make the variance of unbiased estimators grow: {name}.",
                 f"Relative variance for one layer more: × {shown(found)} of all parameters, × {shown(first)} of layer "
-                f"1 ({nets} nets; supported if both are above 1).",
+                f"1 (clusters: {seeds} seeds; supported if both are above 1).",
                 every([above(found, 1.0), above(first, 1.0)]),
                 "depth",
                 source,
+                False,
             )
         )
     deepest = table[table["depth"] == table["depth"].max()]
-    arm = geometric_mean(by_net(deepest, "arm", "relative_variance"))
+    arm = geometric_mean(by_seed(deepest, "arm", "relative_variance"))
     claims.append(
         Claim(
             "i",
@@ -302,26 +313,31 @@ def depths(results: Path) -> list[Claim]:
             above(arm, 1.0),
             "depth",
             source,
+            True,
         )
     )
-    ratio = geometric_mean(by_net(deepest, "arm", "relative_variance") / by_net(deepest, "muprop", "relative_variance"))
+    ratio = geometric_mean(
+        by_seed(deepest, "arm", "relative_variance") / by_seed(deepest, "muprop", "relative_variance")
+    )
     claims.append(
         Claim(
             "i",
-            "ARM's variance in deep nets is higher than MuProp's.",
-            f"Ratio of the variances in nets of {deepest['depth'].max()} layers: {shown(ratio)} (supported above 1).",
-            above(ratio, 1.0),
+            "ARM's variance in deep nets is higher than MuProp's, by a tenth or more.",
+            f"Ratio of the variances in nets of {deepest['depth'].max()} layers: {shown(ratio)} (supported above "
+            f"{MARGIN:g}: less is made up for by as many more draws).",
+            above(ratio, MARGIN),
             "depth",
             source,
+            False,
         )
     )
     return claims
 
 
-def by_net(table: pd.DataFrame, estimator: str, measure: str) -> pd.Series:
-    """A geometric mean over stages for every seed and shape."""
+def by_seed(table: pd.DataFrame, estimator: str, measure: str) -> pd.Series:
+    """A geometric mean over stages and shapes for every seed."""
     rows = table[table["estimator"] == estimator]
-    return np.exp(np.log(rows[measure]).groupby([rows["units"], rows["seed"]]).mean())
+    return np.exp(np.log(rows[measure]).groupby(rows["seed"]).mean())
 
 
 def single_layer(results: Path) -> list[Claim]:
@@ -334,9 +350,9 @@ def single_layer(results: Path) -> list[Claim]:
     ratios = []
     for layer in ("all", "1"):
         one_layer, three = (
-            by_net(st[(st["layer"] == layer) & (st["depth"] == d)], "st", "relative_bias") for d in (1, 3)
+            by_seed(st[(st["layer"] == layer) & (st["depth"] == d)], "st", "relative_bias") for d in (1, 3)
         )
-        ratios.append(geometric_mean(three.groupby("seed").mean() / one_layer.groupby("seed").mean()))
+        ratios.append(geometric_mean(three / one_layer))
     nets = [
         load_problem("expclass", units="3", stage=1, points=30, noise=n, seed=seed) for n in NOISES for seed in (0, 1)
     ]
@@ -344,12 +360,14 @@ def single_layer(results: Path) -> list[Claim]:
     return [
         Claim(
             "c",
-            "The single-layer case is well covered: there PSA sums out every unit exactly and has no bias.",
+            "In a single layer, which the response calls well covered, PSA "
+            "sums out every unit exactly and has no bias.",
             f"Largest relative bias of PSA over {one['net'].nunique()} nets of one layer under six noises: "
             f"{largest:.1e} (exact; supported below 1e-9, which is rounding).",
             "supported" if largest < UNBIASED else "refuted",
             "depth",
             "docs/claims/noise.toml, docs/claims/depth.toml",
+            False,
         ),
         Claim(
             "c",
@@ -359,15 +377,17 @@ def single_layer(results: Path) -> list[Claim]:
             "supported" if max(differences) < UNBIASED else "refuted",
             "depth",
             "docs/make_claims.py, linearisation_error",
+            True,
         ),
         Claim(
             "c",
-            "Our addition, not in the response: ST's bias is larger in three layers than in one.",
+            "ST's bias is larger in three layers than in one.",
             f"Ratio of the relative biases of ST: {shown(ratios[0])} of all parameters (the head's gradient has no "
             f"bias), {shown(ratios[1])} of layer 1 (supported if both are above 1).",
             every([above(ratio, 1.0) for ratio in ratios]),
             "depth",
             "docs/claims/depth.toml",
+            False,
         ),
     ]
 
@@ -389,52 +409,101 @@ def linearisation_error(problem: Problem) -> float:
     return float((found.mean[found.slices["1"]] - expected).norm() / expected.norm())
 
 
-def costs(results: Path) -> list[Claim]:
-    """Put claims (d), (e) to the test."""
-    table = whole(Sweep.load(results / "depth"))
-    psa = table[table["estimator"] == "psa"]
-    ratio = psa["layer_evaluations"] / psa["depth"]
-    depths = 2 ** np.arange(1, 8)
-    exponents = []
-    for width in (2, 5, 20, 100):
-        units = width * depths
-        work = [width * TABLE["ram"].evaluations([width] * depth)[0] for depth in depths]
-        exponents.append(np.diff(np.log(work)) / np.diff(np.log(units)))
-    at_end = Interval(*(float(f([e[-1] for e in exponents])) for f in (np.mean, np.min, np.max)))
-    return [
+def interval_of(cell: str) -> Interval:
+    """1.00 [0.99, 1.01] of a page."""
+    return Interval(*(float(number) for number in re.findall(r"-?[\d.]+", cell)))
+
+
+def measured_costs(text: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What docs/cost.md says: of whole gradients relative to back-propagation, and the exponents of growth.
+
+    The first table has one row per net × estimator, the second one per estimator; counts are of FLOPs.
+    """
+    nets, growth = [], []
+    for section in text.split("\n## ")[1:]:
+        title, _, body = section.partition("\n")
+        lines = [line for line in body.splitlines() if line.startswith("| ")]
+        cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+        if cells and cells[0][-1] == "memory":
+            names = ["estimator", "products", "flops", "flops_of_functions", "time", "memory"]
+            nets += [dict(zip(names, row, strict=True)) | {"net": title} for row in cells[1:]]
+        elif cells:
+            header = ["estimator", *cells[0][1:]]
+            growth += [dict(zip(header, row, strict=True)) for row in cells[1:]]
+    table = pd.DataFrame(nets)
+    return table.astype({"flops": float, "time": float}), pd.DataFrame(growth).set_index("estimator")
+
+
+def costs(_results: Path) -> list[Claim]:
+    """Put claims (d), (e) to the test, by the operations and seconds of docs/cost.md."""
+    nets, growth = measured_costs((HERE / "cost.md").read_text())
+    psa = nets[nets["estimator"] == "psa, separable"]
+    claims = []
+    for what, words, theirs in (("flops", "FLOPs", True), ("time", "seconds", False)):
+        low, high = psa[what].min(), psa[what].max()
+        claims.append(
+            Claim(
+                "d",
+                f"A gradient of PSA, with all its flips, takes no more than twice the {words} of back-propagation.",
+                f"{words.capitalize() if not theirs else words} of one gradient relative to one forward–backward pass: "
+                f"{low:.3g} to {high:.3g} in {len(psa)} nets ({'a function counts as one' if theirs else 'CPU'}; "
+                "supported up to 2).",
+                "supported" if high <= 2 else "refuted" if low > 2 else "undecided",
+                "cost",
+                "docs/cost.md",
+                theirs,
+            )
+        )
+    grown = {which: interval_of(growth.loc["psa", f"flops, {which}"]) for which in ("depth", "width")}
+    plain = {which: interval_of(growth.loc["back-propagation", f"flops, {which}"]) for which in ("depth", "width")}
+    same = all(abs(grown[w].estimate - plain[w].estimate) < 0.1 for w in grown)
+    claims.append(
         Claim(
             "d",
-            "All flips of a network cost as much as a forward pass.",
-            "Evaluations of a layer by one draw of PSA, counted while it runs, relative to a forward pass: "
-            f"{ratio.mean():.3g} [{ratio.min():.3g}, {ratio.max():.3g}] (range over {psa['net'].nunique()} nets; "
-            "supported up to 2: the pass itself and the flips). Seconds and operations: docs/cost.md.",
-            "supported" if ratio.max() <= 2 else "refuted",
+            "All flips of a network have the complexity of a forward pass.",
+            f"FLOPs of a gradient grow with depth to the power {shown(grown['depth'])}, with width to the power "
+            f"{shown(grown['width'])}, as those of back-propagation do ({shown(plain['depth'])}, "
+            f"{shown(plain['width'])}; supported within 0.1). Seconds, with depth: "
+            f"{growth.loc['psa', 'seconds, depth']}.",
+            "supported" if same else "refuted",
             "cost",
-            "docs/claims/depth.toml",
-        ),
-        Claim(
-            "e",
-            "RAM's cost is quadratic in the number of variables.",
-            f"Exponent of the units that one draw of RAM evaluates in the number of units, from 64 to 128 layers: "
-            f"{shown(at_end)} (range over widths 2 to 100; supported within 1.9 and 2.1).",
-            "supported" if at_end.low > 1.9 and at_end.high < 2.1 else "refuted",
-            "cost",
-            "gradeval.estimators.TABLE, whose formulas tests hold against counts",
-        ),
-    ]
+            "docs/cost.md",
+            True,
+        )
+    )
+    for key, words, theirs in (("flops, depth", "FLOPs", True), ("seconds, depth", "seconds", False)):
+        found = interval_of(growth.loc["ram", key])
+        inside, outside = found.low > 1.9 and found.high < 2.1, found.low > 2.1 or found.high < 1.9
+        claims.append(
+            Claim(
+                "e",
+                f"RAM's cost is quadratic in the number of variables: in {words}, as layers are added.",
+                f"Exponent of the {words} of one draw in the number of layers of the same width: {shown(found)} "
+                f"({'counted while it runs' if theirs else 'small nets: mostly the overhead of calls'}; supported "
+                "within 1.9 and 2.1).",
+                "supported" if inside else "refuted" if outside else "undecided",
+                "cost",
+                "docs/cost.md",
+                theirs,
+            )
+        )
+    return claims
 
 
 def trained(results: Path) -> list[Claim]:
-    """Put claim (f) to the test."""
-    training = Training.load(results / "training")
-    curves = training.tables["curves"]
-    final = curves[curves["epoch"] == curves["epoch"].max()].pivot(
-        index="seed", columns="estimator", values="objective"
-    )
-    ends = final.mean()
-    source = f"gradeval train expclass --epochs 500 --seeds {len(final)}"
+    """Put claim (f) to the test: a data set is one observation, the mean over its runs."""
+    runs = {seed: Training.load(results / "training" / str(seed)) for seed in DATA_SETS}
+    return training_claims({seed: training.tables["curves"] for seed, training in runs.items()})
+
+
+def training_claims(curves: dict[int, pd.DataFrame]) -> list[Claim]:
+    """Claim (f), from the curves on each data set."""
+    final = pd.DataFrame({seed: last_objective(table) for seed, table in curves.items()}).T
+    runs = max(table["seed"].nunique() for table in curves.values())
+    source = f"gradeval train expclass --epochs 500 --seeds {runs}, data seeds {min(curves)} to {max(curves)}"
     claims = []
-    others = [name for name in training.estimators if name not in ("psa", "st")]
+    others = [name for name in final.columns if name not in ("psa", "st")]
+    how = f"paired over {len(final)} data sets; Bonferroni's level for {len(others)} rivals"
     for name in ("psa", "st"):
         rivals = {rival: mean(final[rival] - final[name], len(others)) for rival in others}
         worst = decisive(rivals)
@@ -443,15 +512,17 @@ def trained(results: Path) -> list[Claim]:
                 "f",
                 f"Under the same protocol {name.upper()} reaches a better training objective than all but PSA and ST.",
                 f"Final objective {final[name].mean():.4f}. Nearest rival {worst}: higher by {shown(rivals[worst])} "
-                f"(paired over {len(final)} seeds; Bonferroni's level for {len(others)} rivals; supported above 0 for "
-                "all).",
+                f"({how}; supported above 0 for all).",
                 every([above(interval) for interval in rivals.values()]),
                 "training",
                 source,
+                name == "psa",
             )
         )
-        for which, level in (("worst", ends.max()), ("median", ends.median())):
-            logs = np.log2(epochs_to(curves, float(level)))
+        for which, level in (("worst", final.max(axis=1)), ("median", final.median(axis=1))):
+            logs = pd.DataFrame(
+                {seed: np.log2(epochs_to(table, float(level[seed]))).mean() for seed, table in curves.items()}
+            ).T
             rivals = {rival: mean(logs[rival] - logs[name], len(others)) for rival in others}
             worst = decisive(rivals)
             claims.append(
@@ -460,14 +531,20 @@ def trained(results: Path) -> list[Claim]:
                     f"{name.upper()} converges fastest in iterations, to the objective that the {which} estimator ends "
                     "with.",
                     f"Epochs: {2 ** logs[name].mean():.3g}. Nearest rival {worst}: × "
-                    f"{shown(rivals[worst].map(lambda v: 2**v))} (geometric means; a run that does not get there "
-                    "counts as twice its epochs; supported above 1 for all rivals).",
+                    f"{shown(rivals[worst].map(lambda v: 2**v))} (geometric means; {how}; a run that does not get "
+                    "there counts as twice its epochs; supported above 1 for all rivals).",
                     every([above(interval) for interval in rivals.values()]),
                     "training",
                     source,
+                    name == "psa",
                 )
             )
     return claims
+
+
+def last_objective(curves: pd.DataFrame) -> pd.Series:
+    """The objective at the end, the mean over runs, by estimator."""
+    return curves[curves["epoch"] == curves["epoch"].max()].groupby("estimator")["objective"].mean()
 
 
 def epochs_to(curves: pd.DataFrame, level: float) -> pd.DataFrame:
@@ -487,17 +564,18 @@ def validated(results: Path) -> list[Claim]:
     table = pd.DataFrame(rows)
     gap = mean((table["validation"] - table["test"]) / table["test"])
     optimism = mean((table["test"] - table["train"]) / table["test"])
-    within = max(abs(gap.low), abs(gap.high)) < 0.05
-    outside = gap.low > 0.05 or gap.high < -0.05
     return [
         Claim(
             "g",
             "With all tuning on the training set, the validation set gives an unbiased estimate of the test error.",
-            f"Validation less test loss, relative, over {SPLITS} data sets: {shown(gap)} (supported within ± 0.05); "
-            f"the training loss, on which the rate was tuned, is lower than the test loss by {shown(optimism)}.",
-            "supported" if within else "refuted" if outside else "undecided",
+            "This holds by construction, and no measurement could refute it: validation and test points are drawn "
+            "alike, and nothing is chosen by either (tests/training/test_trainer.py exchanges both: no run changes). "
+            f"How close they come: validation less test loss, relative, over {SPLITS} data sets: {shown(gap)}; the "
+            f"training loss, on which the rate was tuned, is lower than the test loss by {shown(optimism)}.",
+            BY_CONSTRUCTION,
             "splits",
             "gradeval train expclass --units 4-4 --points 50 --epochs 60, data seeds 0 to 11",
+            True,
         )
     ]
 
@@ -511,7 +589,7 @@ def noises(results: Path) -> list[Claim]:
         found = {}
         for noise, rows in table.groupby("noise", sort=False):
             for rival in ("reinforce", "arm"):
-                logs = np.log(by_net(rows, rival, "relative_rmse")) - np.log(by_net(rows, name, "relative_rmse"))
+                logs = np.log(by_seed(rows, rival, "relative_rmse")) - np.log(by_seed(rows, name, "relative_rmse"))
                 found[noise, rival] = mean(logs, 12).map(math.exp)
         worst = min(found, key=lambda key: found[key].low)
         claims.append(
@@ -523,6 +601,7 @@ def noises(results: Path) -> list[Claim]:
                 every([above(interval, 1.0) for interval in found.values()]),
                 "noise",
                 "docs/claims/noise.toml",
+                False,
             )
         )
     unbiased = whole(sweep)[whole(sweep)["estimator"] == "reinforce"]["exact_relative_bias"].max()
@@ -535,6 +614,7 @@ def noises(results: Path) -> list[Claim]:
             "supported" if unbiased < UNBIASED else "refuted",
             "noise",
             "docs/claims/noise.toml",
+            False,
         )
     )
     return claims
@@ -566,6 +646,7 @@ def limits(results: Path) -> list[Claim]:
                 "supported" if worst["cosine"] < 0 else "undecided",
                 "limits",
                 "docs/make_claims.py, random_nets and search",
+                False,
             )
         )
     return claims
@@ -583,7 +664,7 @@ def figures(results: Path) -> dict[str, Figure]:
     """All figures by name."""
     width, depth = Sweep.load(results / "width").table, Sweep.load(results / "depth").table
     drawn = {"width": trend_figure(width, "width"), "depth": trend_figure(depth, "depth")}
-    drawn["training"] = objective_figure(Training.load(results / "training"))
+    drawn["training"] = objective_figure(Training.load(results / "training" / str(DATA_SETS[0])))
     drawn["noise"] = noise_figure(Sweep.load(results / "noise"))
     drawn["cost"], drawn["limits"] = cost_figure(), limits_figure(results)
     drawn["splits"] = splits_figure(results)
@@ -607,7 +688,7 @@ def noise_figure(sweep: Sweep) -> Figure:
         figure, ax = _axes(4.2, ("noise", "relative RMSE of one draw"))
         for k, name in enumerate(names):
             found = {
-                noise: geometric_mean(by_net(rows, name, "relative_rmse"))
+                noise: geometric_mean(by_seed(rows, name, "relative_rmse"))
                 for noise, rows in table.groupby("noise", sort=False)
             }
             x = np.arange(len(found)) + 0.12 * (k - (len(names) - 1) / 2)
@@ -680,7 +761,7 @@ def splits_figure(results: Path) -> Figure:
 CAPTIONS = {
     "width": "Accuracy against the width of nets of three layers; geometric means over nets with 95 % intervals.",
     "depth": "Accuracy against the depth of nets of three units a layer; geometric means over nets, 95 % intervals.",
-    "training": "Objective along training on expclass 5-5-5; means over seeds with 95 % intervals.",
+    "training": "Objective along training on one data set of expclass 5-5-5; means over runs with 95 % intervals.",
     "noise": "RMSE of one draw in nets of three layers under six noises; geometric means with 95 % intervals.",
     "cost": "Units that one draw evaluates per data point.",
     "limits": "Random small nets: the mean of ST and PSA against the exact gradient, by enumeration.",
@@ -696,17 +777,25 @@ def page(claims: list[Claim], drawn: dict[str, Figure]) -> str:
         "Made by `python docs/make_claims.py`. Intervals are 95 %. A claim is supported or refuted if its whole",
         "interval lies on one side of the threshold given with it; otherwise it is undecided. Bias, variance and RMSE",
         "are exact for estimators whose only chance is Bernoulli states; for the others they come from 2000 draws.",
-        "The verdicts are not corrected for their number.",
+        "Nets of one seed have the same data: a seed is one observation (or cluster). The verdicts are not corrected",
+        "for their number. “Ours” marks what the response does not say, and what puts a number to words of it.",
         "",
-        "| | claim | verdict |",
-        "|---|---|---|",
-        *(f"| ({c.letter}) | {c.statement} | **{c.verdict}** |" for c in sorted(claims, key=lambda c: c.letter)),
+        "| | claim | whose | verdict |",
+        "|---|---|---|---|",
+        *(
+            f"| ({c.letter}) | {c.statement} | {'response' if c.theirs else 'ours'} | **{c.verdict}** |"
+            for c in sorted(claims, key=lambda c: c.letter)
+        ),
     ]
     for letter in sorted({claim.letter for claim in claims}):
         mine = [claim for claim in claims if claim.letter == letter]
         lines += ["", f"## ({letter})", ""]
         for claim in mine:
-            lines += [f"{claim.statement} **{claim.verdict.capitalize()}.** {claim.measured} From: {claim.source}.", ""]
+            ours = "" if claim.theirs else "(Ours.) "
+            lines += [
+                f"{ours}{claim.statement} **{claim.verdict.capitalize()}.** {claim.measured} From: {claim.source}.",
+                "",
+            ]
         for name in dict.fromkeys(claim.figure for claim in mine):
             lines += [f"![{CAPTIONS[name]}](claims/{name}.svg)", "", f"*{CAPTIONS[name]}*"]
     return "\n".join(lines) + "\n"
