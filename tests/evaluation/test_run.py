@@ -382,3 +382,23 @@ def test_huge_numbers_are_refused_or_finite(make_problem) -> None:
         problem.network.head.weight[0, 0] = 9e200
     with pytest.raises(GradevalError, match="the exact gradient, or J, is infinite or NaN"):
         exact_gradient(problem)
+
+
+def test_the_error_rate_is_spent_over_the_looks(small: Problem, tmp_path: Path) -> None:
+    """Planted: every look of a growing run at the whole level. The same draws again are no new look."""
+    looks = []
+    for draws in (40, 40, 80, 160):
+        run = evaluate(small, ["st"], draws=draws, exact="never", folder=tmp_path / "run")
+        looks.append(run.manifest["looks"])
+    assert looks == [1, 1, 2, 3]
+    alone = evaluate(small, ["st"], draws=160, exact="never").summary
+    grown = run.summary["bias_pvalue_adjusted"]
+    assert grown.to_numpy() == pytest.approx(np.minimum(6 * alone["bias_pvalue_adjusted"], 1.0).to_numpy())
+    assert (grown > alone["bias_pvalue_adjusted"]).any()
+
+
+def test_all_estimators_take_the_same_random_numbers(small: Problem) -> None:
+    """ST and identity-ST take the same states in the same draws, so their values are the same. Planted: draws that are
+    seeded by the estimator's name."""
+    moments = evaluate(small, ["st", "identity-st"], draws=40, exact="never").moments
+    assert moments["st"].mean[-1] == moments["identity-st"].mean[-1]

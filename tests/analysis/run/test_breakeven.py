@@ -13,7 +13,7 @@ from gradeval.analysis.run.breakeven import breakeven_table, reduction_table
 
 def row(name: str, unbiased: bool, bias: float, variance: float, share: float = 0.0) -> dict[str, object]:
     """A row of a summary; every interval reaches ``share`` to either side."""
-    made: dict[str, object] = {"estimator": name, "layer": "all", "unbiased": unbiased}
+    made: dict[str, object] = {"estimator": name, "layer": "all", "unbiased": unbiased, "biased": not unbiased}
     made |= {"seconds_per_draw": 2.0, "seconds_per_draw_low": 2.0, "seconds_per_draw_high": 2.0}
     for key, value in (("relative_bias", bias), ("relative_variance", variance)):
         made |= {key: value, f"{key}_low": value * (1 - share), f"{key}_high": value * (1 + share)}
@@ -36,6 +36,8 @@ def test_break_even_is_at_the_start_or_never() -> None:
     assert table.loc["a", "draws"] == 0
     assert table.loc["b", "draws"] == math.inf
     assert breakeven_table(pd.DataFrame([better])).empty
+    undecided = row("u", False, 0.1, 1.0) | {"biased": False}  # neither unbiased nor biased
+    assert breakeven_table(pd.DataFrame([row("arm", True, 0.0, 2.0), undecided])).empty
 
 
 @pytest.mark.parametrize("variance", [1.0, 9.0, 40.0])
