@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from gradeval import evaluate, exact_moments
 from gradeval.analysis.run.evaluation import Evaluation
+from gradeval.estimators import get_estimator
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +21,7 @@ def test_intervals_hold_the_exact_differences(make_problem, run: Evaluation) -> 
     """Three pairs × four layers × two figures at 4 standard errors: all by chance with probability 0.998, on a fixed
     seed. Planted: first and second exchanged, the bias left out of the squared error."""
     problem = make_problem((3, 2), points=8)
-    exact = {name: exact_moments(problem, name) for name in ("st", "psa", "reinforce")}
+    exact = {name: exact_moments(problem, get_estimator(name)) for name in ("st", "psa", "reinforce")}
     pairs = run.pairs[~run.pairs["two"].eq("tanh")]
     assert len(pairs) == 12
     for row in pairs.itertuples():
@@ -31,12 +33,14 @@ def test_intervals_hold_the_exact_differences(make_problem, run: Evaluation) -> 
 
 
 def test_pairs_are_narrower_than_intervals_of_their_own(run: Evaluation) -> None:
-    """ST and PSA take the same states. Planted: draws that are seeded by the estimator's name."""
+    """ST and PSA take the same states. What rare states may add is left out: it would be the same for both. Planted:
+    draws that are seeded by the estimator's name."""
+    run = replace(run, rare=None)
     best = run.best[run.best["layer"] == "all"].set_index("estimator")
     pairs = run.pairs[run.pairs["layer"] == "all"].set_index(["one", "two"])
     widths = best["relative_variance_high"] - best["relative_variance_low"]
     row = pairs.loc[("st", "psa")]
-    assert row["variance_high"] - row["variance_low"] < math.hypot(widths["st"], widths["psa"]) / 1.5
+    assert row["variance_high"] - row["variance_low"] < 0.85 * math.hypot(widths["st"], widths["psa"])
 
 
 def test_exact_figures_are_subtracted(make_problem) -> None:

@@ -70,7 +70,7 @@ def test_break_even_in_seconds_has_the_intervals_of_the_times() -> None:
     """(V₁c₁ − V₂c₂)/b², with exact V and b: low c₁ against high c₂, and the converse."""
 
     def row(name: str, unbiased: bool, bias: float, variance: float, seconds: Interval) -> dict[str, object]:
-        made: dict[str, object] = {"estimator": name, "layer": "all", "unbiased": unbiased}
+        made: dict[str, object] = {"estimator": name, "layer": "all", "unbiased": unbiased, "biased": not unbiased}
         made |= Interval(bias, bias, bias).columns("relative_bias")
         made |= Interval(variance, variance, variance).columns("relative_variance")
         return made | seconds.columns("seconds_per_draw")
