@@ -39,7 +39,7 @@ def test_the_help_shows_the_tables_of_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_says_what_is_kept_and_how_to_resume(tmp_path: Path, workers: int) -> None:
     """Sent to the whole group, as a terminal does, once a cell is done; then the sweep is resumed."""
-    (tmp_path / "s.toml").write_text(FILE.replace("DRAWS", "200000"))
+    (tmp_path / "s.toml").write_text(FILE.replace("DRAWS", "60000"))
     command = [*COMMAND, "s.toml", "--workers", str(workers)]
     with subprocess.Popen(command, cwd=tmp_path, text=True, stderr=subprocess.PIPE, start_new_session=True) as process:
         end = time.monotonic() + 600
