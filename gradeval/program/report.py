@@ -66,7 +66,7 @@ def show_summary(evaluation: Evaluation) -> None:
     table.add_column("estimator", overflow="fold", min_width=min(24, max(map(len, rows["estimator"]), default=0)))
     for column in ("RMSE", "bias", "95 % interval", "cosine", "µs/draw"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("claim", min_width=len("biased"))
+    table.add_column("claim", min_width=len("undecided"))
     for row in rows.itertuples():
         table.add_row(
             escape(row.estimator),
