@@ -20,8 +20,8 @@ TRIALS = 4  # with other chance each time: states that agree by luck tell nothin
 class _ChanceByPoint(RandomDraws):
     """Chance of which every point has its own, whichever points are asked for together."""
 
-    def __init__(self, points: Sequence[int], trial: int, dtype: torch.dtype, device: torch.device) -> None:
-        super().__init__(generator(device, "points"), dtype)
+    def __init__(self, random: torch.Generator, points: Sequence[int], trial: int, dtype: torch.dtype) -> None:
+        super().__init__(random, dtype)
         self.points, self.trial = points, trial
         self.calls = 0
 
@@ -66,10 +66,11 @@ def independent_points(problem: Problem, estimator: Callable[..., Tensor]) -> bo
     """
     surrogate, network = Surrogate(problem, estimator), problem.network
     parameters = list(surrogate.trainable().values())
+    random = generator(network.device, "points")  # one: what an estimator draws from it itself differs from run to run
     tolerance = 1e4 * torch.finfo(network.dtype).eps
 
     def run(points: list[int], trial: int) -> Tensor:
-        chance = _ChanceByPoint(points, trial, network.dtype, network.device)
+        chance = _ChanceByPoint(random, points, trial, network.dtype)
         value = surrogate(problem.inputs[points], problem.targets[points], chance)
         found = torch.autograd.grad(value.sum(), parameters, allow_unused=True, materialize_grads=True)
         return torch.cat([value.detach().sum()[None], *(g.flatten() for g in found)])

@@ -61,8 +61,8 @@ class _FixedChance(RandomDraws):
     It keeps the probabilities that were asked for: of two that are different the states may be the same.
     """
 
-    def __init__(self, network: StochasticBinaryNetwork) -> None:
-        super().__init__(generator(network.device, "fixed"), network.dtype)
+    def __init__(self, random: torch.Generator, dtype: torch.dtype) -> None:
+        super().__init__(random, dtype)
         self.asked: list[Tensor] = []
 
     def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
@@ -87,11 +87,13 @@ class _PointwiseRun:
         self.surrogate = Surrogate(problem, estimator)
         self.parameters = {name: p.detach() for name, p in self.surrogate.trainable().items()}
         network = problem.network
+        # one for all runs: what an estimator draws from it itself differs from run to run
+        self.random = generator(network.device, "fixed")
         self.factors = 1 + 0.5 * torch.arange(problem.points, dtype=network.dtype, device=network.device)
 
     def __call__(self, x: Tensor, y: Tensor, factors: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Values, the sum of their gradients, flattened, and the probabilities asked for."""
-        chance, scaled = _FixedChance(self.problem.network), Surrogate(self.problem, self.estimator)
+        chance, scaled = _FixedChance(self.random, self.problem.network.dtype), Surrogate(self.problem, self.estimator)
         scaled.network = self.surrogate.network
         scaled.estimator = lambda network, x, loss, chance: self.estimator(
             network, x, lambda last: factors * loss(last), chance

@@ -48,10 +48,14 @@ def of_its_own(randomness, p):
     return torch.bernoulli(p, generator=OWN)
 
 
+def of_the_generator(randomness, p):
+    return (torch.rand(1, generator=randomness.generator, dtype=p.dtype) < p).to(p.dtype)
+
+
 OWN = torch.Generator().manual_seed(3)
 
 
-@pytest.mark.parametrize("share", [one_for_all, mirrored, sorted_over_points, of_its_own])
+@pytest.mark.parametrize("share", [one_for_all, mirrored, sorted_over_points, of_its_own, of_the_generator])
 def test_points_that_share_chance_are_not_independent(make_problem, share) -> None:
     assert not independent_points(make_problem((3, 2)), lambda *given: reinforce(*given, share=share))
 
