@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradeval.errors import GradevalError
+from gradeval.isolation import alone
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import RandomDraws, generator
 from gradeval.sampling.surrogates import Surrogate
@@ -71,16 +72,17 @@ def independent_points(problem: Problem, estimator: Callable[..., Tensor]) -> bo
 
     def run(points: list[int], trial: int) -> Tensor:
         chance = _ChanceByPoint(random, points, trial, network.dtype)
-        value = surrogate(problem.inputs[points], problem.targets[points], chance)
+        value = surrogate(surrogate.inputs[points], surrogate.targets[points], chance)
         found = torch.autograd.grad(value.sum(), parameters, allow_unused=True, materialize_grads=True)
         return torch.cat([value.detach().sum()[None], *(g.flatten() for g in found)])
 
     together = list(range(min(POINTS, problem.points)))
     try:
         for trial in range(TRIALS):
-            alone = torch.stack([run([point], trial) for point in together])
-            difference = (run(together, trial) - alone.sum(0)).abs()
-            if not bool((difference <= tolerance * (alone.abs().sum(0) + alone.abs().max())).all()):
+            with alone():
+                each = torch.stack([run([point], trial) for point in together])
+                difference = (run(together, trial) - each.sum(0)).abs()
+            if not bool((difference <= tolerance * (each.abs().sum(0) + each.abs().max())).all()):
                 return False
     except Exception:  # it cannot be run on one point alone, say
         return False

@@ -264,7 +264,8 @@ def probe(problem: Problem, estimator: Estimator) -> Behaviour:
     """
     trial = _Trial(Surrogate(problem, estimator))
     with alone() as footprint:
-        gradient, value, uniforms = trial.draw()
+        gradient, value, chance = trial.draw()
+    uniforms = chance.taken
     trial.surrogate.check_untouched()
     for what, numbers in (("gradients", gradient), ("values", value)):
         if not bool(torch.isfinite(numbers).all()):
@@ -275,7 +276,7 @@ def probe(problem: Problem, estimator: Estimator) -> Behaviour:
     trial = _Trial(Surrogate(problem, estimator))  # a hook is kept by its parameter
     with alone():
         again = trial.draw()
-    own = owns_sampling(estimator)
+    own = owns_sampling(estimator) and chance.used
     if torch.equal(gradient, again[0]) and torch.equal(value, again[1]):
         return Behaviour(uniforms, footprint.notes, own_chance=own)
     note = "gives other numbers for the same randomness: it keeps a state, or has randomness of its own"
@@ -288,8 +289,8 @@ class _Trial:
 
     surrogate: Surrogate
 
-    def draw(self) -> tuple[Tensor, Tensor, int]:
-        """Gradient, value of each point and the number of uniform variables of one draw, always of the same chance."""
+    def draw(self) -> tuple[Tensor, Tensor, GivenUniforms]:
+        """Gradient, value of each point and the chance taken of one draw, always the same chance."""
         own = self.surrogate
         network, random = own.network, generator(own.network.device).manual_seed(1)
         parameters = list(own.trainable().values())
@@ -309,7 +310,7 @@ class _Trial:
         except RuntimeError as error:
             raise GradevalError(f"has no gradient that autograd can take: {str(error).splitlines()[0]}") from error
         found = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        return torch.cat([g.flatten() for g in found]), value.detach(), chance.taken
+        return torch.cat([g.flatten() for g in found]), value.detach(), chance
 
     def checked(self, value: object) -> Tensor:
         """What an estimator returned, if it is one number per point and has a gradient."""
