@@ -24,12 +24,16 @@ import multiprocessing, os, threading
 from pathlib import Path
 from gradeval.estimators import get_estimator
 
-LOG = Path(__file__).with_name("begun.log")
+LOG, BEGUN = Path(__file__).with_name("begun.log"), set()
 
 def logged(spec):
     estimator = get_estimator(spec)
     def draw(network, inputs, loss, randomness):
-        if threading.current_thread() is not threading.main_thread() or multiprocessing.parent_process():
+        # once a chunk, which has a seed of its own and draws point by point; draws that are timed have all points
+        chunk = spec, randomness.generator.initial_seed()
+        worker = threading.current_thread() is not threading.main_thread() or multiprocessing.parent_process()
+        if worker and len(inputs) == 1 and chunk not in BEGUN:
+            BEGUN.add(chunk)
             with LOG.open("a") as file:
                 file.write(f"{spec}\\n")
         return estimator(network, inputs, loss, randomness)

@@ -16,7 +16,7 @@ from gradeval.errors import GradevalError
 from gradeval.estimators.protocol import Estimator, owns_sampling
 from gradeval.isolation import Footprint, alone, in_company
 from gradeval.model.forms import Form
-from gradeval.model.network import BinaryLayer, StochasticBinaryNetwork
+from gradeval.model.network import BinaryLayer
 from gradeval.model.problem import Problem, own_copy
 from gradeval.model.randomness import EnumeratedStates, GivenUniforms, RandomDraws, generator
 from gradeval.sampling.surrogates import Surrogate
@@ -150,14 +150,13 @@ def check_pointwise(problem: Problem, estimator: Callable[..., Tensor]) -> Footp
     try:
         with alone() as footprint:
             values, gradient, asked = run.together()
-            again = run.together()[:2]
+            if not all(map(torch.equal, (values, gradient), run.together()[:2])):
+                raise GradevalError("the estimator has randomness of its own, which cannot be enumerated")
             single = run.alone()
         try:
             run.surrogate.check_untouched()
         except GradevalError as error:
             raise GradevalError(f"the estimator {error}") from None
-        if not all(map(torch.equal, (values, gradient), again)):
-            raise GradevalError("the estimator has randomness of its own, which cannot be enumerated")
         agree = len(asked) == len(single[2]) and _close(values, single[0]) and _close(gradient, single[1])
         agree = agree and all(map(_asked_alone, asked, single[2]))
     except GradevalError:

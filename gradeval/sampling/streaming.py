@@ -218,7 +218,7 @@ def paired_block(index: int, count: int) -> int:
 
 def _block_means(numbers: Float[Tensor, "draws columns"], size: int) -> Float[Tensor, "blocks columns"]:
     blocks = len(numbers) // size
-    return numbers[: blocks * size].reshape(blocks, size, -1).mean(1)
+    return numbers[: blocks * size].reshape(blocks, size, numbers.shape[1]).mean(1)
 
 
 def reduce_chunk(

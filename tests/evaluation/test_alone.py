@@ -109,7 +109,9 @@ def problem(make_problem) -> Problem:
 def rows(evaluation: gradeval.Evaluation | None, name: str) -> pd.DataFrame:
     assert evaluation is not None
     summary = evaluation.summary.drop(columns=["seconds_per_draw", "verdict", "bias_pvalue_adjusted"])
-    summary = summary.drop(columns=["detectable_bias", "bias_pvalue"])  # these depend on the number of estimators
+    summary = summary.drop(
+        columns=["detectable_bias", "bias_pvalue", "draws_to_decide"]
+    )  # these depend on the number of estimators
     return summary[summary["estimator"] == name].reset_index(drop=True)
 
 
@@ -170,13 +172,14 @@ def exits(network, inputs, loss, randomness):
 
 
 @pytest.mark.parametrize(
-    ("estimator", "why"), [(centres, "writes to the data"), (shrinks, "writes to the network"), (exits, "SystemExit")]
+    ("estimator", "why"),
+    [(centres, "writes to the data|mutate a captured"), (shrinks, "writes to the network"), (exits, "SystemExit")],
 )
 def test_check_moments_and_training_too(problem: Problem, estimator, why: str) -> None:
     before = problem.inputs.clone(), [p.clone() for p in problem.network.parameters()]
     verdict = gradeval.check(estimator, problems=[problem], unbiased=True)
     assert verdict.verdict != "holds"
-    assert why in "\n".join([*verdict.diagnosis, *verdict.notes, str(verdict)])
+    assert re.search(why, "\n".join([*verdict.diagnosis, *verdict.notes, str(verdict)]))
     with pytest.raises(GradevalError, match=why):
         exact_moments(problem, estimator)
     with pytest.raises(GradevalError, match=why):

@@ -6,11 +6,13 @@ import importlib.util
 import json
 import linecache
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +100,11 @@ def test_more_or_fewer_draws_are_as_if_made_at_once(small: Problem, begun: Path,
     before = {path: path.stat().st_mtime_ns for path in whole}
     evaluate(small, SPECS, draws=draws, seed=5, folder=begun)
     evaluate(small, SPECS, draws=draws, seed=5).save(tmp_path / "at once")
-    assert tables(begun) == tables(tmp_path / "at once")
+    more, once = Evaluation.load(begun), Evaluation.load(tmp_path / "at once")
+    assert (more.manifest["looks"], once.manifest["looks"]) == (2, 1)  # the error rate is spent over the looks
+    one_look = replace(more, manifest=more.manifest | {"looks": 1})
+    one_look.save(tmp_path / "one look")
+    assert tables(tmp_path / "one look") == tables(tmp_path / "at once")
     assert {path: path.stat().st_mtime_ns for path in whole} == before
 
 
@@ -434,7 +440,7 @@ def test_an_estimator_that_fails_in_one_chunk_is_marked_and_the_others_finish(sm
     assert rows["st"]["chunks"] == 40
     assert "ArithmeticError: lost the thread" in rows["RaisesInOneChunk"]["failure"]
     text = next(iter(folder.glob("chunks/*RaisesInOneChunk*/failure.txt"))).read_text()
-    assert "in chunk 2" in text
+    assert re.search(r"in chunk \d+\n", text)
     assert "raise ArithmeticError" in text
     # it raises no more: only the chunks that are missing are made, and it is no failure any more
     with pytest.raises(Incomplete):
