@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from gradeval.model.problem import Problem
+
 ENVIRONMENT = os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"}
 
 
@@ -19,12 +21,14 @@ def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 GRADEVAL = ("-c", "from gradeval.program.app import main; main()")
 
 
-def test_the_program(tmp_path: Path) -> None:
-    holds = run(*GRADEVAL, "check", "reinforce", "--json", cwd=tmp_path)
+def test_the_program(tmp_path: Path, small: Problem) -> None:
+    small.save(tmp_path / "own.json")
+    holds = run(*GRADEVAL, "check", "reinforce", "--problem", "own.json", "--json", cwd=tmp_path)
     assert holds.returncode == 0, holds.stderr
     found = json.loads(holds.stdout)
     assert (found["verdict"], found["claims"]) == ("holds", ["unbiased"])
     assert len(found["rows"]) > 30
+    assert small.name in {row["problem"] for row in found["rows"]}  # beside the battery's
     fault_file = Path(__file__).parents[1] / "faults" / "sign.py"
     fails = run(*GRADEVAL, "check", f"{fault_file}:estimator", "--unbiased", cwd=tmp_path)
     assert fails.returncode == 1, fails.stderr
