@@ -84,8 +84,8 @@ def test_costs_are_the_measured_ones(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (
             2.5,
             1.84,
-            "1.50 [1.40, 1.60]",
-            "1.50 [1.40, 1.60]",
+            other,
+            other,
             ["refuted", "supported", "refuted", "refuted", "undecided"],
         ),
     ):

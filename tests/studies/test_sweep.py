@@ -190,3 +190,21 @@ def test_no_effect_is_not_found() -> None:
     found = regress(planted(np.random.default_rng(1), 0.0), "relative_variance", ["units", "seed", "stage"])
     row = found[(found["estimator"] == "b") & (found["term"] == "depth")].iloc[0]
     assert row["slope_low"] < 0 < row["slope_high"]
+
+
+def test_nets_of_a_seed_can_be_one_cluster() -> None:
+    """Each net is there four times, as if in four shapes of the same seed: by seeds, that adds nothing."""
+    table = planted(np.random.default_rng(2), 0.3)
+    table = table.assign(seed=table["net"].astype("category").cat.codes, units="a")
+    copies = pd.concat([table.assign(units=shape, net=table["net"].astype(str) + shape) for shape in "abcd"])
+    options = ["units", "seed", "stage"]
+    once = regress(table, "relative_variance", options)
+    many, by_seed = (regress(copies, "relative_variance", options, clusters=by) for by in ([], ["seed"]))
+    assert set(by_seed["nets"]) == set(once["nets"])
+    assert set(many["nets"]) == {4 * int(once["nets"].iloc[0])}
+    width = {
+        name: (f["slope_high"] - f["slope_low"]).to_numpy()
+        for name, f in (("once", once), ("seed", by_seed), ("net", many))
+    }
+    assert width["seed"] == pytest.approx(width["once"], rel=0.05)
+    assert (width["net"] < 0.6 * width["once"]).all()
