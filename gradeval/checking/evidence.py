@@ -52,7 +52,7 @@ def on_all_states(sampler: Sampler, place: Place, truth: ExactGradient) -> Evide
     for _, layer, where, norm in _with_gradient(truth):
         exact, mean = (v[where].cpu().numpy() / norm for v in (truth.vector, moments.mean))
         variance = relative_variance(max(0.0, float(moments.variance[where].sum())), norm)
-        unequal = bool(np.linalg.norm(mean - exact) > EQUAL)
+        unequal = not np.linalg.norm(mean - exact) <= EQUAL  # NaN is unequal
         what = (place, layer, shape_of(problem, layer), exact, mean, 0.0, 0.0)
         findings.append(Finding(*what, variance, variance, variance, unequal, 0.0, 0))
     whole = float(truth.vector.norm())
