@@ -57,10 +57,10 @@ def on_all_states(sampler: Sampler, place: Place, truth: ExactGradient) -> Evide
         findings.append(Finding(*what, variance, variance, variance, unequal, 0.0, 0))
     whole = float(truth.vector.norm())
     vanishing = {
-        layer: State.of(float(moments.mean[where].norm()) > EQUAL * (whole or 1.0), True)
+        layer: State.of(not float(moments.mean[where].norm()) <= EQUAL * (whole or 1.0), True)
         for _, layer, where in _without_gradient(truth)
     }
-    unequal = abs(moments.value - truth.value) > EQUAL * _value_scale(truth)
+    unequal = not abs(moments.value - truth.value) <= EQUAL * _value_scale(truth)
     return Evidence(findings, vanishing, Value(place, truth.value, moments.value, 0.0, unequal))
 
 

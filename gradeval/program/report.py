@@ -68,11 +68,12 @@ def show_summary(evaluation: Evaluation) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("claim", min_width=len("undecided"))
     for row in rows.itertuples():
+        known = row.relative_bias_low == row.relative_bias == row.relative_bias_high
         table.add_row(
             escape(row.estimator),
             f"{row.relative_rmse:.3g}",
             f"{row.relative_bias:.4f}",
-            "exact" if row.exact else f"{row.relative_bias_low:.3f}–{row.relative_bias_high:.3f}",
+            "exact" if known else f"{row.relative_bias_low:.3f}–{row.relative_bias_high:.3f}",
             f"{row.cosine:.3f}",
             f"{1e6 * row.seconds_per_draw:.0f}",
             BiasVerdict(row.verdict).short,

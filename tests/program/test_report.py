@@ -46,5 +46,6 @@ def _rows(run: Evaluation) -> dict[str, dict[str, float]]:
         if exact == exact:
             known = 0.0 if exact < 1e-9 else exact
             row |= {f"relative_bias{end}": known for end in ("", "_low", "_high")}
+            row |= {"relative_rmse": (known**2 + row["exact_relative_variance"]) ** 0.5}
         rows[row["estimator"]] = row
     return rows
