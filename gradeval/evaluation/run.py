@@ -40,6 +40,7 @@ from gradeval.progress import Progress, Silent
 from gradeval.reference import exact_gradient
 from gradeval.reference.rare import rare_states
 from gradeval.sampling.independence import independent_points
+from gradeval.sampling.probes import check_pointwise
 from gradeval.sampling.sampler import Sampler, compute_seconds, one_thread
 from gradeval.sampling.streaming import CHUNK, ChunkStatistics, Scorer, Stream
 from gradeval.workers.executors import Assignment, Lost, Workers
@@ -303,8 +304,13 @@ def _by_points(sampler: Sampler) -> bool:
     problem = sampler.problem
     if sampler.deterministic or sampler.own_chance or not sampler.vectorised or problem.points == 1:
         return False
-    entries = problem.points * sum(p.numel() for p in problem.network.trainable().values())
-    return entries <= MAX_BY_POINT and independent_points(problem, sampler.estimator)
+    if problem.points * sum(p.numel() for p in problem.network.trainable().values()) > MAX_BY_POINT:
+        return False
+    try:  # of all points: one that is alone would hide what an estimator does to the fifth of a batch
+        check_pointwise(problem, sampler.estimator)
+    except GradevalError:
+        return False
+    return independent_points(problem, sampler.estimator)
 
 
 def _first_draws(run: _Run) -> dict[str, Sampler]:

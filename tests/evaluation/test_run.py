@@ -411,3 +411,19 @@ def test_all_estimators_take_the_same_random_numbers(small: Problem) -> None:
     seeded by the estimator's name."""
     moments = evaluate(small, ["st", "identity-st"], draws=40, exact="never").moments
     assert moments["st"].mean[-1] == moments["identity-st"].mean[-1]
+
+
+def test_what_is_wrong_in_a_batch_alone_is_measured(make_problem) -> None:
+    """The fifth point of a batch has twice its gradient, a point alone has not. Planted: points drawn one by one because
+    the first three are independent; the bias was then 0."""
+
+    def fifth(network, inputs, loss, randomness):
+        value = get_estimator("reinforce")(network, inputs, loss, randomness)
+        factor = torch.ones(len(inputs), dtype=value.dtype)
+        factor[4:5] = 2.0
+        return value.detach() + factor * (value - value.detach())
+
+    problem = make_problem((2,), points=6)
+    row = evaluate(problem, [fifth], draws=4000, exact="never").summary.set_index("layer").loc["all"]
+    assert row["relative_bias_low"] > 0.05
+    assert row["verdict"] == "biased"
