@@ -414,7 +414,7 @@ def test_all_estimators_take_the_same_random_numbers(small: Problem) -> None:
 
 
 def test_what_is_wrong_in_a_batch_alone_is_measured(make_problem) -> None:
-    """The fifth point of a batch has twice its gradient, a point alone has not. Planted: points drawn one by one because
+    """The fifth point of a batch has twice its gradient, a point alone has not. Planted: points drawn one by one since
     the first three are independent; the bias was then 0."""
 
     def fifth(network, inputs, loss, randomness):
