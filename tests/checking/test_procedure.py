@@ -35,7 +35,8 @@ def wrong_sign(network, inputs, loss, randomness):
 
 @pytest.mark.parametrize("spec", ["reinforce", "leg", "muprop"])
 def test_those_of_bernoulli_states_hold_exactly(spec: str) -> None:
-    verdict = check(spec, workers=1)
+    problems = None if spec == "reinforce" else battery_problems()  # the edges, too, for one of them
+    verdict = check(spec, problems=problems, workers=1)
     assert verdict.verdict == "holds", verdict
     assert set(verdict.table["method"]) == {"exact"}
     assert "no false alarm is possible" in verdict.guarantee
