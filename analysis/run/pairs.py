@@ -32,7 +32,7 @@ def pair_table(record: Record, best: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per layer × pair: RMSE² of the first less that of the second, relative to ‖g*‖², the same for the
-        variance, and the p-value of the first, adjusted by Holm's method over the pairs of the layer.
+        variance, and the p-value of the first, adjusted by Holm's method over all pairs and layers.
     """
     figures = best.set_index(["layer", "estimator"])
     rows = []
@@ -40,9 +40,9 @@ def pair_table(record: Record, best: pd.DataFrame) -> pd.DataFrame:
         if not record.norms[layer]:
             continue
         pairs = itertools.combinations(record.moments, 2)
-        own = [_pair(record, figures.loc[layer], one, two, layer) for one, two in pairs]
-        adjusted = holm([row["pvalue"] for row in own])
-        rows += [row | {"pvalue_adjusted": value} for row, value in zip(own, adjusted, strict=True)]
+        rows += [_pair(record, figures.loc[layer], one, two, layer) for one, two in pairs]
+    adjusted = holm([row["pvalue"] for row in rows])
+    rows = [row | {"pvalue_adjusted": value} for row, value in zip(rows, adjusted, strict=True)]
     columns = [*PAIR_COLUMNS, *UNKNOWN.columns("square"), *UNKNOWN.columns("variance")]
     return pd.DataFrame(rows, columns=[*columns, "pvalue", "pvalue_adjusted", "exact"])
 

@@ -16,6 +16,7 @@ from gradeval.sampling.surrogates import Surrogate
 
 POINTS = 3  # that are tried together and alone
 TRIALS = 4  # with other chance each time: states that agree by luck tell nothing
+EDGE = 1e-3  # the share of (0, 1) that the chance of the last two trials is from
 
 
 class _ChanceByPoint(RandomDraws):
@@ -34,8 +35,13 @@ class _ChanceByPoint(RandomDraws):
             raise GradevalError("its points share chance")
         del size[axis]
         self.calls += 1
-        each = [generator(device, point, self.trial, self.calls) for point in self.points]
-        parts = [torch.rand(size, generator=one, dtype=self.dtype, device=device) for one in each]
+        parts = []
+        for point in self.points:
+            random = generator(device, point, self.trial, self.calls)
+            u = torch.rand(size, generator=random, dtype=self.dtype, device=device)
+            if self.trial >= TRIALS - 2:  # near 0 or 1: what one point's chance does to another is seen for certain
+                u = EDGE * u if (point + self.trial) % 2 else 1 - EDGE * u
+            parts.append(u)
         return torch.stack(parts, axis)
 
     def bernoulli(self, probability: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

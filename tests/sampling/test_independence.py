@@ -56,8 +56,12 @@ OWN = torch.Generator().manual_seed(3)
 
 
 @pytest.mark.parametrize("share", [one_for_all, mirrored, sorted_over_points, of_its_own, of_the_generator])
-def test_points_that_share_chance_are_not_independent(make_problem, share) -> None:
-    assert not independent_points(make_problem((3, 2)), lambda *given: reinforce(*given, share=share))
+@pytest.mark.parametrize("units", [(3, 2), (1,)])
+def test_points_that_share_chance_are_not_independent(make_problem, share, units: tuple[int, ...]) -> None:
+    """Of a single unit the states agree by luck in half of the random trials: those at the edges tell."""
+    for seed in range(3):
+        problem = make_problem(units, seed=seed)
+        assert not independent_points(problem, lambda *given: reinforce(*given, share=share))
 
 
 @pytest.mark.parametrize("mix", [lambda f: f - f.mean(), lambda f: f / f.std()])
