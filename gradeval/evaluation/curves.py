@@ -129,13 +129,16 @@ def curves_of(
     return rows
 
 
-def exact_rows(sampler: Sampler, exact: str, target: Tensor, workers: int, progress: Progress) -> list[dict[str, Any]]:
+def exact_rows(
+    sampler: Sampler, exact: str, target: Tensor, pointwise: bool, workers: int, progress: Progress
+) -> list[dict[str, Any]]:
     """Exact bias, variance and scale of each layer, where they are wanted and can be had without sampling.
 
     Args:
         sampler: of the estimator; notes why there are none are added to its notes.
         exact: "auto" (where affordable), "always" or "never".
         target: g*, [P].
+        pointwise: whether it is known that the estimator does not mix points.
         workers: threads.
         progress: told of the states that are done.
 
@@ -149,7 +152,8 @@ def exact_rows(sampler: Sampler, exact: str, target: Tensor, workers: int, progr
     if exact == "never" or not sampler.vectorised or sampler.own_chance:
         return []
     try:
-        check_pointwise(problem, estimator)
+        if not pointwise:
+            check_pointwise(problem, estimator)
         bits, continuous = count_chance(problem, estimator)
         affordable = bits <= MAX_BITS and 2**bits * problem.points * len(target) <= AUTO_ENTRIES
         if continuous or (exact == "auto" and not affordable):

@@ -273,7 +273,8 @@ class _Run:
             rows = self.store.read_exact(name) if self.store and exact != "never" else None
             if rows is None:
                 try:
-                    rows = exact_rows(self.samplers[name], exact, self.scorer.exact, workers, self.progress)
+                    known = self.scorer.exact, self.pointwise[name]
+                    rows = exact_rows(self.samplers[name], exact, *known, workers, self.progress)
                 except GradevalError as error:
                     self.failures[name] = str(error)
                     continue
@@ -294,8 +295,7 @@ class _Run:
         manifest = manifest_of(problem, problem_facts(problem, truth, self.fingerprint), self.facts, run)
         curves = pd.DataFrame(self.curves, columns=CURVE_COLUMNS)
         exact = pd.DataFrame(self.exact_rows, columns=EXACT_COLUMNS)
-        target = self.scorer.exact.cpu().numpy()
-        made = (manifest, target, truth.slices, self.moments, curves, exact)
+        made = (manifest, self.scorer.exact.cpu().numpy(), truth.slices, self.moments, curves, exact)
         return Evaluation(*made, *mean_prediction(problem), self.rare)
 
 

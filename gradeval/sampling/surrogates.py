@@ -137,14 +137,13 @@ def _separate(network: nn.Module) -> None:
     `functional_call` puts the parameters of a module that it meets twice back only once.
     """
     met: set[nn.Module] = set()
-
-    def visit(parent: nn.Module) -> None:
+    waiting = [network]
+    while waiting:
+        parent = waiting.pop()
         for name, child in named_modules_of(parent):
             if child in met:
                 shared = {id(tensor): tensor for tensor in (*child.parameters(), *child.buffers())}
                 child = deepcopy(child, shared)
                 parent.register_module(name, child)
             met.add(child)
-            visit(child)
-
-    visit(network)
+            waiting.append(child)
