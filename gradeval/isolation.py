@@ -182,6 +182,21 @@ def in_company() -> Iterator[None]:
 
 
 @contextmanager
+def in_turn() -> Iterator[None]:
+    """Run code in the turn that this thread has, `alone` where it has none: no code of others is ever run without.
+
+    Raises:
+        GradevalError: the code raised `SystemExit` or `KeyboardInterrupt`; the message lacks its subject.
+        KeyboardInterrupt: after Ctrl-C.
+    """
+    if _TURNS.has:
+        yield
+        return
+    with alone():
+        yield
+
+
+@contextmanager
 def contained() -> Iterator[None]:
     """Run code that may change the process, but not end it, nor print on standard output.
 
@@ -279,9 +294,14 @@ class _Turns:
         self._free, self._local = threading.Condition(), threading.local()
         self._sharing, self._taken = 0, False
 
+    @property
+    def has(self) -> bool:
+        """Whether this thread has a turn."""
+        return getattr(self._local, "has", False)
+
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        if getattr(self._local, "has", False):
+        if self.has:
             yield
             return
         with self._free:
@@ -296,7 +316,7 @@ class _Turns:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        if getattr(self._local, "has", False):
+        if self.has:
             yield
             return
         with self._free:

@@ -14,8 +14,17 @@ import numpy as np
 import pytest
 import torch
 
+import gradeval
 from gradeval.errors import GradevalError
+from gradeval.estimators.moments import MeanField
 from gradeval.isolation import ProcessState, alone, contained, in_company
+from gradeval.model.randomness import RandomDraws, generator
+from gradeval.sampling import probes
+from gradeval.sampling.independence import independent_points
+from gradeval.sampling.sampler import Sampler
+from gradeval.sampling.surrogates import Surrogate
+from gradeval.sampling.timing import further_times
+from gradeval.studies.costs import cost_table
 
 
 def test_generators_and_settings_are_put_back() -> None:
@@ -142,3 +151,50 @@ def test_nested_code_does_not_wait_for_itself() -> None:
     assert inner.generators == ["torch's"]
     with in_company(), alone(1):
         pass
+
+
+@pytest.fixture
+def unruly() -> Callable:
+    """An estimator that changes all that `ProcessState` watches, whenever it is called."""
+
+    def estimator(network, inputs, loss, randomness):
+        torch.manual_seed(3)
+        np.random.seed(3)
+        torch.set_default_dtype(torch.float16)
+        return MeanField()(network, inputs, loss, randomness)
+
+    return estimator
+
+
+def draws() -> RandomDraws:
+    return RandomDraws(generator("cpu", 0), torch.float64)
+
+
+WAYS_IN = {
+    "a surrogate by hand": lambda problem, e: Surrogate(problem, e)(problem.inputs, problem.targets, draws()),
+    "sampler": lambda problem, e: Sampler(problem, "unruly", e).chunk(5, "a"),
+    "times": lambda problem, e: further_times(Sampler(problem, "unruly", e), 50, [(1, 0.1)]),
+    "points": lambda problem, e: (probes.check_pointwise(problem, e), independent_points(problem, e)),
+    "shared chance": lambda problem, e: probes.shares_chance(problem, e),
+    "probe": lambda problem, e: probes.probe(problem, e),
+    "counts": lambda problem, e: probes.count_evaluations(problem, e),
+    "moments": lambda problem, e: gradeval.exact_moments(problem, e),
+    "run": lambda problem, e: gradeval.evaluate(problem, [e], draws=50),
+    "check": lambda problem, e: gradeval.check(e, problems=[problem], draws=200),
+    "cost": lambda problem, e: cost_table(problem, [e], budget=0.0),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_IN)
+def test_every_way_in_leaves_the_process_as_it_was(way: str, unruly: Callable) -> None:
+    """Planted: shared chance, times and counts without a turn."""
+    problem = gradeval.load_problem("expclass", units="2-2", stage=0, points=3)
+    before = ProcessState.now()
+    try:
+        with contextlib.suppress(GradevalError):
+            WAYS_IN[way](problem, unruly)
+    finally:
+        after = ProcessState.now()
+        before.put_back()
+    assert before.changed_settings(after) == []
+    assert before.changed_generators(after) == []

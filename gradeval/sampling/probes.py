@@ -14,7 +14,7 @@ from torch.func import functional_call, grad, vmap
 
 from gradeval.errors import GradevalError
 from gradeval.estimators.protocol import Estimator, owns_sampling
-from gradeval.isolation import Footprint, alone, in_company
+from gradeval.isolation import Footprint, alone
 from gradeval.model.forms import Form
 from gradeval.model.network import BinaryLayer
 from gradeval.model.problem import Problem, own_copy
@@ -392,6 +392,6 @@ def count_evaluations(problem: Problem, estimator: Estimator) -> tuple[float, fl
         losses += f.shape[:-1].numel()
         return f
 
-    with in_company():
+    with alone():
         estimator(network, own.inputs, counted, RandomDraws(generator(network.device, "count"), network.dtype))
     return sum(layer.count for layer in layers), losses

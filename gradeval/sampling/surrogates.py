@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from gradeval.errors import GradevalError
+from gradeval.isolation import in_turn
 from gradeval.model.problem import Problem, own_copy
 from gradeval.model.randomness import EnumeratedStates, Randomness
 from gradeval.torch_private import named_modules_of, times_written
@@ -65,7 +66,8 @@ class Surrogate(nn.Module):
         Raises:
             GradevalError: the estimator returned something else than one number per point.
         """
-        value = self.estimator(self.network, inputs, self.problem.loss_function(self.network, targets), chance)
+        with in_turn():
+            value = self.estimator(self.network, inputs, self.problem.loss_function(self.network, targets), chance)
         if not isinstance(value, Tensor) or value.shape != (len(inputs),):
             found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise GradevalError(f"must return one surrogate per point, [{len(inputs)}], returned {found}.")
@@ -126,7 +128,8 @@ def weighted_gradients(
 
     over_points = vmap(one, in_dims=(None, 0, 0), randomness="different")
     over_rows = vmap(over_points, in_dims=(0, None, None), randomness="different")
-    gradients, (values, weights) = over_rows(rows, surrogate.inputs, surrogate.targets)
+    with in_turn():
+        gradients, (values, weights) = over_rows(rows, surrogate.inputs, surrogate.targets)
     flat = torch.cat([g.reshape(len(rows), problem.points, -1) for g in gradients.values()], -1)
     return flat, values, weights
 

@@ -10,7 +10,7 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from gradeval.errors import GradevalError
 from gradeval.model.randomness import RandomDraws, generator
-from gradeval.sampling.sampler import Sampler, Times, compute_seconds
+from gradeval.sampling.sampler import Sampler, Times, compute_seconds, turn_of
 from gradeval.sampling.streaming import CHUNK
 from gradeval.torch_private import quiet_vmap
 
@@ -78,7 +78,7 @@ def _seconds_apart(sampler: Sampler, count: int, first: bool) -> float:
         return result
 
     def run(rows: Tensor) -> Any:
-        with quiet_vmap():
+        with quiet_vmap(), turn_of(sampler):
             gradients, values = vmap(draw, randomness="different")(rows)
         return torch.cat([g.reshape(len(rows), -1) for g in gradients.values()], 1), values
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from gradeval.estimators import Estimator, resolve
 from gradeval.estimators.moments import MeanField
 from gradeval.estimators.protocol import fit
+from gradeval.isolation import alone
 from gradeval.model.network import FlipCost, StochasticBinaryNetwork
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import RandomDraws, generator
@@ -228,7 +229,8 @@ def cost_table(
             draws[name] = one_gradient(problem, fitted, seed)
             rows.append(_cost_row(problem, name, fitted, draws[name]))
             progress.advance(task, 1)
-        times = seconds_in_turn(draws, problem.network.device, budget)
+        with alone():
+            times = seconds_in_turn(draws, problem.network.device, budget)
     progress.finish(task)
     table = pd.DataFrame(rows)
     base = times["back-propagation"]
@@ -246,6 +248,8 @@ def cost_table(
 
 def _cost_row(problem: Problem, name: str, estimator: Estimator, draw: Callable[[], list[Tensor]]) -> dict[str, Any]:
     layers, losses = count_evaluations(problem, estimator)
+    with alone():
+        operations = count_operations(draw)
     return {
         "estimator": name,
         "layers": len(problem.widths),
@@ -253,7 +257,7 @@ def _cost_row(problem: Problem, name: str, estimator: Estimator, draw: Callable[
         "points": problem.points,
         "layer_evaluations": layers,
         "loss_evaluations": losses,
-        **count_operations(draw),
+        **operations,
     }
 
 
