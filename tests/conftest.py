@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 
 # `python -m pytest` and `python -c` put the current folder first on the path. In the checkout that hides the installed
 # package behind a `gradeval` without `gradeval.analysis` and `gradeval.reference`, which setup.cfg maps. So programs
@@ -25,7 +25,15 @@ if "gradeval" in sys.modules:  # pytest has imported the plugin, perhaps from th
     for name in [name for name in sys.modules if name.partition(".")[0] == "gradeval"]:
         del sys.modules[name]
 if "--benchmark-only" not in sys.argv:  # the checks would be timed too
-    install_import_hook("gradeval", "beartype.beartype")  # for all that tests import from here on
+    # for all that tests import from here on, where shapes are written: a check of every call takes long
+    folders = {"gradeval": "gradeval", "reference": "gradeval.reference", "analysis": "gradeval.analysis"}
+    shaped = [
+        ".".join([package, *path.relative_to(CHECKOUT / folder).with_suffix("").parts])
+        for folder, package in folders.items()
+        for path in (CHECKOUT / folder).rglob("*.py")
+        if "jaxtyping" in path.read_text()
+    ]
+    install_import_hook(shaped, "beartype.beartype")
 
 import torch
 
@@ -33,6 +41,15 @@ from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.problem import Problem
 
 MakeProblem = Callable[..., Problem]
+# Where shapes are checked: a check of every call takes a third of the time, and elsewhere the same code runs again.
+SHAPES = ("model", "estimators", "sampling", "reference", "checking", "training", "test_conformance.py", "test_api.py")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Shapes are checked in the rooms where they are written, but for what is marked ``no_shapes``."""
+    room = item.path.relative_to(Path(__file__).parent).parts[0]
+    config.update("jaxtyping_disable", room not in SHAPES or item.get_closest_marker("no_shapes") is not None)
 
 
 def random_problem(

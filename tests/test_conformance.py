@@ -176,6 +176,7 @@ def test_biased_ones_have_exact_values_and_head_gradients(make_problem, spec: st
         check_exactly(problem, ready(spec, problem), ("head",))
 
 
+@pytest.mark.no_shapes
 @pytest.mark.parametrize(("layers", "noise", "encoding", "loss", "scale", "seed"), COMBINATIONS)
 @pytest.mark.parametrize("spec", SAMPLED)
 def test_unbiased_claims_hold_by_sampling(make_problem, spec, layers, noise, encoding, loss, scale, seed) -> None:

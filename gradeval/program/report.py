@@ -31,23 +31,25 @@ def report_command(
         report_sweep(folder, as_json)
         return
     from gradeval.analysis.run.evaluation import Evaluation
-    from gradeval.analysis.run.report import build_report
 
     evaluation = Evaluation.load(folder)
     evaluation.rewrite(folder)
-    show_run(evaluation, build_report(evaluation, folder), as_json)
+    show_run(evaluation, folder, True, as_json)
 
 
-def show_run(evaluation: Evaluation, report_path: Path, as_json: bool) -> None:
-    """Print where the report is and what it says in short, or the summary as JSON."""
+def show_run(evaluation: Evaluation, folder: Path, report: bool, as_json: bool) -> None:
+    """Write the report, unless only tables are wanted; print where it is and what it says in short, or as JSON."""
+    where = {"folder": str(folder.resolve())}
+    if report:
+        from gradeval.analysis.run.report import build_report
+
+        where = {"report": str(build_report(evaluation, folder).resolve())}
     if as_json:
         rows = json.loads(evaluation.summary.to_json(orient="records"))
-        failures = evaluation.manifest["failures"]
-        print(json.dumps({"report": str(report_path.resolve()), "failures": failures, "summary": rows}))
+        print(json.dumps({**where, "failures": evaluation.manifest["failures"], "summary": rows}))
         return
-
     show_summary(evaluation)
-    print(f"report: {report_path.resolve()}")
+    print("report" if report else "tables", *where.values(), sep=": ")
 
 
 def show_summary(evaluation: Evaluation) -> None:

@@ -69,6 +69,9 @@ def run_command(
         typer.Option(help="Relative bias of a layer that must have been detectable before a claim of no bias holds."),
     ] = 0.05,
     device: Annotated[str, typer.Option(help="Where to draw: cpu, cuda, …")] = "cpu",
+    report: Annotated[
+        bool, typer.Option(help="Draw the figures and write report.html; `gradeval report` does so later.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")] = False,
 ) -> None:
     """Evaluate estimators on a problem against its exact gradient and write a report."""
@@ -78,7 +81,6 @@ def run_command(
     folder = resume or out or free_folder()
     check_output(folder)
 
-    from gradeval.analysis.run.report import build_report
     from gradeval.evaluation.plan import Plan
     from gradeval.evaluation.run import evaluate
     from gradeval.problems.catalogue import load_problem
@@ -130,8 +132,7 @@ def run_command(
             if error.evaluation is None:
                 raise
             evaluation = error.evaluation
-    report_path = build_report(evaluation, folder)
-    show_run(evaluation, report_path, as_json)
+    show_run(evaluation, folder, report, as_json)
     if failure:
         raise failure
 
@@ -140,7 +141,8 @@ _RUN_ARGUMENTS = (
     *("problem", "units", "stage", "noise", "points", "problem_seed", "estimators", "draws", "seed", "workers"),
     *("device", "exact", "detect", "out"),
 )
-_WITH_RESUME = {"resume", "draws", "detect", "estimators", "workers", "executor", "scheduler", "timeout", "as_json"}
+_WITH_RESUME = {"resume", "draws", "detect", "estimators", "workers", "executor", "scheduler", "timeout", "report"}
+_WITH_RESUME |= {"as_json"}
 
 
 def _begun(context: typer.Context, folder: Path) -> tuple[Any, dict[str, Any]]:

@@ -11,6 +11,8 @@ import pytest
 from gradeval.checking.battery import ROWS, battery_problems, make_problem
 from gradeval.checking.procedure import check
 
+pytestmark = pytest.mark.no_shapes
+
 FAULTS = sorted((Path(__file__).parents[1] / "faults").glob("*.py"))
 
 

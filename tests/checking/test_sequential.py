@@ -15,6 +15,8 @@ from gradeval.checking.procedure import check
 from gradeval.checking.sequential import POWER, level_of_look, mean_test, rare_event_error
 from gradeval.estimators import get_estimator
 
+pytestmark = pytest.mark.no_shapes
+
 ONE = [make_problem(ROWS[0])]
 
 

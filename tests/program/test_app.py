@@ -52,36 +52,38 @@ def test_problem_files_and_own_estimators(tmp_path: Path, make_problem) -> None:
         "def zero(network, inputs, loss, randomness):\n    return 0 * loss(inputs.new_zeros(4, 3))\n"
     )
     done = gradeval(
-        "run", "p.json", "--estimators", "mine.py:zero,st", "--draws", 40, "--out", "o", "--json", cwd=tmp_path
+        *("run", "p.json", "--estimators", "mine.py:zero,st", "--draws", 40, "--out", "o", "--json", "--no-report"),
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)["summary"]
+    shown = json.loads(done.stdout)
+    rows = shown["summary"]
+    assert shown["folder"] == str(tmp_path / "o")
+    assert not (tmp_path / "o" / "report.html").exists()
     (mine,) = (row for row in rows if row["estimator"] == "mine.py:zero" and row["layer"] == "all")
     assert mine["relative_bias"] == pytest.approx(1)
-    refused = gradeval("run", "p.json", "--out", "o", cwd=tmp_path)
-    assert refused.returncode == 2
-    assert "o also holds 'mine.py:zero': name it too, or choose another folder" in refused.stderr
-    refused = gradeval("run", "--resume", "o", cwd=tmp_path)
-    assert refused.returncode == 2
-    assert "estimators that are code (mine.py:zero): if you trust it, add" in refused.stderr
+    other, resumed = several([["run", "p.json", "--out", "o"], ["run", "--resume", "o"]], tmp_path)
+    assert (other[0], resumed[0]) == (2, 2)
+    assert "o also holds 'mine.py:zero': name it too, or choose another folder" in other[2]
+    assert "estimators that are code (mine.py:zero): if you trust it, add" in resumed[2]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["run", "--estimators", "pas,st"], "unknown estimator 'pas': did you mean psa"),
-        (["run", "absent.json"], "cannot read absent.json"),
-        (["run", "--units", "30-30", "--stage", "0"], "2^60"),
-        (["run", "--stage", "0", "--draws", "1"], "draws must be at least 20"),
-        (["run", "--stage", "0", "--device", "abacus"], "device 'abacus' cannot be used"),
-        (["report", "nowhere"], "nowhere is not a run"),
-    ],
-)
-def test_unusable_input_is_one_line_and_exit_2(tmp_path: Path, arguments: list[str], message: str) -> None:
-    done = gradeval(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+UNUSABLE = {
+    "run --estimators pas,st": "unknown estimator 'pas': did you mean psa",
+    "run absent.json": "cannot read absent.json",
+    "run --units 30-30 --stage 0": "2^60",
+    "run --stage 0 --draws 1": "draws must be at least 20",
+    "run --stage 0 --device abacus": "device 'abacus' cannot be used",
+    "report nowhere": "nowhere is not a run",
+}
+
+
+def test_unusable_input_is_one_line_and_exit_2(tmp_path: Path) -> None:
+    found = several([command.split() for command in UNUSABLE], tmp_path)
+    for message, (code, out, err) in zip(UNUSABLE.values(), found, strict=True):
+        assert (code, out) == (2, "")
+        assert message in err.splitlines()[-1]
+        assert "Traceback" not in err
     assert not list(tmp_path.glob("gradeval-run*"))
 
 
@@ -131,10 +133,7 @@ REPEATED = """
 import contextlib, io, json
 from pathlib import Path
 from gradeval import GradevalError
-from gradeval.program import run as command_module
 from gradeval.program.app import app
-
-command_module.build_report = lambda evaluation, folder: folder / "report.html"  # it takes long and is tested above
 
 def command(*arguments):
     app(list(map(str, arguments)), standalone_mode=False)
@@ -145,7 +144,7 @@ def refusal(*arguments):
     except GradevalError as error:
         return str(error)
 
-begin = ("run", "p.json", "--estimators", "st,tanh", "--seed", 3, "--draws")
+begin = ("run", "p.json", "--no-report", "--estimators", "st,tanh", "--seed", 3, "--draws")
 command(*begin, 40, "--out", "o")
 first = Path("o/summary.csv").read_bytes()
 chunks = {path: path.stat().st_mtime_ns for path in Path("o").glob("chunks/*/*")}
@@ -154,7 +153,7 @@ assert Path("o/summary.csv").read_bytes() == first
 assert {path: path.stat().st_mtime_ns for path in Path("o").glob("chunks/*/*")} == chunks
 command(*begin, 60, "--out", "at once")
 Path("p.json").unlink()  # the folder holds it
-command("run", "--resume", "o", "--draws", 60)
+command("run", "--resume", "o", "--draws", 60, "--no-report")
 assert Path("o/summary.csv").read_bytes() != first
 assert Path("at once/curves.csv").read_bytes() == Path("o/curves.csv").read_bytes()  # a second look has other p-values
 assert json.loads(Path("o/manifest.json").read_text())["arguments"]["draws"] == 60
@@ -170,7 +169,7 @@ assert refusal("run", "--resume", "o", "--problem-seed", 1) == (
 )
 assert "nowhere holds no run" in refusal("run", "--resume", "nowhere")
 with contextlib.redirect_stderr(io.StringIO()) as errors:
-    command("run", "--resume", "o", "--draws", 50)
+    command("run", "--resume", "o", "--draws", 50, "--no-report")
 assert "o holds a run of 60 draws: this shows the first 50" in errors.getvalue()
 import sys
 sys.modules["distributed"] = None
@@ -204,7 +203,8 @@ def test_help_and_list_do_not_load_the_heavy_libraries(tmp_path: Path) -> None:
 
 
 def test_the_cache_can_be_seen_and_cleared(tmp_path: Path) -> None:
-    gradeval("run", "--units", "2", "--stage", 1, "--draws", 20, "--estimators", "tanh", cwd=tmp_path)
+    run = ("run", "--units", "2", "--stage", 1, "--draws", 20, "--estimators", "tanh", "--no-report")
+    assert f"tables: {tmp_path}" in gradeval(*run, cwd=tmp_path).stdout
     shown = gradeval("cache", "--clear", cwd=tmp_path)
     assert str(tmp_path / "cache") in shown.stdout
     assert "removed 1 file" in shown.stdout
@@ -269,7 +269,7 @@ def test_huge_numbers_and_estimators_that_exit(tmp_path: Path, make_problem) -> 
     (tmp_path / "mine.py").write_text(
         "import sys\n\ndef leaves(network, inputs, loss, randomness):\n    print('bye')\n    sys.exit(0)\n"
     )
-    options = ["--draws", 40, "--workers", 1, "--json", "--estimators"]
+    options = ["--draws", 40, "--workers", 1, "--json", "--no-report", "--estimators"]
     leaves, huge = several(
         [["run", "p.json", *options, "mine.py:leaves"], ["run", "huge.json", *options, "reinforce,st"]], tmp_path
     )

@@ -14,6 +14,8 @@ from gradeval.analysis.run.summary import BiasVerdict
 from gradeval.reference import rare
 from gradeval.reference.rare import rare_states
 
+pytestmark = pytest.mark.no_shapes
+
 
 def saturated(scale: float, seed: int) -> Problem:
     """A 2-2 net with normal weights of a scale, on four points."""

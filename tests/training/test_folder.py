@@ -21,6 +21,8 @@ from gradeval.training.folder import checkpoint_path, is_training, training_stat
 from gradeval.training.protocol import Protocol
 from gradeval.training.trainer import train
 
+pytestmark = pytest.mark.no_shapes
+
 SHORT = Protocol(epochs=3, seeds=2, rates=(0.03, 0.1), tuning_epochs=1, tuning_seeds=1, checks=3, gradient_epochs=())
 
 

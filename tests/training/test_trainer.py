@@ -93,6 +93,8 @@ SCRIPT = """
 from gradeval.problems.catalogue import load_task
 from gradeval.training.protocol import Protocol
 from gradeval.training.trainer import train
+
+pytestmark = pytest.mark.no_shapes
 if __name__ == "__main__":
     short = Protocol({protocol})
     train(load_task("expclass", units="3-2", points=30), ["st", "psa"], short, folder={folder!r}, workers={workers},
