@@ -34,12 +34,11 @@ def holm(pvalues: Any) -> Array:
         >>> holm([0.01, math.nan, 0.03]).tolist()
         [0.02, nan, 0.03]
     """
-    from statsmodels.stats.multitest import multipletests
-
+    # not statsmodels' multipletests: it collects garbage each time, which takes longer than a small run's tables
     adjusted = np.array(pvalues, dtype=float)
-    known = ~np.isnan(adjusted)
-    if known.any():
-        adjusted[known] = multipletests(adjusted[known], method="holm")[1]
+    order = np.argsort(adjusted)[: int((~np.isnan(adjusted)).sum())]  # NaN comes last
+    stepped = adjusted[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1)
     return adjusted
 
 

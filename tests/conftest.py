@@ -42,7 +42,8 @@ from gradeval.model.problem import Problem
 
 MakeProblem = Callable[..., Problem]
 # Where shapes are checked: a check of every call takes a third of the time, and elsewhere the same code runs again.
-SHAPES = ("model", "estimators", "sampling", "reference", "checking", "training", "test_conformance.py", "test_api.py")
+SHAPES = ("model", "estimators", "sampling", "reference", "checking", "training")
+SHAPES += ("test_conformance.py", "test_api.py", "test_house.py")
 
 
 @pytest.hookimpl(tryfirst=True)

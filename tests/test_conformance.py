@@ -152,7 +152,13 @@ def check_by_sampling(problem: Problem, estimator: Estimator) -> float:
 
 # --- the table -------------------------------------------------------------------------------------
 
-EVERY = pytest.mark.parametrize(("layers", "noise"), [*itertools.product(UNITS, NOISY)])
+EVERY = pytest.mark.parametrize(
+    ("layers", "noise"),
+    [
+        pytest.param(layers, noise, marks=[pytest.mark.no_shapes] if noise != NOISY[0] else [])
+        for layers, noise in itertools.product(UNITS, NOISY)
+    ],
+)
 
 
 def small_problems(make_problem, layers: int, noise: str):

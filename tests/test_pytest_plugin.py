@@ -30,11 +30,12 @@ def test_a_users_project(tmp_path: Path) -> None:
         "    return 2 * f - f.detach()\n"
     )
     (tmp_path / "test_mine.py").write_text(
-        "import mine\n"
+        "import mine, gradeval\n"
+        "PROBLEMS = [gradeval.load_problem('expclass', units='2-2', stage=0, points=4)]  # the battery takes long\n"
         "def test_good(gradeval_check):\n"
-        "    assert gradeval_check(mine.good, unbiased=True).verdict == 'holds'\n"
+        "    assert gradeval_check(mine.good, unbiased=True, problems=PROBLEMS).verdict == 'holds'\n"
         "def test_bad(gradeval_check):\n"
-        "    gradeval_check(mine.bad, unbiased=True)\n"
+        "    gradeval_check(mine.bad, unbiased=True, problems=PROBLEMS)\n"
         "def test_unusable(gradeval_check):\n"
         "    gradeval_check('psaa')\n"
         "def test_options(request):\n"
@@ -48,10 +49,9 @@ def test_a_users_project(tmp_path: Path) -> None:
     assert "relative_bias" in done.stdout
     assert "gradeval_check: unknown estimator 'psaa': did you mean psa" in done.stdout
     assert "Traceback" not in done.stdout
-    failed = run(*pytest_, "--lf", "--gradeval-seed", 7, "--gradeval-alpha", "1e-4", cwd=tmp_path)
-    assert "2 failed" in failed.stdout
-    assert "passed" not in failed.stdout.splitlines()[-1]
-    parallel = run(*pytest_, "-n", 2, "-k", "good or options", "--gradeval-seed", 7, cwd=tmp_path)
+    parallel = run(
+        *pytest_, "-n", 2, "-k", "good or options", "--gradeval-seed", 7, "--gradeval-alpha", "1e-4", cwd=tmp_path
+    )
     assert parallel.returncode == 0, parallel.stdout + parallel.stderr
     assert "2 passed" in parallel.stdout
 

@@ -16,7 +16,7 @@ import pandas as pd
 from gradeval.analysis.comparison.baseline import SMALLEST_TOLERANCE, Baseline, LayerFigures
 from gradeval.analysis.comparison.formats import json_text, junit_text, markdown_text
 from gradeval.analysis.comparison.outcome import Measure, Outcome
-from gradeval.analysis.hypotheses import ChangeTest, change_test, ratio_test, shift_test, variance_of_difference
+from gradeval.analysis.hypotheses import ChangeTest, change_test, holm, ratio_test, shift_test, variance_of_difference
 from gradeval.analysis.measures import EXACTLY_UNBIASED, bias_size, relative, relative_variance
 from gradeval.analysis.statistics import Array
 from gradeval.errors import GradevalError, unknown_name
@@ -331,8 +331,6 @@ def _expand(spectrum: Array, size: int) -> Array:
 
 def _decide(rows: list[_Row], alpha: float) -> pd.DataFrame:
     """Adjust the p-values together and give every row its verdict."""
-    from statsmodels.stats.multitest import multipletests
-
     table = pd.DataFrame([vars(row) for row in rows])
     tests = table.pop("test")
     decided, sampled = tests.notna(), pd.Series([test is not None and test.sampled for test in tests])
@@ -341,7 +339,7 @@ def _decide(rows: list[_Row], alpha: float) -> pd.DataFrame:
     if sampled.any():
         pvalues = [test.pvalue for test in tests[sampled]]
         table.loc[sampled, "pvalue"] = pvalues
-        table.loc[sampled, "pvalue_adjusted"] = multipletests(pvalues, method="holm")[1]
+        table.loc[sampled, "pvalue_adjusted"] = holm(pvalues)
         level = alpha / len(pvalues)  # the strictest that Holm's method asks of a test
         table.loc[sampled, "detectable"] = [test.detectable(level) for test in tests[sampled]]
     for index in table.index[decided]:

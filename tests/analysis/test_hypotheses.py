@@ -7,16 +7,29 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.multivariate import test_mvmean as hotelling
 
 from gradeval.analysis.hypotheses import (
     FAMILY_ALPHA,
     bias_test,
     change_test,
+    holm,
     ratio_test,
     shift_test,
     variance_of_difference,
 )
+
+
+@pytest.mark.parametrize("tests", [0, 1, 2, 30])
+def test_holm_is_that_of_statsmodels(tests: int) -> None:
+    """Also with ties, and with tests that could not be made. Planted: no running maximum."""
+    pvalues = np.random.default_rng(tests).random(tests).round(1) ** 3
+    both = np.insert(pvalues, [0, tests // 2], math.nan)
+    adjusted = holm(both)
+    assert np.isnan(adjusted[np.isnan(both)]).all()
+    expected = multipletests(pvalues, method="holm")[1] if tests else pvalues
+    np.testing.assert_array_equal(adjusted[~np.isnan(both)], expected)
 
 
 def population(p: int, seed: int) -> tuple[np.ndarray, np.random.Generator]:

@@ -17,7 +17,7 @@ COMMAND = [sys.executable, "-c", "from gradeval.program.app import main; main()"
 FILE = """
 [problem]
 name = "expclass"
-units = ["2", "3-3"]
+units = ["2", "2-2"]
 seed = [0, 1, 2]
 stage = 0
 points = 10
@@ -36,10 +36,10 @@ def test_the_help_shows_the_tables_of_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, 2] if "GRADEVAL_KILLS" in os.environ else [2])
 def test_ctrl_c_says_what_is_kept_and_how_to_resume(tmp_path: Path, workers: int) -> None:
     """Sent to the whole group, as a terminal does, once a cell is done; then the sweep is resumed."""
-    (tmp_path / "s.toml").write_text(FILE.replace("DRAWS", "60000"))
+    (tmp_path / "s.toml").write_text(FILE.replace("DRAWS", "30000"))
     command = [*COMMAND, "s.toml", "--workers", str(workers)]
     with subprocess.Popen(command, cwd=tmp_path, text=True, stderr=subprocess.PIPE, start_new_session=True) as process:
         end = time.monotonic() + 600
