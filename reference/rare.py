@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradeval.analysis.run.rare import BINS, RATIO, SMALLEST, RareStates
+from gradeval.analysis.run.rare import RareStates
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import EnumeratedStates, FlattenedStates, Randomness, generator
@@ -26,6 +27,8 @@ from gradeval.torch_private import quiet_vmap
 MAX_ENUMERATED = 12  # bits; beyond, paths are drawn from flattened probabilities
 FLATTENED_PATHS = 2**12
 MAX_LOSS_BITS = 14  # of the last layer, up to which every loss is looked at
+BINS, RATIO, SMALLEST = 640, 1.25, 1e-32  # of sizes: each is RATIO times the one before, from SMALLEST on
+LEVELS = 48  # of the probability of a state: each is half the one before
 
 
 def rare_states(problem: Problem, memory: int = 2**25) -> RareStates:
@@ -36,7 +39,8 @@ def rare_states(problem: Problem, memory: int = 2**25) -> RareStates:
         memory: bytes that a chunk of states may take, about.
 
     Returns:
-        The sums of probabilities by size.
+        The sums of probabilities by size and by the probability of a state. Where paths are drawn, every joint state
+        counts as rare.
     """
     network, points = problem.network, problem.points
     slices = network.layer_slices()
@@ -44,7 +48,7 @@ def rare_states(problem: Problem, memory: int = 2**25) -> RareStates:
     surrogate = Surrogate(problem, _yardstick)
     size = sum(p.numel() for p in network.parameters())
     at_once = max(1, memory // (3 * points * size * network.dtype.itemsize))
-    sums = torch.zeros(len(slices), BINS, 3, dtype=torch.float64)
+    sums = torch.zeros(len(slices), LEVELS * BINS, 3, dtype=torch.float64)
     with quiet_vmap():
         for rows, chance, share in _rows(problem, at_once):
             scaled, _, weights = weighted_gradients(surrogate, rows, chance)
@@ -52,8 +56,11 @@ def rare_states(problem: Problem, memory: int = 2**25) -> RareStates:
             norms = _norms(scaled.double(), slices, largest.double())
             sizes = torch.where(weights[..., None] > 0, norms / weights.sqrt().clamp(min=1e-300)[..., None], 0.0)
             for k in range(len(slices)):
-                sums[k] += share * _histogram(sizes[..., k].flatten().cpu(), weights.flatten().cpu())
-    return RareStates(list(slices), points, sums.numpy())
+                levels = (
+                    torch.where(weights > 0, -weights.log2(), 0.0) if share == 1 else LEVELS * torch.ones_like(weights)
+                )
+                sums[k] += share * _histogram(*(x.flatten().cpu() for x in (sizes[..., k], weights, levels)))
+    return RareStates(list(slices), points, _cells(sums))
 
 
 def _yardstick(network: StochasticBinaryNetwork, inputs: Tensor, loss: object, randomness: Randomness) -> Tensor:
@@ -115,7 +122,20 @@ def _norms(
     return torch.stack([*squares, torch.stack(squares).sum(0)], -1).sqrt()
 
 
-def _histogram(sizes: Float[Tensor, " n"], weights: Float[Tensor, " n"]) -> Float[Tensor, "bins 3"]:
+def _histogram(
+    sizes: Float[Tensor, " n"], weights: Float[Tensor, " n"], levels: Float[Tensor, " n"]
+) -> Float[Tensor, "bins 3"]:
+    """Sums of weight, weight × size and weight × size² over states of about the same size and probability."""
     bins = (torch.log(sizes.clamp(min=SMALLEST) / SMALLEST) / math.log(RATIO)).long().clamp(0, BINS - 1)
+    bins = bins * LEVELS + levels.long().clamp(0, LEVELS - 1)
     columns = (weights, weights * sizes, weights * sizes**2)
-    return torch.stack([torch.bincount(bins, column, BINS) for column in columns], -1)
+    return torch.stack([torch.bincount(bins, column, BINS * LEVELS) for column in columns], -1)
+
+
+def _cells(sums: Float[Tensor, "layers bins 3"]) -> np.ndarray:
+    """Those that are not empty, the largest first: layer, least probability of a state, and the three sums."""
+    layers, bins = sums[..., 0].nonzero(as_tuple=True)
+    layers, bins = layers.flip(0), bins.flip(0)
+    levels = bins % LEVELS
+    least = torch.where(levels < LEVELS - 1, 0.5 ** (levels + 1.0), 0.0)
+    return torch.cat([layers[:, None], least[:, None], sums[layers, bins]], 1).numpy()

@@ -16,7 +16,7 @@ import pandas as pd
 from gradeval.analysis.run.curves import CURVE_COLUMNS
 from gradeval.analysis.run.manifest import read_manifest
 from gradeval.analysis.run.moments import Layout, Moments
-from gradeval.analysis.run.rare import BINS, RareStates
+from gradeval.analysis.run.rare import COLUMNS, RareStates
 from gradeval.analysis.run.record import EXACT_COLUMNS, Record
 from gradeval.analysis.statistics import Array
 from gradeval.analysis.tables import table_files
@@ -97,7 +97,7 @@ def _run_files(record: Record, tables: Mapping[str, pd.DataFrame]) -> dict[str, 
         arrays |= {f"mean_{i}": m.mean, f"covariance_{i}": m.covariance, f"descents_{i}": m.descents}
         arrays |= {f"thirds_{i}": m.thirds, f"blocks_{i}": m.blocks}
     if record.rare is not None:
-        arrays["rare"] = record.rare.sums
+        arrays["rare"] = record.rare.cells
     packed = io.BytesIO()
     np.savez_compressed(packed, allow_pickle=False, **arrays)
     files = {MANIFEST: json.dumps(record.manifest, indent=1).encode(), "moments.npz": packed.getvalue()}
@@ -197,7 +197,7 @@ def _check_shapes(record: Record, layout: Layout) -> None:
         ("the exact gradient", record.exact, (layout.parameters,)),
     ]
     if record.rare is not None:
-        shapes.append(("what is known of rare states", record.rare.sums, (layers, BINS, 3)))
+        shapes.append(("what is known of rare states", record.rare.cells, (len(record.rare.cells), COLUMNS)))
     wanted = {"mean": (size,), "covariance": (size, size), "descents": (layers,), "thirds": (4 * layers,)}
     for name, m in record.moments.items():
         shapes += [(f"{key} of '{name}'", getattr(m, key), shape) for key, shape in wanted.items()]
@@ -210,7 +210,7 @@ def _check_shapes(record: Record, layout: Layout) -> None:
 
 def _check_numbers(record: Record, layout: Layout) -> None:
     """Raise ValueError where moments cannot be those of any draws."""
-    if record.rare is not None and not (record.rare.sums.min() >= 0 and record.rare.sums.max() < LARGEST):
+    if record.rare is not None and not ((record.rare.cells >= 0) & (record.rare.cells < LARGEST)).all():
         raise ValueError("what is known of rare states is not finite, or negative")
     known = layout.without_cosines  # the cosines of a layer without gradient are NaN
     for name, m in record.moments.items():

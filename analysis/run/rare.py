@@ -9,8 +9,7 @@ import numpy as np
 
 from gradeval.analysis.statistics import Array
 
-BINS, RATIO, SMALLEST = 640, 1.25, 1e-32
-"""Sizes are kept in bins from SMALLEST on, each RATIO times the one before."""
+COLUMNS = 5
 
 
 @dataclass(frozen=True)
@@ -23,19 +22,21 @@ class RareStates:
     Attributes:
         layers: their names.
         points: N, the number of data points, which share a draw: the draw is their mean.
-        sums: by layer and bin of size: expected number of points per draw that are in such a state, and the sums of
-            probability × size and probability × size² over points and states, [K, BINS, 3].
+        cells: states of about the same probability and size together, the largest first, [cells, 5]: the number of the
+            layer; the probability of a state, at least; the expected number of points per draw that are in such a
+            state; the sums of probability × size and probability × size² over points and states.
     """
 
     layers: list[str]
     points: int
-    sums: Array
+    cells: Array
 
     def unseen(self, layer: str, draws: int, level: float) -> tuple[float, float]:
         """What may be missing in the mean and in the mean square of some draws.
 
         Events of an expected number below log(1/level) per run go unseen with a probability above ``level``. The
-        largest gradients that are together as rare as that are taken to be missing.
+        largest gradients that are together as rare as that are taken to be missing; no state that is more probable
+        than that by itself.
 
         Args:
             layer: its name.
@@ -45,8 +46,9 @@ class RareStates:
         Returns:
             U, the norm that may be missing in the mean gradient, and V, what may be missing in E‖g‖².
         """
-        rate, size, square = self.sums[self.layers.index(layer)][::-1].T  # the largest first
         allowed = math.log(1 / level) / draws
+        which = (self.cells[:, 0] == self.layers.index(layer)) & (self.cells[:, 1] < allowed)
+        rate, size, square = self.cells[which, 2:].T
         before = np.cumsum(rate) - rate
         share = np.clip((allowed - before) / np.where(rate > 0, rate, 1.0), 0.0, 1.0)
         return float(share @ size) / self.points, float(share @ square) / self.points**2

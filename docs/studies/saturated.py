@@ -90,7 +90,7 @@ def ideal_power(subject: Problem, stretch: float, draws: int, comparisons: int) 
 
     The noncentrality is n bᵀΣ⁻¹b with the exact bias and covariance; the level is that of one of the run's tests.
     """
-    moments, powers = exact_moments(subject, "reinforce"), []
+    moments, powers = exact_moments(subject, get_estimator("reinforce")), []
     for layer, where in moments.slices.items():
         if layer == "all":
             continue

@@ -53,26 +53,43 @@ def by_hand(problem: Problem) -> tuple[float, float]:
 @pytest.mark.parametrize("scale", [1.0, 4.0])
 def test_the_sums_are_those_of_a_loop_over_states(scale: float) -> None:
     problem = saturated(scale, 1)
-    found = rare_states(problem).sums[0].sum(0)
+    cells = rare_states(problem).cells
+    _, _, rate, size, _ = cells[cells[:, 0] == 0].sum(0)
     total, sizes = by_hand(problem)
-    assert found[0] == pytest.approx(total, rel=1e-12)
+    assert rate == pytest.approx(total, rel=1e-12)
     assert total == pytest.approx(4)
-    assert found[1] == pytest.approx(sizes, rel=1e-10)
+    assert size == pytest.approx(sizes, rel=1e-10)
+
+
+def test_a_state_that_is_seen_for_certain_is_not_missing() -> None:
+    """One unit, two states, of probability ½ and 10⁻³: in 100 draws the second may be missing, and no part of the first.
+
+    By hand: the score of a state is 1 − its probability; the loss is max |f| = log(1 + e)."""
+    for odds, missing in ((0.0, 0.0), (math.log(1e-3), 1e-3 * (1 - 1e-3) * math.log(1 + math.e))):
+        network = StochasticBinaryNetwork.linear(1, (1,), 1, states=(0.0, 1.0))
+        with torch.no_grad():
+            network.layers[0].map.weight.zero_()
+            network.layers[0].map.bias.fill_(odds)
+            network.head.weight.fill_(1.0)
+            network.head.bias.zero_()
+        zero, one = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+        found = rare_states(Problem(network, zero, -one, "logistic")).unseen("1", 100, 0.01)[0]
+        assert found == pytest.approx(missing, rel=2e-3)
 
 
 def test_flattened_probabilities_give_the_same_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within five standard errors of 4096 weighted paths, whose weights have a standard deviation below 2."""
     problem = saturated(3.0, 2)
-    enumerated = rare_states(problem).sums
+    enumerated = rare_states(problem)
+    enumerated.cells[:, 1] = 0.0  # where paths are drawn every state counts as rare
     monkeypatch.setattr(rare, "MAX_ENUMERATED", 0)
-    drawn = rare_states(problem).sums
-    assert drawn[:, :, 0].sum(1) == pytest.approx(enumerated[:, :, 0].sum(1), rel=5 * 2 / 64)
+    drawn = rare_states(problem)
+    for k in range(4):
+        one, two = (found.cells[found.cells[:, 0] == k, 2].sum() for found in (drawn, enumerated))
+        assert one == pytest.approx(two, rel=5 * 2 / 64)
     for draws in (100, 10_000):
         for layer in ("1", "2", "all"):
-            one, two = (
-                rare.RareStates(["1", "2", "head", "all"], 4, sums).unseen(layer, draws, 1e-3)[0]
-                for sums in (drawn, enumerated)
-            )
+            one, two = (found.unseen(layer, draws, 1e-3)[0] for found in (drawn, enumerated))
             assert one == pytest.approx(two, rel=0.5)
 
 
