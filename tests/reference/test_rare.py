@@ -62,7 +62,7 @@ def test_the_sums_are_those_of_a_loop_over_states(scale: float) -> None:
 
 
 def test_a_state_that_is_seen_for_certain_is_not_missing() -> None:
-    """One unit, two states, of probability ½ and 10⁻³: in 100 draws the second may be missing, and no part of the first.
+    """One unit at ½, and at 10⁻³: in 100 draws no part of a state of the first may be missing, and one of the second's.
 
     By hand: the score of a state is 1 − its probability; the loss is max |f| = log(1 + e)."""
     for odds, missing in ((0.0, 0.0), (math.log(1e-3), 1e-3 * (1 - 1e-3) * math.log(1 + math.e))):
