@@ -1,6 +1,6 @@
 """Do the intervals of the tables mean what they say? Replicate runs on small nets: a recorded study.
 
-    python docs/studies/coverage.py            writes docs/studies/coverage.md and coverage.csv (about half an hour)
+    python docs/studies/coverage.py        writes docs/studies/coverage.md and coverage.csv (half an hour on one core)
 
 A draw of an estimator whose only chance is Bernoulli states takes finitely many values with known probabilities. So a
 run of n draws is one multinomial count of those values, its moments are matrix products of the counts, and the truth is
@@ -307,8 +307,8 @@ def page(table: pd.DataFrame, replicates: int) -> str:
             "A bias of exactly zero counts from 94.5 % upwards, for its interval can miss on one side only; where rare",
             "states are reckoned with, what covers more counts as within. “Skewness” is that of the squared error of",
             "one draw; “unseen” is the probability that a run never sees the joint state that makes most of the",
-            "squared error's variance. A cosine is bounded; to cover what n draws did not show, an interval would be up",
-            "to 7.4/n longer.\n",
+            "squared error's variance. A cosine is bounded; to cover what n draws did not show, an interval would be",
+            "up to 7.4/n longer.\n",
             f"Of {len(intervals)} settings (without those where no draw differs from another), {len(outside)} are",
             f"outside: {len(outside) - len(short)} cover too often (at most {outside['coverage'].max():.2%}),",
             f"{len(short)} too rarely. In {unseen.sum()} of the latter a run misses that state with a probability",
