@@ -34,16 +34,18 @@ class Accuracy:
     Attributes:
         bias: ‖E g − g*‖.
         variance: tr Σ of one draw.
+        correlation: of the errors of bias² and variance, as both are estimated from the same draws.
     """
 
     bias: Interval
     variance: Interval
+    correlation: float = 0.0
 
     def rmse(self, samples: int = 1) -> Interval:
         """√(bias² + variance/M), with an interval from those of the two.
 
-        The ends of the interval of a sum are those of its terms, combined as independent errors are: the square of the
-        distance from the sum is the sum of squares (MOVER: Zou & Donner, Statistics in Medicine 27, 2008,
+        The ends of the interval of a sum are those of its terms, combined as their errors are: the distances a and b of
+        the terms make √(a² + b² + 2ρab) of the sum (MOVER: Zou & Donner, Statistics in Medicine 27, 2008,
         doi:10.1002/sim.3095).
 
         Args:
@@ -58,9 +60,15 @@ class Accuracy:
         """
         terms = self.bias.map(lambda b: b * abs(b)), Interval(*(v / samples for v in astuple(self.variance)))
         total = sum(term.estimate for term in terms)
-        below = math.hypot(*(term.estimate - term.low for term in terms))
-        above = math.hypot(*(term.high - term.estimate for term in terms))
+        below = _together([term.estimate - term.low for term in terms], self.correlation)
+        above = _together([term.high - term.estimate for term in terms], self.correlation)
         return Interval(total, max(0.0, total - below), total + above).map(math.sqrt)
+
+
+def _together(errors: list[float], correlation: float) -> float:
+    """√(a² + b² + 2ρab)."""
+    a, b = errors
+    return math.hypot(a + correlation * b, math.sqrt(max(0.0, 1 - correlation**2)) * b)
 
 
 def accuracies_of(moments: Moments, exact: Array, rare: RareStates | None) -> dict[str, Accuracy]:
@@ -85,8 +93,20 @@ def accuracies_of(moments: Moments, exact: Array, rare: RareStates | None) -> di
         found[layer] = Accuracy(
             bias.widened(missing_bias, missing_bias),
             positive_mean_interval(variance, error, n, skew).widened(0.0, missing_square),
+            _correlation(moments, layer),
         )
     return found
+
+
+def _correlation(moments: Moments, layer: str) -> float:
+    """Of ‖b̂‖² and the mean deviation, to first order: that of 2⟨b̂, g⟩ and the deviation of one draw."""
+    where, place = moments.layout.slices[layer], moments.layout.deviation(layer)
+    bias = moments.bias(layer)
+    variances = float(bias @ moments.spread(layer) @ bias), float(moments.covariance[place, place])
+    if min(variances) <= 0:
+        return 0.0
+    joint = float(bias @ moments.covariance[where, place])
+    return min(1.0, max(-1.0, joint / math.sqrt(variances[0]) / math.sqrt(variances[1])))
 
 
 def unseen(rare: RareStates | None, moments: Moments, layer: str, level: float) -> tuple[float, float]:
@@ -251,6 +271,8 @@ class Direction:
         """
 
         def at(along: float, across: float, size: float = 1.0) -> float:
+            if math.isinf(across):  # far to the side
+                return 0.0
             mean = along * self.direction + across * self.aside
             return _normal_cosine(self.direction, mean, size * self.variances / samples)
 
@@ -275,9 +297,11 @@ def _normal_cosine(direction: Array, mean: Array, variances: Array) -> float:
     (2/√π) ∫₀^∞ Πⱼ dⱼ^½ exp(−s² Σⱼ dⱼ mⱼ²) Σⱼ uⱼ dⱼ mⱼ ds with dⱼ = 1/(1 + 2s²vⱼ), since
     1/‖x‖ = (2/√π) ∫ exp(−s²‖x‖²) ds; by the trapezoid rule in log s.
     """
-    size = math.sqrt(float(mean @ mean + variances.sum()))
-    if size == 0:
+    unit = max(float(np.abs(mean).max()), math.sqrt(float(variances.max())))
+    if unit == 0:
         return 0.0
+    mean, variances = mean / unit, variances / unit / unit  # squares stay in range
+    size = math.sqrt(float(mean @ mean + variances.sum()))
     logs = np.linspace(math.log(1e-6 / size), math.log(1e6 / size), 500)
     square = np.exp(2 * logs)
     d = 1 / (1 + 2 * square[:, None] * variances)
