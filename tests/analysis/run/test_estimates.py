@@ -179,7 +179,7 @@ def test_a_direction_of_which_little_is_known_has_a_cosine() -> None:
     unbounded = Direction((1.0, 0.1), Interval(0.5, 0.0, math.inf), aside, unit, np.ones(2), 0.1).cosine(1000)
     assert abs(unbounded.low) < 0.01 < unbounded.estimate < unbounded.high <= 1
     huge = Direction((1e200, 0.0), Interval(1e200, 1e200, 1e200), aside, unit, np.full(2, 1e300), 0.0).cosine(1)
-    assert huge.estimate == pytest.approx(math.sqrt(0.5))
+    assert huge.estimate == pytest.approx(math.sqrt(0.5), rel=2e-6)  # the integral leaves out 1e-6 of its range
 
 
 def test_errors_of_bias_and_variance_that_go_together_make_the_interval_wider() -> None:
