@@ -49,18 +49,20 @@ def rare_states(problem: Problem, memory: int = 2**25) -> RareStates:
     size = sum(p.numel() for p in network.parameters())
     at_once = max(1, memory // (3 * points * size * network.dtype.itemsize))
     sums = torch.zeros(len(slices), LEVELS * BINS, 3, dtype=torch.float64)
+    means = torch.zeros(points, len(slices), dtype=torch.float64)
     with quiet_vmap():
         for rows, chance, share in _rows(problem, at_once):
             scaled, _, weights = weighted_gradients(surrogate, rows, chance)
             weights = weights.expand(len(rows), points).double()
             norms = _norms(scaled.double(), slices, largest.double())
             sizes = torch.where(weights[..., None] > 0, norms / weights.sqrt().clamp(min=1e-300)[..., None], 0.0)
+            means += share * (weights[..., None] * sizes).sum(0).cpu()
             for k in range(len(slices)):
                 levels = (
                     torch.where(weights > 0, -weights.log2(), 0.0) if share == 1 else LEVELS * torch.ones_like(weights)
                 )
                 sums[k] += share * _histogram(*(x.flatten().cpu() for x in (sizes[..., k], weights, levels)))
-    return RareStates(list(slices), points, _cells(sums))
+    return RareStates(list(slices), points, _cells(sums), means.amax(0).numpy())
 
 
 def _yardstick(network: StochasticBinaryNetwork, inputs: Tensor, loss: object, randomness: Randomness) -> Tensor:

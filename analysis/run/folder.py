@@ -97,7 +97,7 @@ def _run_files(record: Record, tables: Mapping[str, pd.DataFrame]) -> dict[str, 
         arrays |= {f"mean_{i}": m.mean, f"covariance_{i}": m.covariance, f"descents_{i}": m.descents}
         arrays |= {f"thirds_{i}": m.thirds, f"blocks_{i}": m.blocks}
     if record.rare is not None:
-        arrays["rare"] = record.rare.cells
+        arrays |= {"rare": record.rare.cells, "usual": record.rare.usual}
     packed = io.BytesIO()
     np.savez_compressed(packed, allow_pickle=False, **arrays)
     files = {MANIFEST: json.dumps(record.manifest, indent=1).encode(), "moments.npz": packed.getvalue()}
@@ -146,7 +146,8 @@ def read_run(folder: Path) -> Record:
             for i, (name, facts) in enumerate(manifest["estimators"].items())
         }
         made = (manifest, arrays["exact"], slices, moments, curves, exact_moments)
-        rare = RareStates(list(slices), manifest["problem"]["points"], arrays["rare"]) if "rare" in arrays else None
+        known = (list(slices), manifest["problem"]["points"])
+        rare = RareStates(*known, arrays["rare"], arrays["usual"]) if "rare" in arrays else None
         record = Record(*made, tables["points"], tables["prediction"], rare)
         _check_shapes(record, layout)
         _check_numbers(record, layout)
@@ -198,6 +199,7 @@ def _check_shapes(record: Record, layout: Layout) -> None:
     ]
     if record.rare is not None:
         shapes.append(("what is known of rare states", record.rare.cells, (len(record.rare.cells), COLUMNS)))
+        shapes.append(("the usual size of gradients", record.rare.usual, (layers,)))
     wanted = {"mean": (size,), "covariance": (size, size), "descents": (layers,), "thirds": (4 * layers,)}
     for name, m in record.moments.items():
         shapes += [(f"{key} of '{name}'", getattr(m, key), shape) for key, shape in wanted.items()]
@@ -210,8 +212,9 @@ def _check_shapes(record: Record, layout: Layout) -> None:
 
 def _check_numbers(record: Record, layout: Layout) -> None:
     """Raise ValueError where moments cannot be those of any draws."""
-    if record.rare is not None and not ((record.rare.cells >= 0) & (record.rare.cells < LARGEST)).all():
-        raise ValueError("what is known of rare states is not finite, or negative")
+    for array in (record.rare.cells, record.rare.usual) if record.rare is not None else ():
+        if not ((array >= 0) & (array < LARGEST)).all():
+            raise ValueError("what is known of rare states is not finite, or negative")
     known = layout.without_cosines  # the cosines of a layer without gradient are NaN
     for name, m in record.moments.items():
         variance = np.diag(m.covariance)

@@ -25,18 +25,20 @@ class RareStates:
         cells: states of about the same probability and size together, the largest first, [cells, 5]: the number of the
             layer; the probability of a state, at least; the expected number of points per draw that are in such a
             state; the sums of probability × size and probability × size² over points and states.
+        usual: the mean size at the point where it is largest, by layer, [K].
     """
 
     layers: list[str]
     points: int
     cells: Array
+    usual: Array
 
     def unseen(self, layer: str, draws: int, level: float) -> tuple[float, float]:
         """What may be missing in the mean and in the mean square of some draws.
 
         Events of an expected number below log(1/level) per run go unseen with a probability above ``level``. The
         largest gradients that are together as rare as that are taken to be missing; no state that is more probable
-        than that by itself.
+        than that by itself. Others stand in their place in the mean, whose gradients are of the usual size.
 
         Args:
             layer: its name.
@@ -51,7 +53,8 @@ class RareStates:
         rate, size, square = self.cells[which, 2:].T
         before = np.cumsum(rate) - rate
         share = np.clip((allowed - before) / np.where(rate > 0, rate, 1.0), 0.0, 1.0)
-        return float(share @ size) / self.points, float(share @ square) / self.points**2
+        instead = float(share @ rate) * float(self.usual[self.layers.index(layer)])
+        return (float(share @ size) + instead) / self.points, float(share @ square) / self.points**2
 
 
 NOTHING_RARE = (0.0, 0.0)

@@ -132,7 +132,7 @@ def test_rare_states_widen_what_is_said() -> None:
     cells = np.array([[layer, 1e-3, 1e-3, 1e-3 * 50, 1e-3 * 50**2] for layer in (0, 1)])
     made_up = moments(np.array([0.3, 0.4]), np.eye(2), 100)
     plain = accuracies_of(made_up, EXACT, None)["all"]
-    wide = accuracies_of(made_up, EXACT, RareStates(LAYOUT.layers, 1, cells))["all"]
+    wide = accuracies_of(made_up, EXACT, RareStates(LAYOUT.layers, 1, cells, np.zeros(2)))["all"]
     assert wide.bias.high == pytest.approx(plain.bias.high + 0.05)
     assert wide.variance.high == pytest.approx(plain.variance.high + 2.5)
     assert (wide.variance.low, wide.bias.estimate) == (plain.variance.low, plain.bias.estimate)

@@ -10,9 +10,10 @@ import pytest
 from gradeval.analysis.run.rare import RareStates
 
 
-def rare(*cells: tuple[float, float, float]) -> RareStates:
+def rare(*cells: tuple[float, float, float], usual: float = 0.0) -> RareStates:
     """One layer, two points; (probability of a state, expected number of points per draw, size), the largest first."""
-    return RareStates(["1"], 2, np.array([(0, least, rate, rate * x, rate * x**2) for least, rate, x in cells]))
+    sums = np.array([(0, least, rate, rate * x, rate * x**2) for least, rate, x in cells])
+    return RareStates(["1"], 2, sums, np.array([usual]))
 
 
 def test_the_largest_gradients_are_missing_up_to_the_rate_that_may_go_unseen() -> None:
@@ -37,3 +38,8 @@ def test_a_state_that_is_seen_for_certain_is_not_missing() -> None:
     states = rare((0.1, 0.2, 50.0), (0.0, 0.1, 2.0))
     assert states.unseen("1", 1000, math.exp(-4))[0] == pytest.approx(4e-3 * 2 / 2)
     assert states.unseen("1", 30, math.exp(-4))[0] == pytest.approx(4 / 30 * 50 / 2)
+
+
+def test_what_stands_in_the_place_of_a_missing_state_counts() -> None:
+    """A rare state without gradient: the mean is too large by its probability times the usual gradient."""
+    assert rare((1e-3, 1e-3, 0.0), usual=5.0).unseen("1", 1000, math.exp(-4)) == (pytest.approx(1e-3 * 5 / 2), 0.0)
