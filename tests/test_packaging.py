@@ -124,6 +124,6 @@ def test_the_hooks_run_the_tools_of_tox() -> None:
         hook = hooks["-".join(words)]
         assert hook["entry"].replace(" --force-exclude", "").split() == words
         assert hook["additional_dependencies"] == [tools[words[0]]]
-    assert tox["testenv:types"]["commands"].endswith("-p gradeval")
+    assert tox["testenv"]["commands"].endswith("-p gradeval")
     assert "exec python -m mypy --config-file" in hooks["mypy"]["entry"]
     assert hooks["mypy"]["entry"].endswith("-p gradeval'")
