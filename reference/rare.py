@@ -57,10 +57,8 @@ def rare_states(problem: Problem, memory: int = 2**25) -> RareStates:
             norms = _norms(scaled.double(), slices, largest.double())
             sizes = torch.where(weights[..., None] > 0, norms / weights.sqrt().clamp(min=1e-300)[..., None], 0.0)
             means += share * (weights[..., None] * sizes).sum(0).cpu()
+            levels = -weights.log2() if share == 1 else torch.full_like(weights, LEVELS)  # drawn paths: all are rare
             for k in range(len(slices)):
-                levels = (
-                    torch.where(weights > 0, -weights.log2(), 0.0) if share == 1 else LEVELS * torch.ones_like(weights)
-                )
                 sums[k] += share * _histogram(*(x.flatten().cpu() for x in (sizes[..., k], weights, levels)))
     return RareStates(list(slices), points, _cells(sums), means.amax(0).numpy())
 
@@ -129,7 +127,7 @@ def _histogram(
 ) -> Float[Tensor, "bins 3"]:
     """Sums of weight, weight × size and weight × size² over states of about the same size and probability."""
     bins = (torch.log(sizes.clamp(min=SMALLEST) / SMALLEST) / math.log(RATIO)).long().clamp(0, BINS - 1)
-    bins = bins * LEVELS + levels.long().clamp(0, LEVELS - 1)
+    bins = bins * LEVELS + levels.clamp(0, LEVELS - 1).long()
     columns = (weights, weights * sizes, weights * sizes**2)
     return torch.stack([torch.bincount(bins, column, BINS * LEVELS) for column in columns], -1)
 

@@ -141,8 +141,10 @@ _RUN_ARGUMENTS = (
     *("problem", "units", "stage", "noise", "points", "problem_seed", "estimators", "draws", "seed", "workers"),
     *("device", "exact", "detect", "out"),
 )
-_WITH_RESUME = {"resume", "draws", "detect", "estimators", "workers", "executor", "scheduler", "timeout", "report"}
-_WITH_RESUME |= {"as_json"}
+_WITH_RESUME = {
+    *("resume", "draws", "detect", "estimators", "workers", "executor", "scheduler", "timeout"),
+    *("report", "as_json"),
+}
 
 
 def _begun(context: typer.Context, folder: Path) -> tuple[Any, dict[str, Any]]:
