@@ -297,8 +297,9 @@ def page(table: pd.DataFrame, replicates: int) -> str:
         [
             "# Coverage of the intervals\n",
             f"Written by `python docs/studies/coverage.py --replicates {replicates}`: so many replicate runs in each",
-            f"setting, of {', '.join(ESTIMATORS)} on: {nets}. Every interval is nominally one of 95 %. All settings are in",
-            f"coverage.csv, with the 95 % interval of each share (±{1.96 * (0.95 * 0.05 / replicates) ** 0.5:.2%}).\n",
+            f"setting, of {', '.join(ESTIMATORS)} on: {nets}. Every interval is nominally one of 95 %. All settings",
+            "are in coverage.csv, with the 95 % interval of each share",
+            f"(±{1.96 * (0.95 * 0.05 / replicates) ** 0.5:.2%}).\n",
             *summary,
             "\nRows with “rare states”: states too rare for so few draws may be missing more than 1 % of ‖g*‖ in the",
             "mean gradient, as the network itself tells. There the intervals of bias, variance and RMSE reach as far",

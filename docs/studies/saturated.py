@@ -117,8 +117,9 @@ def main() -> None:
     lines = [
         "# Verdicts on saturated networks",
         "",
-        f"By `python docs/studies/saturated.py --nets {arguments.nets}`: so many random 2-2 nets at each scale of the weights, "
-        f"{arguments.draws:,} draws, {', '.join(UNBIASED)} (unbiased), nothing exact. A run refutes falsely if any of "
+        f"By `python docs/studies/saturated.py --nets {arguments.nets}`: so many random 2-2 nets at each scale of the "
+        f"weights, {arguments.draws:,} draws, {', '.join(UNBIASED)} (unbiased), nothing exact. "
+        "A run refutes falsely if any of "
         "its rows does; at most 1 % may. Shares of rows (estimator × layer) that hold, or are undecided since states "
         "too rare to be drawn could hide a bias. Planted: REINFORCE × 1.05 and × 1.5, the share of layers in which the "
         "claim is refuted (in brackets: the power of the test were nothing rare and the covariance's rank known), and "
