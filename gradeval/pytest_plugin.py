@@ -36,7 +36,6 @@ def gradeval_check(request: pytest.FixtureRequest) -> Callable[..., Verdict]:
 
     def check(estimator: Any, **arguments: Any) -> Verdict:
         __tracebackhide__ = True
-        from gradeval.checking.limits import MAX_DRAWS
         from gradeval.checking.procedure import check as run
         from gradeval.errors import GradevalError
 
@@ -44,7 +43,7 @@ def gradeval_check(request: pytest.FixtureRequest) -> Callable[..., Verdict]:
         given = {
             "seed": option("--gradeval-seed"),
             "alpha": option("--gradeval-alpha"),
-            "max_draws": option("--gradeval-draws") or MAX_DRAWS,
+            "max_draws": option("--gradeval-draws"),
         }
         try:
             verdict = run(estimator, **given | arguments)

@@ -96,7 +96,11 @@ def _why_undecided(table: pd.DataFrame, detect: float) -> list[str]:
         return []
     where = open_.iloc[open_["detectable"].argmax()]
     bias = f"{where['detectable']:.2g}"
-    why = f"a relative bias of {bias} would have been found, but not one of {detect:g}; raise max-draws or detect"
+    needed = max(2 * where["draws"], where["draws"] * (where["detectable"] / detect) ** 2)
+    why = (
+        f"a relative bias of {bias} would have been found, but not one of {detect:g}; raise max-draws, to about "
+        f"{needed:.2g}, or detect"
+    )
     if math.isinf(where["detectable"]):
         most = REPLICATES - FREEDOM
         why = f"the mean gradient varies in more than {most} directions, too many to test; take fewer parameters"

@@ -168,7 +168,7 @@ class Pair:
                 sampled = [side for key, side in self.sides.items() if key in self._replicates]
                 vectorised, repeats = all(s.sampler.vectorised for s in sampled), min(s.repeats for s in sampled)
                 points = max(self.limits.first_points(vectorised, repeats), replicates[0].points)
-                if REPLICATES * (replicates[0].points + points) * repeats > self.limits.max_draws:
+                if REPLICATES * (replicates[0].points + points) * repeats > self.limits.budget(vectorised, repeats):
                     break
                 for one in replicates:
                     one.add(points)

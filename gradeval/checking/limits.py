@@ -13,7 +13,7 @@ EQUAL = 1e-6  # an exact relative bias below this is rounding (of single precisi
 ENUMERATED_ENTRIES = 2**26  # joint states × points × parameters that are enumerated; it takes a second or two
 REPLICATES, LEAST_POINTS = 64, 32
 FIRST_POINTS, FIRST_IN_A_LOOP = 512, 128  # of the first look, unless max_draws is below; a loop takes its time
-MAX_DRAWS = 2**23
+MAX_DRAWS, MAX_CALLS_IN_A_LOOP = 2**23, 2**15  # the most on one problem, unless the user says how many
 EDGE_DRAWS, EDGE_DRAWS_IN_A_LOOP = 2**17, 2**11  # the most on a problem at the edge, where an estimator is sampled
 RARE = 0.03  # draws are tilted where a state of some unit is rarer
 COARSE = 0.05  # first every problem is known this well (or to half of detect); then, where none fails, as claimed
@@ -46,7 +46,7 @@ class Limits:
         alpha: the false-alarm rate of all tests and looks together.
         detect: the relative bias of a layer that is to be found with probability 0.99.
         seed: every random number follows from it.
-        max_draws: the most draws on one problem.
+        max_draws: the most draws on one problem; None: `MAX_DRAWS`, or as many as `MAX_CALLS_IN_A_LOOP` calls give.
         edge: whether the problem is at the edge of what is usual: fewer draws are made there, and what these leave
             undecided does not count.
 
@@ -57,13 +57,13 @@ class Limits:
     alpha: float = 1e-6
     detect: float = 0.01
     seed: int = 0
-    max_draws: int = MAX_DRAWS
+    max_draws: int | None = None
     edge: bool = False
 
     def __post_init__(self) -> None:
         check_range("alpha", self.alpha, 0.0, 0.5, strict=True)
         check_range("detect", self.detect, 0.0, 1.0, strict=True)
-        if self.max_draws < REPLICATES * LEAST_POINTS:
+        if self.max_draws is not None and self.max_draws < REPLICATES * LEAST_POINTS:
             raise GradevalError(f"max_draws must be at least {REPLICATES * LEAST_POINTS}, found {self.max_draws}.")
 
     @property
@@ -76,18 +76,20 @@ class Limits:
         """Joint states × points × parameters that are enumerated."""
         return ENUMERATED_ENTRIES // (8 if self.edge else 1)
 
-    def budget(self, vectorised: bool) -> int:
+    def budget(self, vectorised: bool, repeats: int = 1) -> int:
         """The most draws.
 
         Args:
             vectorised: whether draws are made all at once.
+            repeats: the number of draws that one call makes.
 
         Returns:
             ``max_draws``, and less at the edge.
         """
+        most = self.max_draws or (MAX_DRAWS if vectorised else MAX_CALLS_IN_A_LOOP * repeats)
         if not self.edge:
-            return self.max_draws
-        return min(self.max_draws, EDGE_DRAWS if vectorised else EDGE_DRAWS_IN_A_LOOP)
+            return most
+        return min(most, EDGE_DRAWS if vectorised else EDGE_DRAWS_IN_A_LOOP)
 
     def first_points(self, vectorised: bool, repeats: int = 1) -> int:
         """The points of every replicate at the first look.
@@ -100,4 +102,4 @@ class Limits:
             A power of two.
         """
         first = FIRST_POINTS if vectorised else max(1, FIRST_IN_A_LOOP // repeats)
-        return int(min(first, 2 ** int(math.log2(max(1, self.budget(vectorised) // (REPLICATES * repeats))))))
+        return int(min(first, 2 ** int(math.log2(max(1, self.budget(vectorised, repeats) // (REPLICATES * repeats))))))

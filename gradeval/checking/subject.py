@@ -105,7 +105,8 @@ class Subject:
             self.trouble = f"raises {describe(error)}"
 
     def _sample(self, radius: float | None) -> None:
-        vectorised, budget = self.sampler.vectorised, self.limits.budget(self.sampler.vectorised)
+        vectorised = self.sampler.vectorised
+        budget = self.limits.budget(vectorised, self.repeats)
         if self.replicates is None:
             if _beyond_reach(self):
                 return

@@ -43,7 +43,11 @@ def check_command(
     ] = 0.01,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     max_draws: Annotated[
-        int | None, typer.Option(help="Maximum number of draws on one problem; 8,388,608 if not given.")
+        int | None,
+        typer.Option(
+            help="Maximum number of draws on one problem; if not given, 8,388,608, or for code that must be run in a "
+            "loop as many as 32,768 calls give."
+        ),
     ] = None,
     workers: Annotated[
         int | None,
@@ -55,7 +59,6 @@ def check_command(
     from gradeval.program.progress import Lines, TerminalProgress
 
     with TerminalProgress(lines=Lines.NEVER, transient=True) as progress:
-        from gradeval.checking.limits import MAX_DRAWS
         from gradeval.checking.procedure import check as run_check
         from gradeval.problems.catalogue import load_problem
 
@@ -71,7 +74,7 @@ def check_command(
             alpha=alpha,
             detect=detect,
             seed=seed,
-            max_draws=MAX_DRAWS if max_draws is None else max_draws,
+            max_draws=max_draws,
             workers=workers,
             progress=progress,
         )

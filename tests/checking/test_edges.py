@@ -289,6 +289,17 @@ def test_a_state_between_draws_is_no_bias(monkeypatch: pytest.MonkeyPatch) -> No
     assert kept.baseline == 0.0  # every problem has a copy of its own
 
 
+def test_a_loop_has_a_budget_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sum over 2²³ draws in a loop takes hours: it is undecided before, unless the user says how many draws."""
+    monkeypatch.setattr(limits, "MAX_CALLS_IN_A_LOOP", 2**9)
+    monkeypatch.setattr(limits, "LEAST_POINTS", 8)
+    verdict = check(RunningAverage(), unbiased=True, problems=QUIET, workers=1)
+    assert verdict.verdict == "undecided"
+    assert verdict.table["draws"].max() == 2**9
+    assert limits.Limits().budget(False, repeats=4) == 2**11
+    assert limits.Limits(max_draws=2**12).budget(False) == 2**12
+
+
 def test_stateful_estimators_get_independent_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(

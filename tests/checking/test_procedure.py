@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +93,9 @@ def test_nothing_claimed_is_undecided() -> None:
 def test_too_few_draws_are_undecided() -> None:
     verdict = check("arm", max_draws=4096, problems=ONE, workers=1)
     assert (verdict.verdict, verdict.exit_code) == ("undecided", 3)
-    assert "raise max-draws or detect" in verdict.notes[-1]
+    (needed,) = re.findall(r"raise max-draws, to about (\S+), or detect", verdict.notes[-1])
+    assert 8192 <= float(needed) <= 2**23
+    assert check("arm", max_draws=int(float(needed)), problems=ONE, workers=1).verdict == "holds"
 
 
 def test_the_same_seed_gives_the_same_verdict_whatever_the_workers() -> None:
