@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gradeval.files import remove_left_overs
 from gradeval.program.sweep import report_sweep
 from gradeval.program.train import report_training
 
@@ -31,10 +32,14 @@ def report_command(
         report_sweep(folder, as_json)
         return
     from gradeval.analysis.run.evaluation import Evaluation
+    from gradeval.analysis.run.folder import check_run
+    from gradeval.evaluation.lock import FolderLock
 
-    evaluation = Evaluation.load(folder)
-    evaluation.rewrite(folder)
-    show_run(evaluation, folder, True, as_json)
+    with FolderLock(folder, check_run):
+        evaluation = Evaluation.load(folder)
+        remove_left_overs(folder)
+        evaluation.rewrite(folder)
+        show_run(evaluation, folder, True, as_json)
 
 
 def show_run(evaluation: Evaluation, folder: Path, report: bool, as_json: bool) -> None:

@@ -81,6 +81,7 @@ def run_command(
     folder = resume or out or free_folder()
     check_output(folder)
 
+    from gradeval.evaluation.lock import FolderLock
     from gradeval.evaluation.plan import Plan
     from gradeval.evaluation.run import evaluate
     from gradeval.problems.catalogue import load_problem
@@ -132,7 +133,8 @@ def run_command(
             if error.evaluation is None:
                 raise
             evaluation = error.evaluation
-    show_run(evaluation, folder, report, as_json)
+    with FolderLock(folder):
+        show_run(evaluation, folder, report, as_json)
     if failure:
         raise failure
 
@@ -152,7 +154,7 @@ def _begun(context: typer.Context, folder: Path) -> tuple[Any, dict[str, Any]]:
     import torch
 
     from gradeval.estimators import TABLE
-    from gradeval.evaluation.plan import Plan
+    from gradeval.evaluation.plan import PROBLEM_FILE, Plan, check_problem
     from gradeval.model.problem import Problem
 
     for name in context.params:
@@ -161,8 +163,9 @@ def _begun(context: typer.Context, folder: Path) -> tuple[Any, dict[str, Any]]:
     if not (folder / "plan.json").exists():
         raise GradevalError(f"{folder} holds no run: it has no plan.json.")
     plan = Plan.read(folder)
-    if not (folder / "problem.json").exists():
+    if not plan.problem:
         raise GradevalError(f"{folder} does not hold its problem: repeat the command that began it, with --out.")
+    check_problem(folder, plan)
     own = [name for name in plan.estimators if name.partition(":")[0] not in TABLE]
     if own and not is_given(context, "estimators"):
         raise GradevalError(
@@ -170,7 +173,7 @@ def _begun(context: typer.Context, folder: Path) -> tuple[Any, dict[str, Any]]:
             f"--estimators '{','.join(plan.estimators)}'."
         )
     exact = plan.arguments.get("exact", "auto")
-    return Problem.load(folder / "problem.json", getattr(torch, plan.dtype)), {
+    return Problem.load(folder / PROBLEM_FILE, getattr(torch, plan.dtype)), {
         "estimators": list(plan.estimators),
         "draws": plan.draws,
         "seed": plan.seed,

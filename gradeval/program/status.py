@@ -61,5 +61,7 @@ def show_status(found: dict[str, Any]) -> None:
             escape(row["failure"] or ""),
         )
     Console().print(table)
+    for text in found["damaged"]:
+        print(f"damaged: {text}")
     at_work = f"in use by {found['holder']}" if found["holder"] else "nobody is at work on it"
     print(f"{'complete' if found['complete'] else 'not complete'}; {at_work}")
