@@ -241,6 +241,8 @@ def forge(folder: Path) -> None:
     """Give a run's manifest and plan the digests of what is there, as a stranger could."""
     for name in ("manifest.json", "plan.json"):
         path = folder / name
+        if not path.is_file():  # a device would be read for ever
+            continue
         try:
             document = json.loads(path.read_bytes())
             document.pop("digest", None)

@@ -8,7 +8,6 @@ from enum import Enum, auto
 from types import TracebackType
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,6 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+from gradeval.program.terminal import safe, say, visible
 
 
 class Lines(Enum):
@@ -78,9 +79,9 @@ class TerminalProgress:
         if task in self._bar_of:
             self.bars.reset(self._bar_of[task], total=total)
         else:
-            self._bar_of[task] = self.bars.add_task(escape(f"{task:<26}"), total=total)
+            self._bar_of[task] = self.bars.add_task(safe(f"{task:<26}"), total=total)
         if self.lines is Lines.AT_START:
-            print(task, file=sys.stderr, flush=True)
+            say(task, sys.stderr)
 
     def advance(self, task: str, steps: int) -> None:
         """Move a bar on.
@@ -101,6 +102,6 @@ class TerminalProgress:
         total, began = self._begun[task]
         self.bars.update(self._bar_of[task], completed=total)
         if self.lines is Lines.AT_END:
-            print(f"{task}: {total:,} in {time.perf_counter() - began:.1f} s", file=sys.stderr)
+            say(f"{task}: {total:,} in {time.perf_counter() - began:.1f} s", sys.stderr)
         if note:
-            self.bars.console.print(f"{task}: {note}", markup=False, highlight=False)
+            self.bars.console.print(visible(f"{task}: {note}"), markup=False, highlight=False)

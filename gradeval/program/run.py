@@ -12,6 +12,7 @@ import typer
 from gradeval.errors import GradevalError, Incomplete
 from gradeval.program.options import check_output, free_folder, is_given, sigterm_as_ctrl_c, specs_of
 from gradeval.program.report import show_run
+from gradeval.program.terminal import say
 
 
 def run_command(
@@ -102,7 +103,7 @@ def run_command(
             except KeyboardInterrupt:
                 raise Incomplete("interrupted while making the problem; nothing was written.", exit_code=130) from None
     if (folder / "plan.json").exists() and (there := Plan.read(folder).draws) > draws:
-        print(f"{folder} holds a run of {there:,} draws: this shows the first {draws:,}", file=sys.stderr)
+        say(f"{folder} holds a run of {there:,} draws: this shows the first {draws:,}", sys.stderr)
     failure: Incomplete | None = None
     with ExitStack() as stack:
         stack.enter_context(sigterm_as_ctrl_c())
@@ -129,7 +130,7 @@ def run_command(
         except Incomplete as error:
             failure = error
             if (folder / "plan.json").exists():
-                print(f"to resume, repeat the command with --out {folder}", file=sys.stderr)
+                say(f"to resume, repeat the command with --out {folder}", sys.stderr)
             if error.evaluation is None:
                 raise
             evaluation = error.evaluation
