@@ -17,7 +17,7 @@ ROOMS = {"gradeval": "gradeval", "reference": "gradeval.reference", "analysis": 
 FLOORS = [
     {"errors", "torch_private", "progress", "versions"},
     {"files", "isolation"},
-    {"model", "workers", "analysis", "cache"},
+    {"model", "workers", "analysis", "cache", "folder_lock"},
     {"estimators"},
     {"sampling", "problems"},
     {"reference"},

@@ -82,9 +82,9 @@ def run_command(
     folder = resume or out or free_folder()
     check_output(folder)
 
-    from gradeval.evaluation.lock import FolderLock
-    from gradeval.evaluation.plan import Plan
+    from gradeval.evaluation.plan import PLAN_FILE, Plan
     from gradeval.evaluation.run import evaluate
+    from gradeval.folder_lock import FolderLock
     from gradeval.problems.catalogue import load_problem
     from gradeval.program.progress import TerminalProgress
     from gradeval.workers.pools import dask_executor
@@ -134,7 +134,7 @@ def run_command(
             if error.evaluation is None:
                 raise
             evaluation = error.evaluation
-    with FolderLock(folder):
+    with FolderLock(folder, PLAN_FILE):
         show_run(evaluation, folder, report, as_json)
     if failure:
         raise failure
