@@ -145,9 +145,7 @@ def read_sweep(path: str | Path, folder: str | Path) -> list[SweepCell]:
     """
     path = Path(path)
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise GradevalError(f"cannot read sweep file {path}: {error.strerror}.") from None
+        document = tomllib.loads(read_whole(path, MAX_SWEEP_BYTES).decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise GradevalError(f"{path}: not a TOML file ({error}).") from None
     try:
