@@ -344,8 +344,8 @@ def page_of(outcomes: Counter[tuple[str, str, str]], killed: Counter[str], findi
     for kind, count in sorted(killed.items()):
         yield f"| {kind} | {count} |"
     yield ""
-    yield "After each kill: what is read is the state before or after, or is refused in one line; the same command again"
-    yield "gives the tables of an undisturbed run, byte for byte, and leaves nothing over."
+    yield "After each kill: what is read is the state before or after, or is refused in one line; the same command"
+    yield "again gives the tables of an undisturbed run, byte for byte, and leaves nothing over."
     yield ""
     yield from (f"* {text}" for text in findings[:50])
 
