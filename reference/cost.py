@@ -12,7 +12,7 @@ import torch
 from gradeval.errors import GradevalError
 from gradeval.model.problem import Problem
 from gradeval.reference.layerwise import CHUNK_BYTES, GROUPED_POINTS, distinct_targets
-from gradeval.workers.threads import AHEAD, MOST_THREADS, Crew
+from gradeval.threads import AHEAD, MOST_THREADS, Crew
 
 # Measured on one core of a server of 2021: multiply–adds of a matrix product, operations on single numbers, a second.
 PRODUCT_RATE = 1e10
@@ -66,7 +66,7 @@ def method_costs(
     products = 3 * (targets * sum(2 ** (a + b) for a, b in pairs) + points * shared_by * 2 ** widths[0])
     # Digits, states and probabilities of every layer, with their gradients; of every thread the chunk in work and the
     # tables that wait for it. Those of most threads are counted: what is kept in memory decides the order of sums.
-    shared = itemsize * (6 * sum(2**n * n for n in widths) + 8 * points * widths[0]) 
+    shared = itemsize * (6 * sum(2**n * n for n in widths) + 8 * points * widths[0])
     shared += MOST_THREADS * (8 * CHUNK_BYTES + (AHEAD + 1) * itemsize * 2 ** max(widths))
     # The tables with their gradients, and the slopes (units × rows).
     per_target = itemsize * (4 * sum(2**n for n in widths) + sum(2**a * b for a, b in pairs))

@@ -18,7 +18,7 @@ from gradeval.reference.cost import Cost, check_affordable, predicted_cost
 from gradeval.reference.joint import joint_value_and_gradient
 from gradeval.reference.layerwise import layerwise_value_and_gradient, plain_values
 from gradeval.sampling.streaming import LARGEST_GRADIENT
-from gradeval.workers.threads import threads_for
+from gradeval.threads import threads_for
 
 # Progress is reported of what is predicted to take more seconds.
 PATIENCE = 2.0

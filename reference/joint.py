@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gradeval.model.problem import Problem, own_copy
-from gradeval.workers.threads import Crew
+from gradeval.threads import Crew
 
 
 def joint_value_and_gradient(problem: Problem, memory: int = 2**25) -> tuple[Tensor, list[Tensor]]:

@@ -21,7 +21,7 @@ from gradeval.model.network import BinaryLayer
 from gradeval.model.problem import Problem
 from gradeval.progress import Advance
 from gradeval.reference.joint import binary_digits
-from gradeval.workers.threads import Crew
+from gradeval.threads import Crew
 
 # The products of one chunk of rows: beyond this size memory is given back to the system and faulted in again for every
 # chunk, which doubles the time; below it the calls themselves begin to count (measured: 1 to 2 MiB are fastest).
@@ -247,7 +247,10 @@ class _Expectation(torch.autograd.Function):
 
 
 def _add_weights(
-    p: Float[Tensor, "rows units"], g: Float[Tensor, "targets rows"], table: Float[Tensor, "targets states"], work: _Work
+    p: Float[Tensor, "rows units"],
+    g: Float[Tensor, "targets rows"],
+    table: Float[Tensor, "targets states"],
+    work: _Work,
 ) -> None:
     """table[t, (h, l)] += Σ_r g[t, r] P_hi[h, r] P_lo[l, r]; every piece of rows has a sum of its own."""
     targets, units = len(g), p.shape[-1]
