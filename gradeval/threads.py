@@ -20,8 +20,8 @@ SHARED_FROM = 2**25
 MOST_THREADS = 16  # of a crew: each has memory of its own
 AHEAD = 2  # pieces a thread that are given out, so that none is idle while the first of them is late
 
-Piece = TypeVar("Piece")
-Result = TypeVar("Result")
+_Piece = TypeVar("_Piece")
+_Result = TypeVar("_Result")
 
 
 @contextmanager
@@ -107,8 +107,8 @@ class Crew:
         self._stack = self._pool = None
 
     def in_order(
-        self, call: Callable[[Piece], Result], pieces: Sequence[Piece], multiply_adds: int
-    ) -> Iterator[Result]:
+        self, call: Callable[[_Piece], _Result], pieces: Sequence[_Piece], multiply_adds: int
+    ) -> Iterator[_Result]:
         """Make a call for each piece, without gradients: on the crew's threads, or here where the work is small.
 
         Args:
@@ -121,14 +121,14 @@ class Crew:
         """
         inference = torch.is_inference_mode_enabled()  # of this thread: others do not know of it
 
-        def quietly(piece: Piece) -> Result:
+        def quietly(piece: _Piece) -> _Result:
             with torch.inference_mode(inference), torch.no_grad():
                 return call(piece)
 
         if self.threads == 1 or len(pieces) < 2 or multiply_adds < SHARED_FROM:
             yield from map(quietly, pieces)
             return
-        waiting: deque[Future[Result]] = deque()
+        waiting: deque[Future[_Result]] = deque()
         if self._pool is None:
             assert self._stack is not None, "a crew shares work while it is at work"
             self._pool = self._stack.enter_context(single_threads(self.threads))
