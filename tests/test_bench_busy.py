@@ -34,10 +34,9 @@ while True:
 
 @contextmanager
 def rivals() -> Iterator[None]:
-    started = []
+    command = [sys.executable, "-P", "-c", RIVAL]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(RIVALS)]
     try:
-        for _ in range(RIVALS):
-            started.append(subprocess.Popen([sys.executable, "-P", "-c", RIVAL], stdout=subprocess.PIPE, text=True))
         for process in started:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"

@@ -87,10 +87,9 @@ def measure(seconds: float, leave_out: str) -> Times:
 
 @contextmanager
 def rivals() -> Iterator[None]:
-    started = []
+    command = [sys.executable, "-P", "-c", RIVAL]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(RIVALS)]
     try:
-        for _ in range(RIVALS):
-            started.append(subprocess.Popen([sys.executable, "-P", "-c", RIVAL], stdout=subprocess.PIPE, text=True))
         for process in started:
             assert process.stdout is not None
             process.stdout.readline()

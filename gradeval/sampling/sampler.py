@@ -237,13 +237,14 @@ class Sampler:
         names: list[object] = [torch.randint(2**62, [1], generator=random).item()] if self.intrudes else []
         return self._draw(uniforms, lambda row: GivenUniforms(row, random, dtype), 8 * self.batch, names)
 
+    @one_thread()
     def _draw(
         self, rows: Tensor, chance: RowChance, batch: int, names: Sequence[object], times: Times | None = None
     ) -> tuple[Tensor, Tensor]:
         draw = self._vectorised if self.vectorised else self._loop
         try:
             self._surrogate()  # making it is no part of a draw
-            with one_thread(), turn_of(self, *names):
+            with turn_of(self, *names):
                 gradients, values = _in_batches(partial(draw, chance=chance), rows.split(batch), self.problem, times)
             self._surrogate()[0].check_untouched()
         except Exception as error:
