@@ -15,9 +15,10 @@ import torch
 from gradeval.errors import GradevalError
 from gradeval.estimators import get_estimator
 from gradeval.sampling.point_draws import draws_of_points
-from gradeval.sampling.sampler import Sampler, one_thread
+from gradeval.sampling.sampler import Sampler
 from gradeval.sampling.streaming import ChunkStatistics, Scorer, reduce_chunk
 from gradeval.sampling.timing import further_times
+from gradeval.threads import one_thread
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,9 @@ from gradeval.reference import exact_gradient
 from gradeval.reference.rare import rare_states
 from gradeval.sampling.independence import independent_points
 from gradeval.sampling.probes import check_pointwise
-from gradeval.sampling.sampler import Sampler, compute_seconds, one_thread
+from gradeval.sampling.sampler import Sampler, compute_seconds
 from gradeval.sampling.streaming import CHUNK, ChunkStatistics, Scorer, Stream
+from gradeval.threads import one_thread
 from gradeval.workers.executors import Assignment, Lost, Workers
 
 MAX_BY_POINT = 2**20  # points × parameters of a draw of which the variance is measured point by point
@@ -132,7 +133,8 @@ def _carry_out(request: Request, folder: str | Path | None, options: RunOptions)
         stopped = None
         try:
             run.prepare()
-            run.sample(pool)
+            with one_thread():
+                run.sample(pool)
             run.enumerate(workers if executor == "threads" else torch.get_num_threads())
         except KeyboardInterrupt:
             stopped = "interrupted"
@@ -172,7 +174,9 @@ class _Run:
         target = target_of(self.truth)
         # before they are fitted: a fit is not written in a file
         sources = {name: source_hash(estimator) for name, estimator in request.estimators.items()} if self.store else {}
-        self.samplers = _first_draws(self)
+        with one_thread():
+            self.samplers = _first_draws(self)
+            self.pointwise = {name: _by_points(sampler) for name, sampler in self.samplers.items()}
         if self.store:
             planned = {
                 name: Planned(sources[name], self._draws(name), probe_numbers(sampler, self.fingerprint))
@@ -182,7 +186,6 @@ class _Run:
             # the g* of the run's beginning: another number of threads might round it otherwise
             target = torch.tensor(self.store.begin(plan, problem).exact, dtype=torch.float64).to(target)
         self.scorer = Scorer(target, self.truth.slices)
-        self.pointwise = {name: _by_points(sampler) for name, sampler in self.samplers.items()}
         self.rare = rare_states(problem)
 
     def fitted(self, name: str, estimator: Estimator) -> Estimator:
@@ -191,11 +194,9 @@ class _Run:
             return estimator
         task = f"fitting {name}"
         self.progress.start(task, estimator.budget)
-        with one_thread():
-            began = compute_seconds(self.problem.network.device)
-            advance = partial(self.progress.advance, task)
-            found = fit(estimator, name, self.problem, self.request.seed, advance=advance)
-            seconds = compute_seconds(self.problem.network.device) - began
+        began = compute_seconds(self.problem.network.device)
+        found = fit(estimator, name, self.problem, self.request.seed, advance=partial(self.progress.advance, task))
+        seconds = compute_seconds(self.problem.network.device) - began
         self.progress.finish(task)
         self.fits[name] = {"learned": found.learned, "seconds": seconds}
         return found.estimator
