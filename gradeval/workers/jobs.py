@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from gradeval.errors import GradevalError
 from gradeval.progress import Progress, Silent
-from gradeval.workers.pools import end_with_parent
-
-SEND_SECONDS = 0.5  # a process tells of its steps no more often than this
+from gradeval.workers.messages import Sender
+from gradeval.workers.processes import end_with_parent
 
 
 @runtime_checkable
@@ -65,34 +63,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, progress: Progress | None = None
     return failures
 
 
-# --- what a process sends ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Started:
-    task: str
-    total: int
-
-    def pass_on(self, progress: Progress) -> None:
-        progress.start(self.task, self.total)
-
-
-@dataclass(frozen=True)
-class _Advanced:
-    task: str
-    steps: int
-
-    def pass_on(self, progress: Progress) -> None:
-        progress.advance(self.task, self.steps)
-
-
-@dataclass(frozen=True)
-class _Finished:
-    task: str
-    note: str
-
-    def pass_on(self, progress: Progress) -> None:
-        progress.finish(self.task, self.note)
+# --- in a process -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -102,41 +73,13 @@ class _JobEnded:
     failure: str | None
 
 
-class _Sender:
-    """Progress in a process: it is sent to the program, steps a few at a time."""
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-        self._steps: dict[str, int] = {}
-        self._last = 0.0
-
-    def start(self, task: str, total: int) -> None:
-        self.send_steps()
-        self._connection.send(_Started(task, total))
-
-    def advance(self, task: str, steps: int) -> None:
-        self._steps[task] = self._steps.get(task, 0) + steps
-        if time.monotonic() - self._last > SEND_SECONDS:
-            self.send_steps()
-
-    def finish(self, task: str, note: str = "") -> None:
-        self.send_steps()
-        self._connection.send(_Finished(task, note))
-
-    def send_steps(self) -> None:
-        for task, steps in self._steps.items():
-            self._connection.send(_Advanced(task, steps))
-        self._steps.clear()
-        self._last = time.monotonic()
-
-
 def _work(connection: Any) -> None:
     """What a process does: jobs come in; progress and the end of every job go out; None ends it."""
     end_with_parent()
     import torch
 
     torch.set_num_threads(1)
-    sender = _Sender(connection)
+    sender = Sender(connection.send)
     while (job := connection.recv()) is not None:
         failure = None
         try:
