@@ -6,6 +6,7 @@ With processes of our own it is done in one of them, so that an estimator that h
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,11 +18,13 @@ from gradeval.errors import GradevalError, estimator_error
 from gradeval.estimators import Estimator
 from gradeval.estimators.protocol import fit, learns
 from gradeval.evaluation.chunks import Failure, Sent
+from gradeval.evaluation.request import Request
 from gradeval.model.problem import Problem
 from gradeval.progress import Progress
 from gradeval.sampling.independence import independent_points
 from gradeval.sampling.probes import check_pointwise, count_evaluations
 from gradeval.sampling.sampler import Sampler, compute_seconds, one_thread, turn_of
+from gradeval.workers.executors import Assignment, Lost, Workers
 
 MAX_BY_POINT = 2**20  # points × parameters of a draw of which the variance is measured point by point
 
@@ -121,6 +124,32 @@ class SentIntroducer(Sent):
         """As of `Introducer`."""
         found = super().__call__(*arguments)
         return found.without(None, None) if isinstance(found, Introduction) else found
+
+
+def introductions(
+    request: Request, pool: Workers, progress: Progress
+) -> Iterator[tuple[str, Introduction | Failure | Lost]]:
+    """Introduce all estimators: in processes where they are our own, else here.
+
+    Args:
+        request: what is to be evaluated.
+        pool: of the workers.
+        progress: told of fits.
+
+    Returns:
+        The name of each estimator and what was found, in their order; an introduction that was made elsewhere lacks the
+        problem and the estimator.
+    """
+    todo = [Introducer(request.problem, name, e, request.seed) for name, e in request.estimators.items()]
+    if not pool.own_processes:
+        yield from ((one.name, one(progress)) for one in todo)
+        return
+
+    def assignment(one: Introducer) -> Assignment[Introduction | Failure]:
+        sent = SentIntroducer(one, request.spec(one.name))
+        return Assignment(one.name, sent, (), owner=one.name, progress=progress)
+
+    yield from ((task.key, found) for task, found in pool.in_order(map(assignment, todo), lambda finished: None))
 
 
 def _evaluations(sampler: Sampler) -> tuple[float, float]:

@@ -27,7 +27,7 @@ from gradeval.estimators.protocol import learns
 from gradeval.evaluation.chunks import ChunkMaker, Failure, Sent
 from gradeval.evaluation.curves import curves_of, exact_rows, moments_of, target_of
 from gradeval.evaluation.grid import mean_prediction
-from gradeval.evaluation.introduction import Introducer, Introduction, SentIntroducer
+from gradeval.evaluation.introduction import Introduction, introductions
 from gradeval.evaluation.manifest import estimator_facts, manifest_of, problem_facts, versions
 from gradeval.evaluation.plan import Plan, Planned
 from gradeval.evaluation.request import Request
@@ -40,8 +40,9 @@ from gradeval.progress import Progress, Silent
 from gradeval.reference import exact_gradient
 from gradeval.reference.rare import rare_states
 from gradeval.sampling.streaming import CHUNK, ChunkStatistics, Scorer, Stream
+from gradeval.torch_private import LAZILY_IMPORTED
 from gradeval.workers.executors import Assignment, Lost, Workers
-from gradeval.workers.processes import Limits
+from gradeval.workers.processes import Allowance
 
 
 class RunOptions(TypedDict, total=False):
@@ -123,11 +124,11 @@ def _carry_out(request: Request, folder: str | Path | None, options: RunOptions)
     if workers is not None and workers < 1:
         raise GradevalError(f"workers must be at least 1, found {workers}.")
     workers = workers or torch.get_num_threads()
-    limits = Limits(options.get("timeout"), options.get("memory"))
+    allowance = Allowance(options.get("timeout"), options.get("memory"))
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", FlipCost)  # it is in the notes
-        pool = stack.enter_context(Workers(executor, workers, limits, [__name__]))
+        pool = stack.enter_context(Workers(executor, workers, allowance, [__name__, LAZILY_IMPORTED]))
         store = stack.enter_context(Store(folder)) if folder is not None else None
         run = _Run(request, options.get("progress") or Silent(), store)
         stopped = None
@@ -186,7 +187,7 @@ class _Run:
     def _introduced(self, pool: Workers) -> dict[str, Introduction]:
         """Every estimator that can be fitted and drawn; raises the first one's error where none can."""
         found, first = dict[str, Introduction](), ""
-        for name, known in self._introductions(pool):
+        for name, known in introductions(self.request, pool, self.progress):
             if isinstance(known, Introduction):
                 found[name] = known.without(self.problem, self.request.estimators[name])
                 continue
@@ -195,23 +196,6 @@ class _Run:
         if not found:
             raise GradevalError(first)
         return found
-
-    def _introductions(self, pool: Workers) -> Iterator[tuple[str, Introduction | Failure | Lost]]:
-        request = self.request
-        todo = [Introducer(self.problem, name, e, request.seed) for name, e in request.estimators.items()]
-        if not pool.own_processes:
-            yield from ((one.name, one(self.progress)) for one in todo)
-            return
-        sent = (
-            Assignment[Introduction | Failure](
-                one.name, SentIntroducer(one, self._spec(one.name)), (), owner=one.name, progress=self.progress
-            )
-            for one in todo
-        )
-        yield from ((task.key, result) for task, result in pool.in_order(sent, lambda finished: None))
-
-    def _spec(self, name: str) -> str | None:
-        return name if name in self.request.own else None
 
     def _draws(self, name: str) -> int:
         return 2 if self.known[name].sampler.deterministic else self.request.draws
@@ -239,7 +223,7 @@ class _Run:
         for name, known in self.known.items():
             names = self.request.seed, self.fingerprint
             maker = ChunkMaker(known.sampler, self.scorer, names, known.pointwise, self.request.draws)
-            call = maker if pool.shares_memory else Sent(maker, self._spec(name))
+            call = maker if pool.shares_memory else Sent(maker, self.request.spec(name))
             total = self._draws(name)
             for index in range(-(-total // CHUNK)):
                 if name in self.failures:

@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 from gradeval.errors import GradevalError
 from gradeval.progress import Progress
 from gradeval.workers.pools import Pool, PoolKind
-from gradeval.workers.processes import CallLost, Limits
+from gradeval.workers.processes import Allowance, CallLost
 
 ATTEMPTS = {PoolKind.PROCESSES: 2, PoolKind.GIVEN: 3}  # of one call, if each time its worker is lost
 Result = TypeVar("Result")
@@ -66,7 +66,7 @@ class Workers:
     Args:
         executor: "threads", "processes", or an executor of the caller's, which is left running.
         workers: how many calls are made at once.
-        limits: what a process may take; of an executor of the caller's, the seconds without any result after which its
+        allowance: what a process may take; of an executor of the caller's, the seconds without any result after which its
             workers count as hung.
         preload: modules that processes are started with.
 
@@ -81,9 +81,9 @@ class Workers:
     """
 
     def __init__(
-        self, executor: str | Executor, workers: int, limits: Limits | None = None, preload: Sequence[str] = ()
+        self, executor: str | Executor, workers: int, allowance: Allowance | None = None, preload: Sequence[str] = ()
     ) -> None:
-        self.pool = Pool(executor, workers, limits or Limits(), preload)
+        self.pool = Pool(executor, workers, allowance or Allowance(), preload)
         self.workers = workers
         self._events: queue.SimpleQueue[Future[Any] | None] = queue.SimpleQueue()  # futures done; None: Ctrl-C
         self._interrupted = False
@@ -182,8 +182,9 @@ class Workers:
         try:
             future = self._events.get(timeout=self.pool.patience)
         except queue.Empty:
+            hung = CallLost(f"it took more than {self.pool.patience:g} s", again=True)
             for assignment in running.values():
-                self._again(assignment, f"it took more than {self.pool.patience:g} s")
+                self._again(assignment, hung)
             return
         if future is None:
             raise KeyboardInterrupt
@@ -191,32 +192,27 @@ class Workers:
             return
         assignment = running[future]
         try:
-            result = future.result()
+            assignment.result = future.result()
         except Exception as error:  # not the call's own errors, which are results
             if self.pool.kind is PoolKind.THREADS:
                 raise
-            if not isinstance(error, CallLost):
-                self._again(assignment, f"{type(error).__name__}: {error}")
-            elif error.died:
-                self._again(assignment, str(error))
-            else:
-                self._lose(assignment, str(error))
+            self._again(assignment, error)
         else:
-            assignment.result = result
             if self.pool.kind is not PoolKind.THREADS:
                 done(assignment)
 
-    def _again(self, assignment: Assignment[Any], why: str) -> None:
-        """Give a lost assignment out again, unless that was tried often enough."""
-        if assignment.future is not None:
-            assignment.future.cancel()
+    def _again(self, assignment: Assignment[Any], error: Exception) -> None:
+        """Give a lost assignment out again, where that may help and was not tried often enough."""
+        if not isinstance(error, CallLost):  # of an executor of the caller's
+            error = CallLost(f"{type(error).__name__}: {error}", again=True)
+        assert assignment.future is not None
+        assignment.future.cancel()
         assignment.future = None
         assignment.attempts += 1
-        if assignment.attempts == ATTEMPTS[self.pool.kind]:
-            self._lose(assignment, f"{why} ({assignment.attempts} times)")
-
-    def _lose(self, assignment: Assignment[Any], why: str) -> None:
-        assignment.result = Lost(why)
+        if error.again and assignment.attempts < ATTEMPTS[self.pool.kind]:
+            return
+        often = f" ({assignment.attempts} times)" if assignment.attempts > 1 else ""
+        assignment.result = Lost(f"{error}{often}")
         if assignment.owner:
             self._lost[assignment.owner] = assignment.result
 

@@ -11,7 +11,7 @@ from typing import Any
 from gradeval.errors import GradevalError, unknown_name
 from gradeval.progress import Progress
 from gradeval.workers.memory import share_of_memory
-from gradeval.workers.processes import Limits, Processes
+from gradeval.workers.processes import Allowance, Processes
 
 
 class PoolKind(StrEnum):
@@ -32,7 +32,7 @@ class Pool:
     Args:
         executor: "threads", "processes", or an executor of the caller's, which is left running.
         workers: how many calls run at once.
-        limits: for the workers, where they are not threads.
+        allowance: for the workers, where they are not threads.
         preload: modules that processes are started with.
 
     Attributes:
@@ -43,31 +43,33 @@ class Pool:
         GradevalError: an unknown name of an executor, or a limit that is not positive or is for other workers.
     """
 
-    def __init__(self, executor: str | Executor, workers: int, limits: Limits, preload: Sequence[str] = ()) -> None:
+    def __init__(
+        self, executor: str | Executor, workers: int, allowance: Allowance, preload: Sequence[str] = ()
+    ) -> None:
         if isinstance(executor, str) and executor not in EXECUTORS:
             raise unknown_name("executor", executor, EXECUTORS)
         self.kind = PoolKind(executor) if isinstance(executor, str) else PoolKind.GIVEN
         self.shares_memory = self.kind is PoolKind.THREADS or isinstance(executor, ThreadPoolExecutor)
-        self._check(limits)
-        self.patience = limits.seconds if self.kind is PoolKind.GIVEN else None
+        self._check(allowance)
+        self.patience = allowance.seconds if self.kind is PoolKind.GIVEN else None
         self._executor: Executor | Processes
         if not isinstance(executor, str):
             self._executor = executor
         elif self.kind is PoolKind.THREADS:
             self._executor = ThreadPoolExecutor(workers)
         else:
-            memory = share_of_memory(workers) if limits.memory is None else limits.memory
-            self._executor = Processes(workers, Limits(limits.seconds, memory), preload)
+            memory = share_of_memory(workers) if allowance.memory is None else allowance.memory
+            self._executor = Processes(workers, Allowance(allowance.seconds, memory), preload)
 
-    def _check(self, limits: Limits) -> None:
-        if limits.seconds is not None and self.shares_memory:
+    def _check(self, allowance: Allowance) -> None:
+        if allowance.seconds is not None and self.shares_memory:
             raise GradevalError("a timeout needs processes (--executor processes): threads that hang cannot be ended.")
-        if limits.seconds is not None and not limits.seconds > 0:
-            raise GradevalError(f"the timeout must be a positive number of seconds, found {limits.seconds}.")
-        if limits.memory is not None and self.kind is not PoolKind.PROCESSES:
+        if allowance.seconds is not None and not allowance.seconds > 0:
+            raise GradevalError(f"the timeout must be a positive number of seconds, found {allowance.seconds}.")
+        if allowance.memory is not None and self.kind is not PoolKind.PROCESSES:
             raise GradevalError("a limit on memory needs processes of this machine (--executor processes).")
-        if limits.memory is not None and not limits.memory > 0:
-            raise GradevalError(f"the limit on memory must be positive, found {limits.memory}.")
+        if allowance.memory is not None and not allowance.memory > 0:
+            raise GradevalError(f"the limit on memory must be positive, found {allowance.memory}.")
 
     def submit(
         self, owner: object, progress: Progress | None, call: Callable[..., Any], *arguments: Any

@@ -31,16 +31,16 @@ class CallLost(Exception):
 
     Args:
         message: why, as a sentence without its end.
-        died: whether its process died, of whatever cause.
+        again: whether it may succeed if it is made again.
     """
 
-    def __init__(self, message: str, *, died: bool = False) -> None:
+    def __init__(self, message: str, *, again: bool = False) -> None:
         super().__init__(message)
-        self.died = died
+        self.again = again
 
 
 @dataclass(frozen=True)
-class Limits:
+class Allowance:
     """What a process may take.
 
     Args:
@@ -65,12 +65,12 @@ class Processes:
 
     Args:
         workers: their number.
-        limits: what each of them may take.
+        allowance: what each of them may take.
         preload: modules that they are started with.
     """
 
-    def __init__(self, workers: int, limits: Limits, preload: Sequence[str] = ()) -> None:
-        self._limits = limits
+    def __init__(self, workers: int, allowance: Allowance, preload: Sequence[str] = ()) -> None:
+        self._allowance = allowance
         self._context = _process_context(preload)
         self._threads = ThreadPoolExecutor(workers)
         self._own = threading.local()
@@ -113,7 +113,7 @@ class Processes:
         try:
             answer = process.ask(
                 pickle.dumps((call, arguments, progress is not None)),
-                self._limits.seconds,
+                self._allowance.seconds,
                 partial(self._tell, progress),
             )
         except CallLost:
@@ -138,7 +138,7 @@ class Processes:
             with self._starting:
                 if self._stopped:
                     raise CallLost("it was stopped")
-                process = self._own.process = _Process(owner, self._context, self._limits.memory, self._starting)
+                process = self._own.process = _Process(owner, self._context, self._allowance.memory, self._starting)
             self._all.add(process)
             if self._stopped:  # meanwhile
                 process.kill()
@@ -207,7 +207,7 @@ class _Process:
         wait([self._process.sentinel], END_SECONDS)
         with self._polling:
             code = self._process.exitcode
-        return CallLost(f"its worker process ended with exit code {code}", died=True)
+        return CallLost(f"its worker process ended with exit code {code}", again=True)
 
 
 # --- in the process ---------------------------------------------------------------------------------------------------
