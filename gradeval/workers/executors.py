@@ -66,8 +66,8 @@ class Workers:
     Args:
         executor: "threads", "processes", or an executor of the caller's, which is left running.
         workers: how many calls are made at once.
-        allowance: what a process may take; of an executor of the caller's, the seconds without any result after which its
-            workers count as hung.
+        allowance: what a process may take; of an executor of the caller's, the seconds without any result after which
+            its workers count as hung.
         preload: modules that processes are started with.
 
     Raises:

@@ -244,7 +244,7 @@ def _work(connection: Any, memory: int | None) -> None:
         try:
             send(answer)
         except Exception as error:  # a result that cannot be pickled
-            send(Answer(error=f"{type(error).__name__}: {error}"))
+            send(Answer(error=_in_words(error)))
 
 
 def _answer(content: bytes, limit: int | None, sender: Sender) -> Answer:
@@ -254,8 +254,12 @@ def _answer(content: bytes, limit: int | None, sender: Sender) -> Answer:
             result = call(*arguments, sender) if tells else call(*arguments)
         sender.send_steps()
     except BaseException as error:
-        return Answer(error=f"{type(error).__name__}: {error}")
+        return Answer(error=_in_words(error))
     return Answer(result)
+
+
+def _in_words(error: BaseException) -> str:
+    return ": ".join(filter(None, [type(error).__name__, str(error)]))
 
 
 def _process_context(preload: Sequence[str]) -> Any:
