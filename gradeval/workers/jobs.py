@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -14,6 +15,8 @@ from gradeval.errors import GradevalError
 from gradeval.progress import Progress, Silent
 from gradeval.workers.messages import Sender
 from gradeval.workers.processes import end_with_parent
+
+LOOK_SECONDS = 1.0  # how often processes that are silent are looked at
 
 
 @runtime_checkable
@@ -108,7 +111,10 @@ class _Crew:
             for _ in range(min(workers, len(self.todo))):
                 self._start()
             while self.processes:
-                for connection in wait(list(self.processes)):
+                heard = wait(list(self.processes), LOOK_SECONDS)
+                # what a job has begun may outlive its process and hold the pipe
+                ended = [connection for connection, process in self.processes.items() if not process.is_alive()]
+                for connection in {*heard, *ended}:
                     self._hear(connection)
         finally:
             for process in self.processes.values():
@@ -128,11 +134,14 @@ class _Crew:
         """Send the next job, or None: there is no more."""
         job = self.todo.popleft() if self.todo else None
         self.current[connection] = job
-        connection.send(job)
+        with suppress(OSError):  # it has ended, which is heard next
+            connection.send(job)
 
     def _hear(self, connection: Any) -> None:
         job = self.current[connection]
         try:
+            if not connection.poll():
+                raise EOFError
             message = connection.recv()
         except (EOFError, ConnectionResetError):
             self._ended(connection, job)
@@ -145,12 +154,12 @@ class _Crew:
         self._give(connection)
 
     def _ended(self, connection: Any, job: Job | None) -> None:
-        """A process has ended: by itself where it had no job, else something killed it."""
+        """A process has ended: by itself where it had no job; else its job has failed, and another takes its place."""
         process = self.processes.pop(connection)
         process.join()
+        connection.close()
         if job is None:
             return
         self.failures[job.name] = f"the process of '{job.name}' ended with code {process.exitcode}."
-        if not self.processes:
-            for left in self.todo:
-                self.failures[left.name] = f"'{left.name}' was not begun, since no process was left."
+        if self.todo:
+            self._start()

@@ -100,6 +100,8 @@ class Processes:
         for process in list(self._all):
             process.kill()
         self._threads.shutdown(cancel_futures=True)
+        for process in list(self._all):  # that no thread waits for
+            process.join()
 
     def close(self) -> None:
         """End the processes once they have made their calls."""

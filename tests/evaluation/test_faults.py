@@ -21,6 +21,7 @@ from gradeval import GradevalError, Problem, evaluate
 from gradeval.errors import Incomplete
 from gradeval.evaluation.status import run_status
 from gradeval.files import CannotWrite
+from gradeval.progress import Silent
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
 ROOT = Path(__file__).parents[2]
@@ -90,6 +91,9 @@ def starts_threads(*arguments):
         threading.Thread(target=time.sleep, args=(60,)).start()
     return get_estimator("psa")(*arguments)
 
+def plain(*arguments):
+    return get_estimator("psa")(*arguments)
+
 def slow(*arguments):
     time.sleep(0.05)
     return get_estimator("st")(*arguments)
@@ -124,6 +128,25 @@ def test_a_worker_that_dies_once_costs_nothing(small: Problem, mine: Path, tmp_p
     evaluate(small, specs, draws=20_000, exact="never", folder=folder, executor="processes", workers=2, timeout=20.0)
     assert (tmp_path / "died").exists()
     assert tables(tmp_path / "run") == tables(tmp_path / "undisturbed")
+
+
+def test_processes_give_the_tables_of_threads(small: Problem, mine: Path, tmp_path: Path) -> None:
+    """Of estimators that learn, too: they are fitted in a process, and their progress is told here."""
+
+    class Told(Silent):
+        steps = 0
+
+        def advance(self, task: str, steps: int) -> None:
+            self.steps += steps * (task == "fitting relax")
+
+    specs, told = ["st", "relax", f"{mine}:plain", "concrete"], (Told(), Told())
+    for executor, progress in zip(("threads", "processes"), told, strict=True):
+        options: dict[str, Any] = {"executor": executor, "workers": 2, "progress": progress}
+        evaluate(small, specs, draws=10_000, folder=tmp_path / executor, **options)
+    assert tables(tmp_path / "threads") == tables(tmp_path / "processes")
+    assert told[0].steps == told[1].steps > 0
+    plans = [json.loads((tmp_path / executor / "plan.json").read_text()) for executor in ("threads", "processes")]
+    assert plans[0]["estimators"] == plans[1]["estimators"]
 
 
 def failures_of(small: Problem, mine: Path, names: list[str], **options: Any) -> dict[str, str]:
