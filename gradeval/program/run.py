@@ -59,7 +59,9 @@ def run_command(
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option(help="With processes: seconds for a chunk of 5000 draws, after which its estimator fails as hung."),
+        typer.Option(
+            help="With processes: seconds for a chunk of 5000 draws, after which its estimator fails as hung."
+        ),
     ] = None,
     memory: Annotated[
         float | None,

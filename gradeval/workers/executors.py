@@ -164,9 +164,8 @@ class Workers:
             # a process of ours gets a call when the result before it has been taken: few are given out in vain
             if self.own_processes and running >= self.workers:
                 break
-            call = (assignment.call, *assignment.arguments)
-            if self.pool.kind is PoolKind.THREADS:
-                call = (_make_and_tell, assignment, done)
+            threads = self.pool.kind is PoolKind.THREADS
+            call = (_make_and_tell, assignment, done) if threads else (assignment.call, *assignment.arguments)
             try:
                 assignment.future = self.pool.submit(assignment.owner, assignment.progress, *call)
             except Exception as error:
@@ -182,9 +181,8 @@ class Workers:
         try:
             future = self._events.get(timeout=self.pool.patience)
         except queue.Empty:
-            hung = CallLost(f"it took more than {self.pool.patience:g} s", again=True)
             for assignment in running.values():
-                self._again(assignment, hung)
+                self._again(assignment, CallLost(f"it took more than {self.pool.patience:g} s", again=True))
             return
         if future is None:
             raise KeyboardInterrupt
@@ -203,18 +201,16 @@ class Workers:
 
     def _again(self, assignment: Assignment[Any], error: Exception) -> None:
         """Give a lost assignment out again, where that may help and was not tried often enough."""
-        if not isinstance(error, CallLost):  # of an executor of the caller's
-            error = CallLost(f"{type(error).__name__}: {error}", again=True)
         assert assignment.future is not None
         assignment.future.cancel()
         assignment.future = None
         assignment.attempts += 1
-        if error.again and assignment.attempts < ATTEMPTS[self.pool.kind]:
-            return
-        often = f" ({assignment.attempts} times)" if assignment.attempts > 1 else ""
-        assignment.result = Lost(f"{error}{often}")
-        if assignment.owner:
-            self._lost[assignment.owner] = assignment.result
+        why, again = _reason(error)
+        if not again or assignment.attempts >= ATTEMPTS[self.pool.kind]:
+            often = f" ({assignment.attempts} times)" if assignment.attempts > 1 else ""
+            assignment.result = Lost(why + often)
+            if assignment.owner:
+                self._lost[assignment.owner] = assignment.result
 
 
 @contextmanager
@@ -231,6 +227,13 @@ def _interrupts_deferred(note: Callable[[], None]) -> Iterator[None]:
     finally:
         for number in numbers:
             signal.signal(number, signal.default_int_handler)
+
+
+def _reason(error: Exception) -> tuple[str, bool]:
+    """Why a call was lost, and whether it may succeed if it is made again."""
+    if isinstance(error, CallLost):
+        return str(error), error.again
+    return f"{type(error).__name__}: {error}", True  # of an executor of the caller's
 
 
 def _make_and_tell(assignment: Assignment[Result], done: Callable[[Assignment[Result]], None]) -> Result:

@@ -197,7 +197,7 @@ class _Process:
         """The next message; where none comes, but the end of the process or of the time, `CallLost`."""
         there = wait([self._connection, self._process.sentinel], seconds)
         if not there:
-            raise CallLost(f"it hung: nothing came of it in {seconds:g} s")
+            raise CallLost(f"it hung: no result within {seconds:g} s")
         if self._connection in there:
             try:
                 return pickle.loads(self._connection.recv_bytes())

@@ -107,7 +107,7 @@ def test_a_call_that_hangs_is_lost_after_its_time_and_not_made_again() -> None:
     assert (
         time.monotonic() - began < 20
     )  # with three attempts of six calls by two processes: nine seconds and nine starts
-    assert results[:6] == [Lost("it hung: nothing came of it in 2 s")] * 6
+    assert results[:6] == [Lost("it hung: no result within 2 s")] * 6
     assert results[6:] == [0, 1, 2, 3]
 
 
