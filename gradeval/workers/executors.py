@@ -155,9 +155,7 @@ class Workers:
         """Submit what waits."""
         waiting = [assignment for assignment in ahead if assignment.result is None]
         running = sum(assignment.future is not None for assignment in waiting)
-        for assignment in waiting:
-            if assignment.future is not None:
-                continue
+        for assignment in [assignment for assignment in waiting if assignment.future is None]:
             if assignment.owner in self._lost:
                 assignment.result = self._lost[assignment.owner]
                 continue

@@ -76,7 +76,7 @@ class Processes:
         self._own = threading.local()
         self._all: set[_Process] = set()
         self._starting, self._telling = threading.Lock(), threading.Lock()
-        self._stopped = False
+        self._stopped = threading.Event()
 
     def submit(
         self, owner: object, progress: Progress | None, call: Callable[..., Any], *arguments: Any
@@ -96,7 +96,7 @@ class Processes:
 
     def stop(self) -> None:
         """Kill all processes."""
-        self._stopped = True
+        self._stopped.set()
         for process in list(self._all):
             process.kill()
         self._threads.shutdown(cancel_futures=True)
@@ -138,11 +138,11 @@ class Processes:
             process = None
         if process is None:
             with self._starting:
-                if self._stopped:
+                if self._stopped.is_set():
                     raise CallLost("it was stopped")
                 process = self._own.process = _Process(owner, self._context, self._allowance.memory, self._starting)
             self._all.add(process)
-            if self._stopped:  # meanwhile
+            if self._stopped.is_set():  # meanwhile
                 process.kill()
         return process
 
