@@ -186,7 +186,8 @@ class _Process:
         return message
 
     def kill(self) -> None:
-        self._process.kill()
+        if not wait([self._process.sentinel], 0):  # else its number may be another process's by now
+            self._process.kill()
 
     def join(self) -> None:
         with self._polling:
@@ -233,7 +234,7 @@ def _work(connection: Any, memory: int | None) -> None:
     end_with_parent()
 
     def send(message: Any) -> None:
-        connection.send_bytes(pickle.dumps(message))
+        connection.send_bytes(_pickled(message))
 
     limit = None if memory is None else data_of_process() + memory
     send(None)
@@ -258,6 +259,18 @@ def _answer(content: bytes, limit: int | None, sender: Sender) -> Answer:
     except BaseException as error:
         return Answer(error=_in_words(error))
     return Answer(result)
+
+
+def _pickled(message: Any) -> bytes:
+    try:
+        return pickle.dumps(message)
+    except Exception:  # of a class that is defined in the main program, say
+        try:
+            from cloudpickle import dumps  # comes with Dask
+        except ImportError:
+            dumps = pickle.dumps
+        content: bytes = dumps(message)
+        return content
 
 
 def _in_words(error: BaseException) -> str:
