@@ -13,8 +13,10 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from typing import Any
@@ -71,7 +73,7 @@ class Processes:
 
     def __init__(self, workers: int, allowance: Allowance, preload: Sequence[str] = ()) -> None:
         self._allowance = allowance
-        self._context = _process_context(preload)
+        self._context, self._preload = _process_context(preload), tuple(preload)
         self._threads = ThreadPoolExecutor(workers)
         self._own = threading.local()
         self._all: set[_Process] = set()
@@ -140,7 +142,8 @@ class Processes:
             with self._starting:
                 if self._stopped.is_set():
                     raise CallLost("it was stopped")
-                process = self._own.process = _Process(owner, self._context, self._allowance.memory, self._starting)
+                arguments = self._preload, self._allowance.memory
+                process = self._own.process = _Process(owner, self._context, arguments, self._starting)
             self._all.add(process)
             if self._stopped.is_set():  # meanwhile
                 process.kill()
@@ -159,16 +162,16 @@ class _Process:
     Args:
         owner: whom it works for.
         context: how it is started.
-        memory: bytes that it may take beyond what it has at its start; None for any.
+        arguments: of its `_work`, beside its end of the pipe.
         polling: is held while Python asks for ends of processes, which two threads must not do at once.
     """
 
-    def __init__(self, owner: object, context: Any, memory: int | None, polling: threading.Lock) -> None:
+    def __init__(self, owner: object, context: Any, arguments: tuple[Any, ...], polling: threading.Lock) -> None:
         self.owner = owner
         self._polling = polling
         self._ready = False
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, memory))
+        self._process = context.Process(target=_work, args=(theirs, *arguments))
         self._process.start()
         theirs.close()
 
@@ -229,9 +232,12 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _work(connection: Any, memory: int | None) -> None:
+def _work(connection: Any, preload: tuple[str, ...], memory: int | None) -> None:
     """What a process does: it says that it is ready; then calls come in, their progress and answers go out."""
     end_with_parent()
+    for name in preload:  # no call's time; the server may have been started without them
+        with suppress(ImportError):
+            import_module(name)
 
     def send(message: Any) -> None:
         connection.send_bytes(_pickled(message))

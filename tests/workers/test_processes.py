@@ -88,6 +88,10 @@ def no_pickle() -> Any:
     return threading.Lock()
 
 
+def is_imported(name: str) -> bool:
+    return name in sys.modules
+
+
 def make(*calls: Assignment[Any], workers: int = 2, **allowance: Any) -> list[Any]:
     with Workers("processes", workers, Allowance(**allowance)) as pool:
         return [result for _, result in pool.in_order(calls, lambda finished: None)]
@@ -115,6 +119,13 @@ def test_the_time_of_a_call_begins_with_the_call(monkeypatch: pytest.MonkeyPatch
     """Planted: a clock that runs while processes start, which here takes longer than a call may."""
     monkeypatch.setattr(processes, "_work", starts_late)
     assert make(call("a", sleeps, 1, 0.0), call("b", sleeps, 2, 0.0), seconds=1.0) == [1, 2]
+
+
+def test_modules_are_imported_before_the_first_call() -> None:
+    """Planted: the server of processes alone imports them; it may have been started without them."""
+    with Workers("processes", 1, preload=["colorsys", "no_such_module"]) as pool:
+        ((_, found),) = pool.in_order([call("a", is_imported, "colorsys")], lambda finished: None)
+    assert found is True
 
 
 def test_a_call_that_tells_of_its_progress_does_not_hang() -> None:
