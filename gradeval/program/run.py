@@ -60,7 +60,13 @@ def run_command(
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option(help="With processes: seconds without a finished chunk until they are replaced as hung."),
+        typer.Option(
+            help="With processes: seconds for a chunk of 5000 draws, after which its estimator fails as hung."
+        ),
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(help="With processes, on Linux: GiB that each may take; its share of what is free if not given."),
     ] = None,
     exact: Annotated[
         str, typer.Option(help="Exact bias and variance on all joint states: auto (where affordable), always, never.")
@@ -125,6 +131,7 @@ def run_command(
                 folder=folder,
                 executor=where,
                 timeout=timeout,
+                memory=None if memory is None else int(memory * 2**30),
                 precision="network",  # what a file or a run was begun with is kept
             )
         except Incomplete as error:
@@ -146,7 +153,7 @@ _RUN_ARGUMENTS = (
 )
 _WITH_RESUME = {
     *("resume", "draws", "detect", "estimators", "workers", "executor", "scheduler", "timeout"),
-    *("report", "as_json"),
+    *("memory", "report", "as_json"),
 }
 
 
