@@ -17,7 +17,7 @@ from gradeval.analysis.run.record import Record
 from gradeval.analysis.statistics import ENDS, LEVEL, UNKNOWN, Array, mean_interval
 
 FIGURES = ("square", "variance")
-COLUMNS = ["one", "two", "layer", *(column for key in FIGURES for column in UNKNOWN.columns(key))]
+PAIR_COLUMNS = ["one", "two", "layer", *(column for key in FIGURES for column in UNKNOWN.columns(key))]
 ROUNDING = 1e-9  # relative; exact figures that differ by less are the same
 
 
@@ -35,7 +35,7 @@ def pair_table(record: Record, best: pd.DataFrame) -> pd.DataFrame:
         One row per layer × pair: RMSE² of the first less that of the second, relative to ‖g*‖², the same for the
         variance, and the p-value of the first, adjusted by Holm's method over all pairs and layers.
     """
-    columns = [*COLUMNS, "pvalue", "pvalue_adjusted", "exact"]
+    columns = [*PAIR_COLUMNS, "pvalue", "pvalue_adjusted", "exact"]
     figures = best.set_index(["layer", "estimator"])
     layers = [layer for layer in record.slices if record.norms[layer]]
     if len(record.moments) < 2 or not layers:
