@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,11 +23,12 @@ from gradeval.analysis.run.moments import Moments
 from gradeval.analysis.run.record import DETECT, EXACT_COLUMNS
 from gradeval.analysis.run.times import time_of_draw, timing_entries
 from gradeval.analysis.statistics import Interval
-from gradeval.errors import GradevalError, Incomplete, check_options, estimator_error
+from gradeval.errors import GradevalError, Incomplete, TooLong, check_options, estimator_error
 from gradeval.estimators import Estimator, get_facts, resolve
 from gradeval.estimators.protocol import fit, learns
 from gradeval.evaluation.chunks import ChunkMaker, Failure, SentChunkMaker, probe_numbers
-from gradeval.evaluation.curves import curves_of, exact_rows, moments_of, target_of
+from gradeval.evaluation.curves import curves_of, exact_rows, moments_of, moments_task, target_of
+from gradeval.evaluation.forecast import seconds_of_draws, seconds_of_moments
 from gradeval.evaluation.grid import mean_prediction
 from gradeval.evaluation.manifest import estimator_facts, manifest_of, problem_facts, versions
 from gradeval.evaluation.plan import Plan, Planned
@@ -36,7 +38,7 @@ from gradeval.evaluation.store import Store
 from gradeval.model.network import FlipCost
 from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
-from gradeval.progress import Progress, Silent
+from gradeval.progress import Progress, Silent, foretell
 from gradeval.reference import exact_gradient
 from gradeval.reference.rare import rare_states
 from gradeval.sampling.independence import independent_points
@@ -131,7 +133,7 @@ def _carry_out(request: Request, folder: str | Path | None, options: RunOptions)
         run = _Run(request, options.get("progress") or Silent(), store)
         stopped = None
         try:
-            run.prepare()
+            run.prepare(workers)
             run.sample(pool)
             run.enumerate(workers if executor == "threads" else torch.get_num_threads())
         except KeyboardInterrupt:
@@ -162,10 +164,10 @@ class _Run:
         self.failures: dict[str, str] = {}
         self.times: dict[str, Interval] = {}
 
-    def prepare(self) -> None:
-        """The exact gradient, fits and first draws; then the plan in the folder."""
+    def prepare(self, workers: int) -> None:
+        """The exact gradient, fits and first draws; then, unless it will take too long, the plan in the folder."""
         request, problem = self.request, self.problem
-        self.truth = exact_gradient(problem, progress=self.progress)
+        self.truth = exact_gradient(problem, seconds=math.inf, progress=self.progress)
         self.truth.check_size()
         self.reference_seconds = time.perf_counter() - self.began
         self.fingerprint = problem.fingerprint()
@@ -173,6 +175,9 @@ class _Run:
         # before they are fitted: a fit is not written in a file
         sources = {name: source_hash(estimator) for name, estimator in request.estimators.items()} if self.store else {}
         self.samplers = _first_draws(self)
+        self.pointwise = {name: _by_points(sampler) for name, sampler in self.samplers.items()}
+        self.scorer = Scorer(target, self.truth.slices)
+        foretell(self.progress, lambda: self._forecast(workers))
         if self.store:
             planned = {
                 name: Planned(sources[name], self._draws(name), probe_numbers(sampler, self.fingerprint))
@@ -181,9 +186,22 @@ class _Run:
             plan = _plan(request, self.fingerprint, self.truth.slices, target.tolist(), planned)
             # the g* of the run's beginning: another number of threads might round it otherwise
             target = torch.tensor(self.store.begin(plan, problem).exact, dtype=torch.float64).to(target)
-        self.scorer = Scorer(target, self.truth.slices)
-        self.pointwise = {name: _by_points(sampler) for name, sampler in self.samplers.items()}
+            self.scorer = Scorer(target, self.truth.slices)
         self.rare = rare_states(problem)
+
+    def _forecast(self, workers: int) -> dict[str, float]:
+        """Seconds of the draws that are still to be made, and of exact moments, by task."""
+        seconds = {}
+        for name, sampler in self.samplers.items():
+            left = self._draws(name) - (self.store.kept(name) if self.store else 0)
+            seconds[name] = seconds_of_draws(self._maker(name), left) / workers
+            enumeration = seconds_of_moments(sampler, self.request.exact, len(self.truth.vector))
+            seconds[moments_task(name)] = enumeration / workers
+        return seconds
+
+    def _maker(self, name: str) -> ChunkMaker:
+        names = self.request.seed, self.fingerprint
+        return ChunkMaker(self.samplers[name], self.scorer, names, self.pointwise[name], self.request.draws)
 
     def fitted(self, name: str, estimator: Estimator) -> Estimator:
         """The estimator, fitted to the problem and then frozen where it learns; what that gave and cost is noted."""
@@ -223,9 +241,8 @@ class _Run:
                 self._finish(name, stream, time_of_draw(np.concatenate(times)))
 
     def _tasks(self, pool: Workers) -> Iterator[Assignment[ChunkStatistics | Failure]]:
-        for name, sampler in self.samplers.items():
-            names = self.request.seed, self.fingerprint
-            maker = ChunkMaker(sampler, self.scorer, names, self.pointwise[name], self.request.draws)
+        for name in self.samplers:
+            maker = self._maker(name)
             spec = name if name in self.request.own else None
             call = maker if pool.shares_memory else SentChunkMaker(maker, spec)
             total = self._draws(name)
@@ -319,6 +336,8 @@ def _first_draws(run: _Run) -> dict[str, Sampler]:
     for name, estimator in run.request.estimators.items():
         try:
             samplers[name] = Sampler(run.problem, name, run.fitted(name, estimator))
+        except TooLong:
+            raise
         except GradevalError as error:
             run.failures[name] = str(error)
             errors.append(error)

@@ -91,6 +91,19 @@ class Store:
         self.plan = plan
         return plan
 
+    def kept(self, name: str) -> int:
+        """How many draws of an estimator are there already.
+
+        Args:
+            name: of the estimator.
+
+        Returns:
+            The draws of all its chunks.
+        """
+        home = estimator_folder(self.folder, name)
+        found = [chunk_of_name(path.name) for path in home.iterdir()] if home.exists() else []
+        return sum(chunk[1] for chunk in found if chunk)
+
     def read(self, name: str, index: int, count: int) -> ChunkStatistics | None:
         """A chunk of an estimator.
 
