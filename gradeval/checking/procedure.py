@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from gradeval.checking.claims import Claims, State
 from gradeval.checking.conclusion import conclude
 from gradeval.checking.equality import Definition, Pair
 from gradeval.checking.equality_verdict import conclude_equality
+from gradeval.checking.forecast import most_seconds, seconds_to_decide
 from gradeval.checking.limits import Limits
 from gradeval.checking.subject import Subject
 from gradeval.checking.verdict import Verdict
@@ -21,7 +23,7 @@ from gradeval.errors import GradevalError, check_options, enumeration
 from gradeval.estimators import Estimator, claims_unbiased, resolve
 from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
-from gradeval.progress import Progress, Silent
+from gradeval.progress import Progress, Silent, foretell
 from gradeval.torch_private import quiet_vmap
 
 TASK = "checking"
@@ -147,17 +149,28 @@ class _Study:
             raise GradevalError("problems is empty: give at least one problem, or leave it out for the battery's.")
         tests = sum(2 * len(problem.network.layer_slices()) - 1 for problem, _ in self.places)
 
-        def refine(subject: Studied, radius: float | None) -> None:
-            subject.refine(radius)
+        spent = dict.fromkeys(range(len(self.places)), 0.0)
+
+        def refine(place: int, radius: float | None) -> None:
+            began = time.perf_counter()
+            subjects[place].refine(radius)
+            spent[place] += time.perf_counter() - began
             self.progress.advance(TASK, 1)
 
         self.progress.start(TASK, 2 * len(self.places))
         with quiet_vmap(), ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             # one after the other, so that changes of what is global (a generator, parameters) are seen
             subjects = [make(problem, limits, tests) for problem, limits in self.places]
-            able = [s for s in subjects if not s.trouble]
-            list(pool.map(refine, able, (s.limits.coarse for s in able)))
+            self._foretell(lambda: sum(most_seconds(s, s.limits) for s in subjects))
+            able = [place for place, s in enumerate(subjects) if not s.trouble]
+            list(pool.map(refine, able, (subjects[place].limits.coarse for place in able)))
             if not any(s.trouble or s.state is State.FAILS for s in subjects):
+                known = {place: s for place, s in enumerate(subjects) if isinstance(s, Subject)}
+                self._foretell(lambda: sum(seconds_to_decide(s, spent[place]) for place, s in known.items()))
                 list(pool.map(refine, able, [None] * len(able)))
         self.progress.finish(TASK)
         return subjects
+
+    def _foretell(self, seconds: Callable[[], float]) -> None:
+        """Say how long the draws to come may take, of ``seconds`` on one thread."""
+        foretell(self.progress, lambda: {TASK: seconds() / self.workers})

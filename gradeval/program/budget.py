@@ -16,6 +16,7 @@ from gradeval.errors import TooLong
 from gradeval.progress import duration_words
 
 HOUR = 3600.0
+NEARLY_DONE = 0.1  # of the limit: so little more is not refused
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Also do what is predicted to take longer than an hour.")]
 MaxSeconds = Annotated[
@@ -47,8 +48,9 @@ class Budget:
         Raises:
             TooLong: the limit is exceeded; the message names the time, what takes it, and what to do.
         """
-        total = time.perf_counter() - self._began + sum(seconds.values())
-        if total <= self.limit or not seconds:
+        left = sum(seconds.values())
+        total = time.perf_counter() - self._began + left
+        if total <= self.limit or left <= NEARLY_DONE * self.limit:
             return
         longest = max(seconds, key=seconds.__getitem__)
         raise TooLong(

@@ -17,9 +17,10 @@ from gradeval.analysis.training import TRAINING_TABLES, Training
 from gradeval.errors import GradevalError, Incomplete, check_options, enumeration
 from gradeval.estimators import Estimator, claims_unbiased, get_facts, resolve
 from gradeval.problems.tasks import Task
-from gradeval.progress import Progress
+from gradeval.progress import Progress, foretell
 from gradeval.training.checkpoint import Checkpoint, read_checkpoint
-from gradeval.training.folder import TrainingPlan, checkpoint_path, open_folder
+from gradeval.training.folder import TrainingPlan, checkpoint_path, is_training, open_folder
+from gradeval.training.forecast import training_seconds
 from gradeval.training.job import TrainingJob
 from gradeval.training.protocol import Protocol
 from gradeval.workers.jobs import run_jobs
@@ -83,6 +84,9 @@ def train(
     if workers > 1 and not all(isinstance(given, str) for given in estimators):
         raise GradevalError("with several workers estimators must be given by name, not as objects.")
     folder, plan = Path(folder), TrainingPlan(task, list(resolved), protocol or Protocol())
+    if not is_training(folder):
+        at_once = min(workers, len(resolved))
+        foretell(execution.get("progress"), lambda: training_seconds(task, resolved, plan.protocol, at_once))
     manifest = open_folder(folder, plan, execution.get("arguments") or {})
     paths = {name: checkpoint_path(folder, name) for name in resolved}
     # another process imports a user's own estimator again, by its name
