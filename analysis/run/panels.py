@@ -145,6 +145,8 @@ def among(table: pd.DataFrame, names: Iterable[str], *columns: str) -> pd.DataFr
     Returns:
         The rows all of whose estimators are among ``names``.
     """
+    if table.empty:  # it may have no columns
+        return table
     known = set(names)
     return table[table[list(columns)].isin(known).all(axis=1)]
 

@@ -124,8 +124,9 @@ def report_page(run: Evaluation, figures: list[dict[str, str]]) -> str:
         The page.
     """
     shown = shown_estimators(run)
-    held = [_fit_holds(row) for row in run.fits.to_dict("records")]
-    few_fits = among(run.fits, shown, "estimator")
+    fits = run.fits.to_dict("records")
+    layers = shown_layers(run)
+    few = [row for row in fits if row["estimator"] in shown and row["layer"] in layers]
     ranking = _ranking(run.best)
     return render_page(
         "gradeval.analysis.run",
@@ -152,9 +153,9 @@ def report_page(run: Evaluation, figures: list[dict[str, str]]) -> str:
         differences=_differences(among(run.pairs, shown, "one", "two")),
         figures=figures,
         check_columns=_columns("Estimator", "Layer", "Bias", "fitted bias", "Variance", "fitted variance"),
-        checks=_checks(few_fits[few_fits["layer"].isin(shown_layers(run))]),
-        checks_held=sum(held),
-        checks_made=len(held),
+        checks=[_check(row) for row in few],
+        checks_held=sum(map(_fit_holds, fits)),
+        checks_made=len(fits),
         fact_columns=_columns("Estimator", "Claims no bias", "Deterministic", "Source", "Notes"),
         lists=_lists(run.manifest),
     )
@@ -263,20 +264,17 @@ def _fit_holds(row: Mapping[Any, Any]) -> bool:
     return bool(row["wls_relative_variance_low"] <= row["relative_variance"] <= row["wls_relative_variance_high"])
 
 
-def _checks(fits: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": row["estimator"],
-            "layer": layer_title(row["layer"]),
-            "cells": [
-                number_cell(row["relative_bias"]),
-                interval_cell(row, "wls_relative_bias"),
-                number_cell(row["relative_variance"]),
-                interval_cell(row, "wls_relative_variance"),
-            ],
-        }
-        for row in fits.to_dict("records")
-    ]
+def _check(row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {
+        "name": row["estimator"],
+        "layer": layer_title(row["layer"]),
+        "cells": [
+            number_cell(row["relative_bias"]),
+            interval_cell(row, "wls_relative_bias"),
+            number_cell(row["relative_variance"]),
+            interval_cell(row, "wls_relative_variance"),
+        ],
+    }
 
 
 def _lists(manifest: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
