@@ -15,7 +15,7 @@ from gradeval.errors import GradevalError
 from gradeval.model.randomness import generator
 
 TIMED_DRAWS = 512
-LEAST_SECONDS = 1e-7  # of a draw, where none can be timed
+LEAST_DRAW = 1e-7  # seconds of a draw, where none can be timed
 
 
 def most_seconds(studied: Subject | Pair, limits: Limits) -> float:
@@ -41,14 +41,14 @@ def most_seconds(studied: Subject | Pair, limits: Limits) -> float:
 def _seconds_of_draw(subject: Subject) -> float:
     sampler = subject.sampler
     if sampler.own_chance or subject.behaviour.own_chance or subject.behaviour.stateful:
-        return LEAST_SECONDS  # more draws might change those that follow
+        return LEAST_DRAW  # more draws might change those that follow
     random = generator(sampler.problem.network.device, "forecast")
     rows = torch.empty(TIMED_DRAWS if sampler.vectorised else 2, 0, dtype=sampler.problem.network.dtype)
     began = time.perf_counter()
     try:
         sampler.given(rows, random)
     except GradevalError:  # it has its say when it counts
-        return LEAST_SECONDS
+        return LEAST_DRAW
     return (time.perf_counter() - began) / len(rows)
 
 

@@ -34,7 +34,7 @@ from gradeval.evaluation.manifest import estimator_facts, manifest_of, problem_f
 from gradeval.evaluation.plan import Plan, Planned
 from gradeval.evaluation.request import Request
 from gradeval.evaluation.sources import engine_hash, source_hash
-from gradeval.evaluation.store import Store
+from gradeval.evaluation.store import Store, kept_draws
 from gradeval.model.network import FlipCost
 from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
@@ -177,7 +177,7 @@ class _Run:
         self.samplers = _first_draws(self)
         self.pointwise = {name: _by_points(sampler) for name, sampler in self.samplers.items()}
         self.scorer = Scorer(target, self.truth.slices)
-        foretell(self.progress, lambda: self._forecast(workers))
+        foretell(self.progress, lambda: _forecast(self, workers))
         if self.store:
             planned = {
                 name: Planned(sources[name], self._draws(name), probe_numbers(sampler, self.fingerprint))
@@ -188,20 +188,6 @@ class _Run:
             target = torch.tensor(self.store.begin(plan, problem).exact, dtype=torch.float64).to(target)
             self.scorer = Scorer(target, self.truth.slices)
         self.rare = rare_states(problem)
-
-    def _forecast(self, workers: int) -> dict[str, float]:
-        """Seconds of the draws that are still to be made, and of exact moments, by task."""
-        seconds = {}
-        for name, sampler in self.samplers.items():
-            left = self._draws(name) - (self.store.kept(name) if self.store else 0)
-            seconds[name] = seconds_of_draws(self._maker(name), left) / workers
-            enumeration = seconds_of_moments(sampler, self.request.exact, len(self.truth.vector))
-            seconds[moments_task(name)] = enumeration / workers
-        return seconds
-
-    def _maker(self, name: str) -> ChunkMaker:
-        names = self.request.seed, self.fingerprint
-        return ChunkMaker(self.samplers[name], self.scorer, names, self.pointwise[name], self.request.draws)
 
     def fitted(self, name: str, estimator: Estimator) -> Estimator:
         """The estimator, fitted to the problem and then frozen where it learns; what that gave and cost is noted."""
@@ -242,7 +228,7 @@ class _Run:
 
     def _tasks(self, pool: Workers) -> Iterator[Assignment[ChunkStatistics | Failure]]:
         for name in self.samplers:
-            maker = self._maker(name)
+            maker = _maker(self, name)
             spec = name if name in self.request.own else None
             call = maker if pool.shares_memory else SentChunkMaker(maker, spec)
             total = self._draws(name)
@@ -344,6 +330,22 @@ def _first_draws(run: _Run) -> dict[str, Sampler]:
     if not samplers:
         raise errors[0]
     return samplers
+
+
+def _maker(run: _Run, name: str) -> ChunkMaker:
+    names = run.request.seed, run.fingerprint
+    return ChunkMaker(run.samplers[name], run.scorer, names, run.pointwise[name], run.request.draws)
+
+
+def _forecast(run: _Run, workers: int) -> dict[str, float]:
+    """Seconds of the draws that are still to be made, and of exact moments, by task."""
+    seconds = {}
+    for name, sampler in run.samplers.items():
+        left = run._draws(name) - (kept_draws(run.store.folder, name) if run.store else 0)
+        seconds[name] = seconds_of_draws(_maker(run, name), left) / workers
+        enumeration = seconds_of_moments(sampler, run.request.exact, len(run.truth.vector))
+        seconds[moments_task(name)] = enumeration / workers
+    return seconds
 
 
 def _plan(

@@ -91,19 +91,6 @@ class Store:
         self.plan = plan
         return plan
 
-    def kept(self, name: str) -> int:
-        """How many draws of an estimator are there already.
-
-        Args:
-            name: of the estimator.
-
-        Returns:
-            The draws of all its chunks.
-        """
-        home = estimator_folder(self.folder, name)
-        found = [chunk_of_name(path.name) for path in home.iterdir()] if home.exists() else []
-        return sum(chunk[1] for chunk in found if chunk)
-
     def read(self, name: str, index: int, count: int) -> ChunkStatistics | None:
         """A chunk of an estimator.
 
@@ -211,6 +198,21 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CannotWrite(path, error) from None
+
+
+def kept_draws(folder: Path, name: str) -> int:
+    """How many draws of an estimator a run's folder holds, before it is begun or resumed.
+
+    Args:
+        folder: of the run; it need not exist.
+        name: of the estimator.
+
+    Returns:
+        The draws of all its chunks.
+    """
+    home = estimator_folder(folder, name)
+    found = [chunk_of_name(path.name) for path in home.iterdir()] if home.exists() else []
+    return sum(chunk[1] for chunk in found if chunk)
 
 
 def estimator_folder(folder: Path, name: str) -> Path:

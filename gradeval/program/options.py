@@ -14,7 +14,7 @@ import typer
 
 from gradeval.errors import GradevalError
 
-LARGEST = 10**18  # number in an option
+LARGEST_NUMBER = 10**18  # number in an option
 
 
 def specs_of(text: str) -> list[str]:
@@ -60,7 +60,7 @@ def whole_number(text: str) -> int:
     """The whole number in an option's text, which may be written as 1000000, 1_000_000 or 1e6."""
     try:
         value = Decimal(text)
-        if value != value.to_integral_value() or abs(value) > LARGEST:
+        if value != value.to_integral_value() or abs(value) > LARGEST_NUMBER:
             raise ValueError
         return int(value)
     except (ArithmeticError, ValueError, OverflowError):

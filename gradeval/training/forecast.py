@@ -16,7 +16,7 @@ STEPS = (2, 8)  # of two short epochs: what is the same for both is the cost of 
 
 
 def training_seconds(
-    task: Task, estimators: Mapping[str, Estimator], protocol: Protocol, at_once: int
+    task: Task, estimators: Mapping[str, Estimator], protocol: Protocol, workers: int
 ) -> dict[str, float]:
     """Predict the seconds of all epochs, from short ones; measures along the training are left out.
 
@@ -24,12 +24,12 @@ def training_seconds(
         task: what is trained on.
         estimators: by name.
         protocol: how they are trained.
-        at_once: how many estimators are trained at once.
+        workers: how many estimators are trained at once, at most.
 
     Returns:
         Seconds by the task's name; zero where an estimator fails, which it may say when it is trained.
     """
-    found = {}
+    found, at_once = {}, min(workers, len(estimators))
     for name, estimator in estimators.items():
         try:
             epoch, rowwise = _seconds_of_epoch(task, name, estimator, protocol)
