@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 
@@ -26,7 +28,8 @@ def table_files(name: str, table: pd.DataFrame) -> dict[str, bytes]:
 
     Args:
         name: of the table.
-        table: its index is left out.
+        table: its index is left out. A text that a spreadsheet would take for a formula has an apostrophe before it in
+            the csv, since names may be a stranger's.
 
     Returns:
         Contents by the file's name.
@@ -36,6 +39,31 @@ def table_files(name: str, table: pd.DataFrame) -> dict[str, bytes]:
         b'layer\\n1\\n'
     """
     return {
-        f"{name}.csv": table.to_csv(index=False).encode(),
+        f"{name}.csv": csv_of(table).encode(),
         f"{name}.parquet": table.to_parquet(index=False),
     }
+
+
+def csv_of(table: pd.DataFrame) -> str:
+    """A table as csv, without formulas.
+
+    Args:
+        table: its index is left out.
+
+    Returns:
+        The text.
+
+    Examples:
+        >>> csv_of(pd.DataFrame({"estimator": ["=1+1"], "bias": [-0.5]}))
+        "estimator,bias\\n'=1+1,-0.5\\n"
+    """
+    texts = [column for column in table if not pd.api.types.is_numeric_dtype(table[column])]
+    return table.assign(**{column: table[column].map(_defused) for column in texts}).to_csv(index=False)
+
+
+def _defused(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a text begins with that a spreadsheet computes."""

@@ -9,16 +9,18 @@ import hashlib
 import math
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradeval.cache import cache_folder
+from gradeval.cache import KEY_DIGITS, cache_folder, cached_files, check_cached, keep
 from gradeval.errors import GradevalError
 from gradeval.estimators import get_estimator
 from gradeval.model.network import StochasticBinaryNetwork
-from gradeval.model.problem import Problem
+from gradeval.model.problem import Problem, problem_bytes
+from gradeval.model.problem_file import MAX_FILE_BYTES
 from gradeval.model.randomness import RandomDraws, derived_seed, generator
 from gradeval.problems.tasks import Task
 from gradeval.progress import Progress, Silent
@@ -69,24 +71,36 @@ def expclass_problem(
     network = StochasticBinaryNetwork.linear(2, widths, 1, noise, states)
     initialise_by_moments(network, inputs, seed)
     start = Problem(network, inputs, targets, "logistic", f"expclass {units}")
-    key = hashlib.sha256(f"{PROTOCOL}|{start.fingerprint()}|{seed}|{stage}".encode()).hexdigest()[:24]
-    cached = cache_folder() / f"expclass-{units[:40]}-{stage}-{key}.json"
+    key = hashlib.sha256(f"{PROTOCOL}|{start.fingerprint()}|{seed}|{stage}".encode()).hexdigest()[:KEY_DIGITS]
+    label = f"expclass-{units[:40]}-{stage}"
     description = (
         f"2-D classification, {units} network after {stage} epoch{'s' * (stage != 1)} of training with REINFORCE"
     )
-    if cached.exists():
+    problem = replace(start, description=description)
+    for path in cached_files(label, key):
         try:
-            return Problem.load(cached)
+            check_cached(path, key, MAX_FILE_BYTES)
+            return _as_asked(Problem.load(path), problem, path)
         except GradevalError as error:
             warnings.warn(f"the cached network is damaged and is trained again: {error}", stacklevel=2)
-    problem = replace(start, description=description)
+            path.unlink(missing_ok=True)
     fit_network(problem, stage, seed, progress)
     try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        problem.save(cached)
+        keep(label, key, problem_bytes(problem))
     except OSError as error:
-        warnings.warn(f"the trained network could not be cached in {cached.parent}: {error.strerror}", stacklevel=2)
+        warnings.warn(f"the trained network could not be cached in {cache_folder()}: {error.strerror}", stacklevel=2)
     return problem
+
+
+def _as_asked(found: Problem, asked: Problem, path: Path) -> Problem:
+    """A cached problem, refused unless it differs from the one that is to be trained in its parameters alone."""
+    theirs, ours = (
+        (p.widths, p.loss, p.network.noise.name, p.network.states, p.inputs.tolist(), p.targets.tolist())
+        for p in (found, asked)
+    )
+    if theirs != ours:
+        raise GradevalError(f"{path} holds another network than was asked for.")
+    return found
 
 
 def expclass_task(

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import secrets
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -91,6 +97,163 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
 
 
+def write_together(folder: Path, files: Mapping[str, bytes], last: str) -> None:
+    """Write several files; none is replaced before all are on the disk, and the one that vouches for them comes last.
+
+    Args:
+        folder: must exist.
+        files: contents by name.
+        last: the name of the last.
+
+    Raises:
+        OSError: they cannot be written; what was there is as it was.
+    """
+    with tempfile.TemporaryDirectory(prefix=_TOGETHER, dir=folder, ignore_cleanup_errors=True) as temporary:
+        for name, content in files.items():
+            write_whole(Path(temporary) / name, content)
+        for name in sorted(files, key=lambda name: name == last):
+            (Path(temporary) / name).replace(folder / name)
+
+
+_TOGETHER = ".tables-"
+_LEFT_OVER = re.compile(r".+\.[0-9a-f]{16}\.part")  # what `write_whole` leaves when it is killed
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFLNK: "a link",
+}
+
+
+def remove_left_overs(folder: Path) -> None:
+    """Remove what writers that were killed left behind; nobody else may be writing.
+
+    Args:
+        folder: and the folders in it; links are not followed.
+
+    Raises:
+        OSError: one cannot be removed.
+    """
+    for home, folders, names in os.walk(folder):
+        for name in [name for name in folders if name.startswith(_TOGETHER)]:
+            folders.remove(name)
+            if not (Path(home) / name).is_symlink():
+                shutil.rmtree(Path(home) / name)
+        for name in filter(_LEFT_OVER.fullmatch, names):
+            (Path(home) / name).unlink()
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse to write in a folder that leads elsewhere: it may be a stranger's.
+
+    Args:
+        folder: need not exist; it may be a link itself, as its owner has named it.
+
+    Raises:
+        GradevalError: a link, a pipe or a device is in it, or in a folder in it.
+    """
+    for entry in _entries(folder):
+        kind = stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode)
+        if kind not in (stat.S_IFDIR, stat.S_IFREG):
+            raise GradevalError(
+                f"{entry.path} is {_KINDS.get(kind, 'no file')}: gradeval writes only where a folder has files and "
+                "folders alone; remove it, or choose another folder."
+            )
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    todo = [str(folder)] if folder.is_dir() else []
+    while todo:
+        with os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                yield entry
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(entry.path)
+
+
+def read_whole(path: Path, limit: int) -> bytes:
+    """The content of a regular file. A pipe or a device is refused at once, not waited for.
+
+    Args:
+        path: of the file.
+        limit: the most bytes it may have.
+
+    Returns:
+        Its bytes.
+
+    Raises:
+        GradevalError: it is missing, no file, larger, or cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        try:
+            kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+            if kind != stat.S_IFREG:
+                raise GradevalError(f"cannot read {path}: it is {_KINDS.get(kind, 'something else')}, not a file.")
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                content = file.read(limit + 1)
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        why = "it is a link to nothing" if path.is_symlink() and not path.exists() else reason(error)
+        raise GradevalError(f"cannot read {path}: {why}.") from None
+    if len(content) > limit:
+        raise GradevalError(f"{path}: larger than the limit of {limit} bytes.")
+    return content
+
+
+def digest_of(content: bytes) -> str:
+    """The first half of the SHA-256 of some bytes, in hexadecimal.
+
+    Args:
+        content: any.
+
+    Returns:
+        32 digits.
+    """
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def sealed(document: Mapping[str, Any]) -> bytes:
+    """A JSON object as the content of a file, with the digest of all it holds under "digest".
+
+    Args:
+        document: without that key.
+
+    Returns:
+        The bytes.
+    """
+    return json.dumps({**document, "digest": _digest_of_object(document)}, indent=1).encode()
+
+
+def unsealed(document: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A JSON object that `sealed` wrote, without its digest.
+
+    Args:
+        document: of `read_json`.
+        path: of its file, for the error.
+
+    Returns:
+        The object.
+
+    Raises:
+        GradevalError: something in it has changed.
+    """
+    content = {key: value for key, value in document.items() if key != "digest"}
+    if document.get("digest") != _digest_of_object(content):
+        raise GradevalError(
+            f"{path} is not as gradeval wrote it (its digest is wrong): put back what was there, or repeat the command "
+            "that made it in a new folder."
+        )
+    return content
+
+
+def _digest_of_object(document: Mapping[str, Any]) -> str:
+    return digest_of(json.dumps(document, sort_keys=True).encode())
+
+
 def read_json(path: Path, limit: int) -> dict[str, Any]:
     """Read a JSON object from a file.
 
@@ -101,38 +264,18 @@ def read_json(path: Path, limit: int) -> dict[str, Any]:
     Returns:
         The object.
 
-    Args:
-        path: of the file.
-        limit: the most bytes it may have.
-
-    Returns:
-        The object.
-
     Raises:
-        GradevalError: it is missing, larger, or no JSON object; it names a key twice, or holds NaN or Infinity.
+        GradevalError: it is missing, no file, larger, or no JSON object; it names a key twice, or holds NaN or
+            Infinity.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(limit + 1)
-    except OSError as error:
-        raise GradevalError(f"cannot read {path}: {error.strerror}.") from None
-    if len(content) > limit:
-        raise GradevalError(f"{path}: larger than the limit of {limit} bytes.")
-    return parse_json(content, str(path))
+    return parse_json(read_whole(path, limit), str(path))
 
 
 def parse_json(content: bytes, place: str) -> dict[str, Any]:
     """Read a JSON object from bytes.
 
     Args:
-        content: in UTF-8.
-        place: where they are from, for errors.
-
-    Returns:
-        The object.
-
-    Args:
-        content: of a file.
+        content: of a file, in UTF-8.
         place: its name, for errors.
 
     Returns:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, small: Problem) -> Path:
 
 
 @pytest.mark.parametrize("name", ["problem.json", "plan.json", "manifest.json"])
-def test_a_value_in_the_place_of_any_other(folder: Path, tmp_path: Path, name: str) -> None:
+def test_a_value_in_the_place_of_any_other(
+    folder: Path, tmp_path: Path, name: str, forge: Callable[[Path], None]
+) -> None:
     """Whatever stands where, the loader succeeds or says in one line what is wrong."""
     document = json.loads((folder / name).read_text())
     for other in folder.iterdir():
@@ -63,6 +66,7 @@ def test_a_value_in_the_place_of_any_other(folder: Path, tmp_path: Path, name: s
     def check(path: tuple[Any, ...], value: Any) -> None:
         spoilt = tmp_path / name
         spoilt.write_text(json.dumps(with_value(document, path, value)))
+        forge(tmp_path)
         message = ""
         try:
             if load:
@@ -106,7 +110,9 @@ def test_limits_on_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
             load(tmp_path)
 
 
-def test_an_estimator_in_a_strangers_plan_is_not_run(folder: Path, tmp_path: Path) -> None:
+def test_an_estimator_in_a_strangers_plan_is_not_run(
+    folder: Path, tmp_path: Path, forge: Callable[[Path], None]
+) -> None:
     """Planted: the plan of a folder names code beside it."""
     (tmp_path / "evil.py").write_text("from pathlib import Path\nPath('ran').touch()\ndef e(*a): return a[2](a[1])\n")
     for name in ("plan.json", "problem.json"):
@@ -115,6 +121,7 @@ def test_an_estimator_in_a_strangers_plan_is_not_run(folder: Path, tmp_path: Pat
     plan["estimators"]["evil.py:e"] = plan["estimators"]["st"]
     plan["arguments"] = {"estimators": "evil.py:e", "problem": "evil.py"}
     (tmp_path / "plan.json").write_text(json.dumps(plan))
+    forge(tmp_path)
     code = "from gradeval.program.app import main; main()"
     for arguments in (["run", "--resume", "."], ["status", "."]):
         done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)

@@ -1,9 +1,12 @@
-"""A run's folder: manifest.json, moments.npz and the tables as csv and parquet, written whole, read with care."""
+"""A run's folder: manifest.json, moments.npz and the tables as csv and parquet, written whole, read with care.
+
+The manifest comes last and has a digest of every other file, and one of itself. So files of two runs, or of a run that
+was interrupted while it wrote, are never taken for one.
+"""
 
 from __future__ import annotations
 
 import io
-import json
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -20,12 +23,14 @@ from gradeval.analysis.run.rare import COLUMNS, RareStates
 from gradeval.analysis.run.record import EXACT_COLUMNS, Record
 from gradeval.analysis.statistics import Array
 from gradeval.analysis.tables import table_files
-from gradeval.errors import GradevalError
-from gradeval.files import CannotWrite, reason, write_whole
+from gradeval.errors import GradevalError, enumeration
+from gradeval.files import CannotWrite, digest_of, read_whole, reason, sealed, write_together, write_whole
 
-MANIFEST = "manifest.json"
+MANIFEST, MOMENTS = "manifest.json", "moments.npz"
+PARTS = ("mean", "covariance", "descents", "thirds", "blocks")  # of an estimator's moments, each an array
 MAX_ARRAY_BYTES = 2**34  # of all moments together, unpacked
 MAX_ROWS = 2**22
+MAX_TABLE_BYTES = 2**31
 LARGEST = 1e100  # of the numbers, so that their products are finite
 STORED = {
     "curves": CURVE_COLUMNS,
@@ -57,7 +62,8 @@ def create_run(folder: Path, record: Record, tables: Mapping[str, pd.DataFrame])
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
             content = Path(temporary) / "run"
             content.mkdir()
-            _write_files(content, _run_files(record, tables))
+            for name, written in _run_files(record, tables).items():
+                write_whole(content / name, written)
             if folder.exists():
                 folder.rmdir()
             content.rename(folder)
@@ -76,37 +82,41 @@ def replace_run(folder: Path, record: Record, tables: Mapping[str, pd.DataFrame]
     Raises:
         CannotWrite: a full disk, say.
     """
-    files = _run_files(record, tables)
     try:
-        with tempfile.TemporaryDirectory(prefix=".tables-", dir=folder) as temporary:
-            _write_files(Path(temporary), files)
-            for name in sorted(files, key=lambda name: name == MANIFEST):
-                (Path(temporary) / name).replace(folder / name)
+        write_together(folder, _run_files(record, tables), MANIFEST)
     except OSError as error:
         raise CannotWrite(folder, error) from None
 
 
-def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    for name, content in files.items():
-        write_whole(folder / name, content)
-
-
 def _run_files(record: Record, tables: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:
     arrays: dict[str, Array] = {"exact": record.exact}
-    for i, m in enumerate(record.moments.values()):
-        arrays |= {f"mean_{i}": m.mean, f"covariance_{i}": m.covariance, f"descents_{i}": m.descents}
-        arrays |= {f"thirds_{i}": m.thirds, f"blocks_{i}": m.blocks}
+    for name, m in record.moments.items():
+        arrays |= {f"{part}/{name}": getattr(m, part) for part in PARTS}
     if record.rare is not None:
         arrays |= {"rare": record.rare.cells, "usual": record.rare.usual}
     packed = io.BytesIO()
     np.savez_compressed(packed, allow_pickle=False, **arrays)
-    files = {MANIFEST: json.dumps(record.manifest, indent=1).encode(), "moments.npz": packed.getvalue()}
+    files = {MOMENTS: packed.getvalue()}
     for name, table in tables.items():
         files |= table_files(name, table)
-    return files
+    digests = {name: digest_of(content) for name, content in files.items()}
+    return files | {MANIFEST: sealed({**record.manifest, "files": digests})}
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
+
+
+def check_run(folder: Path) -> None:
+    """Refuse a folder that does not hold a saved run.
+
+    Args:
+        folder: any path.
+
+    Raises:
+        GradevalError: it has no manifest.
+    """
+    if not (folder / MANIFEST).exists():
+        raise GradevalError(f"{folder} is not a run: it has no readable {MANIFEST}.")
 
 
 def read_run(folder: Path) -> Record:
@@ -121,14 +131,14 @@ def read_run(folder: Path) -> Record:
     Raises:
         GradevalError: in one line: it is missing, of another format or damaged.
     """
-    if not (folder / MANIFEST).exists():
-        raise GradevalError(f"{folder} is not a run: it has no readable {MANIFEST}.")
-    manifest = read_manifest(folder / MANIFEST)
-    tables = {name: _read_table(folder / f"{name}.parquet") for name in STORED}
+    check_run(folder)
+    manifest, digests = read_manifest(folder / MANIFEST)
+    found = _read_stored(folder, digests)
+    tables = {name: _table(folder / f"{name}.parquet", found) for name in STORED}
     curves, exact_moments = tables["curves"], tables["exact_moments"]
     if curves is None or exact_moments is None:
         raise GradevalError(f"{folder}: {'curves' if curves is None else 'exact_moments'}.parquet is missing.")
-    arrays = _read_arrays(folder / "moments.npz")
+    arrays = _arrays(folder / MOMENTS, found.get(MOMENTS, b""))
     try:
         slices = {layer: slice(*ends) for layer, ends in manifest["problem"]["slices"].items()}
         layout = Layout(len(arrays["exact"]), slices)
@@ -136,14 +146,10 @@ def read_run(folder: Path) -> Record:
             name: Moments(
                 layout,
                 facts["draws"],
-                arrays[f"mean_{i}"],
-                arrays[f"covariance_{i}"],
-                arrays[f"descents_{i}"],
-                arrays[f"thirds_{i}"],
-                arrays[f"blocks_{i}"],
-                facts["deterministic"],
+                *(arrays[f"{part}/{name}"] for part in PARTS),
+                deterministic=facts["deterministic"],
             )
-            for i, (name, facts) in enumerate(manifest["estimators"].items())
+            for name, facts in manifest["estimators"].items()
         }
         made = (manifest, arrays["exact"], slices, moments, curves, exact_moments)
         known = (list(slices), manifest["problem"]["points"])
@@ -157,25 +163,47 @@ def read_run(folder: Path) -> Record:
     return record
 
 
-def _read_arrays(path: Path) -> dict[str, Array]:
+def _read_stored(folder: Path, digests: Mapping[str, str]) -> dict[str, bytes]:
+    """The files that a run is read from, by name; all that are there must be those that the manifest vouches for."""
+    needed = {MOMENTS, *(f"{name}.parquet" for name in STORED)}
+    stored = {name: read_whole(folder / name, MAX_TABLE_BYTES) for name in digests if name in needed}
+    if other := [name for name, content in stored.items() if digest_of(content) != digests[name]]:
+        raise GradevalError(
+            f"{folder}: {_not_of(other)}. Put back what was there, or repeat the command that made the run with "
+            f"--out {folder}, which does only what is missing."
+        )
+    made = [name for name in digests if name not in needed and (folder / name).exists()]
+    if other := [name for name in made if digest_of(read_whole(folder / name, MAX_TABLE_BYTES)) != digests[name]]:
+        raise GradevalError(
+            f"{folder}: {_not_of(other)}. Put back what was there, or remove it: `gradeval report {folder}` makes it "
+            "anew."
+        )
+    return stored
+
+
+def _not_of(names: list[str]) -> str:
+    """That files are not those of the manifest."""
+    return f"{enumeration(names)} {'is' if len(names) == 1 else 'are'} not what gradeval wrote with {MANIFEST}"
+
+
+def _arrays(path: Path, content: bytes) -> dict[str, Array]:
     try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as entries:
+        with zipfile.ZipFile(io.BytesIO(content)) as entries:
             if sum(entry.file_size for entry in entries.infolist()) > MAX_ARRAY_BYTES:
                 raise ValueError(f"larger than {MAX_ARRAY_BYTES >> 30} GiB")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
     except Exception as error:  # zip, zlib and numpy have many ways to say it
         raise GradevalError(f"{path}: damaged ({reason(error)}).") from None
 
 
-def _read_table(path: Path) -> pd.DataFrame | None:
+def _table(path: Path, found: Mapping[str, bytes]) -> pd.DataFrame | None:
     import pyarrow.parquet as pq
 
-    if not path.exists():
+    if path.name not in found:
         return None
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(io.BytesIO(found[path.name])) as file:
             if file.metadata.num_rows > MAX_ROWS:
                 raise ValueError(f"more than {MAX_ROWS} rows")
             for column in STORED[path.stem]:

@@ -10,9 +10,9 @@ import msgspec
 from gradeval.analysis.run.times import TIMING
 from gradeval.analysis.statistics import ENDS
 from gradeval.errors import GradevalError
-from gradeval.files import Finite, convert, convert_entries, one_line, read_json
+from gradeval.files import Finite, convert, convert_entries, one_line, read_json, unsealed
 
-RUN_FORMAT = "gradeval-run/3"
+RUN_FORMAT = "gradeval-run/4"
 MAX_MANIFEST_BYTES = 2**26
 
 _Draws = Annotated[int, msgspec.Meta(ge=2, le=2**53)]
@@ -73,16 +73,18 @@ class _Manifest(msgspec.Struct):
     timings: _Timings
     problem: _Problem
     estimators: dict[str, Any]
+    files: dict[str, Any]
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Read a run's manifest.
 
     Args:
         path: of manifest.json.
 
     Returns:
-        The manifest, whose entries have the types that tables and report rely on.
+        The manifest, whose entries have the types that tables and report rely on, and the digest of each file of the
+        run, which is not a part of it.
 
     Raises:
         GradevalError: it is missing, of another format or damaged; the message names the file and the entry.
@@ -94,11 +96,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{path.parent}: this version reads runs of format '{RUN_FORMAT}', found {found!r:.80}: repeat the command "
             "that made it, with a new --out."
         )
+    document = unsealed(document, path)
     try:
         _check(document)
     except GradevalError as error:
         raise GradevalError(f"{path}: {one_line(str(error))}") from None
-    return document
+    return document, document.pop("files")
 
 
 def _check(document: dict[str, Any]) -> None:
@@ -110,9 +113,13 @@ def _check(document: dict[str, Any]) -> None:
         (manifest.problem.gradient_norms, Finite, "problem.gradient_norms"),
         (manifest.problem.slices, tuple[_Place, _Place], "problem.slices"),
         (manifest.estimators, _Estimator, "estimators"),
+        (manifest.files, str, "files"),
     )
     for entries, kind, place in named:
         convert_entries(entries, kind, place)
+    for name in manifest.files:
+        if Path(name).name != name:
+            raise GradevalError(f"files: must be names without folders, found {name!r:.80}.")
     for layer, (start, stop) in manifest.problem.slices.items():
         if start >= stop:
             raise GradevalError(f"problem.slices.{layer}: must be two numbers, the first below the second.")

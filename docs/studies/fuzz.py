@@ -3,9 +3,11 @@
 python docs/studies/fuzz.py                      120,000 inputs; writes docs/studies/fuzz.md
 python docs/studies/fuzz.py --inputs 2000 --no-write
 
-Valid files are spoilt (bits flipped, cut, spliced; JSON values replaced, removed, nested; arrays and columns of other
-types, shapes and sizes; pickles) and loaded. Success and GradevalError are fine. A finding is any other exception, a
-warning, a crash of the process, a pickle that was loaded, more than 20 s for one input, or more than 2 GiB of memory.
+Valid files are spoilt (bits flipped, cut, spliced; JSON values replaced, removed, nested, extreme; arrays and columns
+of other types, shapes and sizes; pickles), or a pipe, a device, a link or a folder stands in their place. In half of
+all cases the digests that vouch for them are forged, too. Then they are loaded.
+Success and GradevalError are fine. A finding is any other exception, a warning, a crash of the process, a pickle that
+was loaded, more than 20 s for one input, or more than 2 GiB of memory.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import os
 import pickle
 import random
 import resource
+import socket
 import sys
 import tempfile
 import time
@@ -41,6 +44,7 @@ from gradeval.analysis.run.report import report_page
 from gradeval.evaluation.chunk_file import parse_chunk, read_chunk
 from gradeval.evaluation.plan import Plan
 from gradeval.evaluation.status import run_status
+from gradeval.files import digest_of, sealed
 from gradeval.model.network import StochasticBinaryNetwork
 
 BATCH = 500
@@ -100,6 +104,7 @@ def strange(chance: random.Random) -> Any:
     return chance.choice(
         [
             *(None, True, False, 0, -1, 1, 2**63, -(2**63), 10**400, 1e308, -1e308, 1e-320, float("nan"), float("inf")),
+            *(5e-324, 2.2e-308, 1.8e308, -0.0, 1e299, -1e299, 1e100, 1 + 2**-52, 2**53 + 1, 1e-300),
             *("", "x", "\ud800", "\x00", "<script>alert(1)</script>", "$\\frac", "../../etc/passwd", "x" * 100_000),
             *([], {}, [[]], [None], {"": None}, [1, 2, 3], [[1.0], [2.0, 3.0]], ["a"], DEEP, [0] * 10_000, 0.5),
         ]
@@ -232,6 +237,47 @@ def spoil(path: Path, content: bytes, chance: random.Random) -> bytes:
     return (spoil_bytes if chance.random() < 0.4 else structures[path.suffix])(content, chance)
 
 
+def forge(folder: Path) -> None:
+    """Give a run's manifest and plan the digests of what is there, as a stranger could."""
+    for name in ("manifest.json", "plan.json"):
+        path = folder / name
+        if not path.is_file():  # a device would be read for ever
+            continue
+        try:
+            document = json.loads(path.read_bytes())
+            document.pop("digest", None)
+            for file in document.get("files", {}):
+                if (folder / file).is_file():
+                    document["files"][file] = digest_of((folder / file).read_bytes())
+            path.write_bytes(sealed(document))
+        except (ValueError, AttributeError, TypeError, RecursionError, OSError):  # no document any more
+            continue
+
+
+def misplace(path: Path, chance: random.Random) -> None:
+    """Put something in a file's place that is no file."""
+    path.unlink()
+    match chance.randrange(6):
+        case 0:
+            os.mkfifo(path)
+        case 1:
+            path.symlink_to(chance.choice(["/dev/zero", "/dev/null", "/dev/stdin", "/dev/random"]))
+        case 2:
+            path.symlink_to(chance.choice(["nowhere", path.name, "..", "/etc/passwd", "/proc/self/mem"]))
+        case 3:
+            path.mkdir()
+        case 4:
+            with socket.socket(socket.AF_UNIX) as end:
+                end.bind(str(path))
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)
+
+
 def one(loader: str, home: Path, chance: random.Random) -> None:
     """Spoil one file, load it, put it back."""
     run = home / "run"
@@ -248,9 +294,14 @@ def one(loader: str, home: Path, chance: random.Random) -> None:
         "status": [plan_path, *run.glob("chunks/*/*.safetensors"), run / "plan.json"],
     }
     path = chance.choice(choices[loader])
-    before = path.read_bytes()
-    path.write_bytes(spoil(path, before, chance))
+    kept = {path: path.read_bytes() for path in (path, run / "manifest.json", run / "plan.json")}
     try:
+        if chance.random() < 0.1:
+            misplace(path, chance)
+        else:
+            path.write_bytes(spoil(path, kept[path], chance))
+        if chance.random() < 0.5:
+            forge(run)
         if loader == "problem":
             Problem.load(path).fingerprint()
         elif loader == "plan":
@@ -265,7 +316,9 @@ def one(loader: str, home: Path, chance: random.Random) -> None:
         else:
             run_status(run)
     finally:
-        path.write_bytes(before)
+        for path, content in kept.items():
+            remove(path)
+            path.write_bytes(content)
 
 
 def batch(loader: str, seed: int, count: int) -> tuple[Counter[str], list[str], float, int]:

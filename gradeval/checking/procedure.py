@@ -76,8 +76,7 @@ def check(
         detect: the relative bias, in any layer and direction, that is to be found with probability 0.99 before the
             verdict "holds"; default 0.01.
         seed: every random number follows from it; default 0.
-        max_draws: the most draws on one problem; default 2²³, or for code that must be run in a loop as many as 2¹⁵
-            calls give.
+        max_draws: the most draws on one problem; default 2²³, in a loop as many as 2¹⁵ calls give.
         precision: of the draws: "double" (by default, whatever the network's) or "network" for the network's own.
 
     Returns:

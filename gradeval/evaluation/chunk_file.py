@@ -17,12 +17,13 @@ from safetensors.numpy import load, save
 from gradeval.analysis.run.record import EXACT_COLUMNS
 from gradeval.errors import GradevalError
 from gradeval.evaluation.plan import MAX_PLAN_BYTES, Plan
-from gradeval.evaluation.sources import digest_of
-from gradeval.files import parse_json, reason
+from gradeval.files import digest_of, parse_json, read_whole, reason
 from gradeval.sampling.streaming import BLOCK, CHUNK, ChunkStatistics, Spread, kept, paired_block, tree
 
 _CHUNK_NAME = re.compile(r"(\d{7,12})-(\d{1,12})-([0-9a-f]{32})\.safetensors")
 _EXACT_NAME = re.compile(r"exact-([0-9a-f]{32})\.json")
+_FAILURE_NAME = re.compile(r"failure-([0-9a-f]{32})\.txt")
+MAX_FAILURE_BYTES = 2**20
 
 
 def chunk_name(content: bytes, index: int, count: int) -> str:
@@ -215,14 +216,42 @@ def read_exact(path: Path, plan: Plan, name: str) -> list[dict[str, Any]]:
     return rows
 
 
+def failure_file(text: str) -> tuple[str, bytes]:
+    """The reason why an estimator failed as a file.
+
+    Args:
+        text: the reason, with a traceback; of a longer one the beginning and the end.
+
+    Returns:
+        The file's name and its content.
+    """
+    content = text.encode(errors="backslashreplace")
+    if len(content) > MAX_FAILURE_BYTES:
+        half = MAX_FAILURE_BYTES // 2 - 20
+        content = content[:half] + b"\n[...]\n" + content[-half:]
+    return f"failure-{digest_of(content)}.txt", content
+
+
+def read_failure(path: Path) -> str:
+    """The first line of what `failure_file` was given.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        At most 1000 characters.
+
+    Raises:
+        GradevalError: the file is damaged.
+    """
+    match = _FAILURE_NAME.fullmatch(path.name)
+    text = _verified(path, match[1] if match else "", MAX_FAILURE_BYTES).decode(errors="replace")
+    return text.partition("\n")[0][:1000].strip()
+
+
 def _verified(path: Path, digest: str, limit: int) -> bytes:
     """The bytes of a file if they have their digest."""
-    try:
-        if path.stat().st_size > limit:
-            raise GradevalError(f"{path} is damaged (larger than {limit} bytes).")
-        content = path.read_bytes()
-    except OSError as error:
-        raise GradevalError(f"{path} cannot be read ({reason(error)}).") from None
+    content = read_whole(path, limit)
     if digest_of(content) != digest:
         raise GradevalError(f"{path.parent.name}/{path.name} is damaged (its checksum is wrong).")
     return content

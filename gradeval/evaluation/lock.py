@@ -5,37 +5,49 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from gradeval.errors import GradevalError
-from gradeval.files import read_json, reason, write_whole
+from gradeval.files import read_json, reason, refuse_links, write_whole
 
 LOCK_FILES = ("lock", "holder.json")
 
 
 class FolderLock:
-    """The lock of a run's folder, with a note of who holds it.
+    """The lock of a run's folder, with a note of who holds it; a context manager that holds a folder that exists.
 
     Args:
         folder: need not exist before it is held.
+        check: refuses a folder that holds something else.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, check: Callable[[Path], None] = lambda folder: None) -> None:
+        self.folder, self._check = folder, check
         self._lock = FileLock(folder / "lock", timeout=0.5)  # `status` takes it for an instant
+
+    def __enter__(self) -> FolderLock:
+        if self.folder.exists():
+            self.hold()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def hold(self) -> None:
         """Make the folder and hold it, unless it is held by this object already.
 
         Raises:
-            GradevalError: another process holds it, it holds something else than a run, or cannot be written.
+            GradevalError: another process holds it, it holds something else, a link that leads elsewhere is in it, or
+                it cannot be written.
         """
         if self._lock.is_locked:
             return
-        check_folder(self.folder)
+        self._check(self.folder)
+        refuse_links(self.folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()

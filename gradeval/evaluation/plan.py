@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,10 +12,12 @@ from msgspec import Meta
 
 from gradeval.analysis.run.moments import Layout
 from gradeval.errors import GradevalError
-from gradeval.files import Finite, convert, read_json, write_whole
+from gradeval.files import Finite, convert, digest_of, read_json, read_whole, sealed, unsealed, write_whole
+from gradeval.model.problem_file import MAX_FILE_BYTES
 from gradeval.sampling.streaming import CHUNK
 
-FORMAT = "gradeval-plan/3"
+FORMAT = "gradeval-plan/4"
+PROBLEM_FILE = "problem.json"
 MAX_PLAN_BYTES = 2**22
 MAX_PARAMETERS = 10_000  # the joint covariance of all parameters is kept
 
@@ -51,6 +52,7 @@ class Plan:
         looks: the numbers of draws after which tables were made, in their order.
         arguments: of the command that began it.
         versions: of the libraries when it was begun.
+        problem: the digest of problem.json beside it; empty where the problem cannot be saved.
     """
 
     fingerprint: str
@@ -64,6 +66,7 @@ class Plan:
     looks: Annotated[list[int], Meta(min_length=1, max_length=10**6)]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    problem: str = ""
 
     @classmethod
     def read(cls, folder: Path) -> Plan:
@@ -84,12 +87,12 @@ class Plan:
         if found != FORMAT:
             raise GradevalError(
                 f"{folder} was begun by another version of gradeval (its format is {found!r:.40}, this version "
-                f"continues '{FORMAT}'). `gradeval report {folder}` shows what is finished; to draw more, repeat the "
-                "command that began it with a new --out."
+                f"continues '{FORMAT}'): repeat the command that began it with a new --out."
             )
-        if document.pop("chunk", None) != CHUNK:
+        if document.get("chunk") != CHUNK:
             raise GradevalError(f"{folder}: its chunks are not of {CHUNK} draws, so it cannot be continued.")
-        plan = convert(document, cls, f"{path}: ")
+        content = unsealed({"format": found, **document}, path)
+        plan = convert({key: content[key] for key in content if key not in ("format", "chunk")}, cls, f"{path}: ")
         for name, (start, stop) in plan.layers.items():
             if not 0 <= start < stop <= len(plan.exact):
                 raise GradevalError(f"{path}: layers: {name!r} has the parameters {start} to {stop}: there are none.")
@@ -111,8 +114,7 @@ class Plan:
         Args:
             folder: of the run.
         """
-        document = {"format": FORMAT, "chunk": CHUNK, **asdict(self)}
-        write_whole(folder / "plan.json", json.dumps(document, indent=1).encode())
+        write_whole(folder / "plan.json", sealed({"format": FORMAT, "chunk": CHUNK, **asdict(self)}))
 
     def continuing(self, there: Plan) -> Plan:
         """This plan with what an earlier one fixed: the exact gradient, the versions, and how often it was looked at.
@@ -180,3 +182,21 @@ class Plan:
             return "the source of"
         same = len(old.probe) == len(new.probe) and np.allclose(old.probe, new.probe, 1e-3, 1e-6)
         return "" if same else "what is drawn by"
+
+
+def check_problem(folder: Path, plan: Plan) -> None:
+    """Refuse a problem.json that is not the one of a run's plan.
+
+    Args:
+        folder: of the run.
+        plan: of the run.
+
+    Raises:
+        GradevalError: it is missing, or another file.
+    """
+    path = folder / PROBLEM_FILE
+    if digest_of(read_whole(path, MAX_FILE_BYTES)) != plan.problem:
+        raise GradevalError(
+            f"{path} is not the problem of this run (plan.json has another digest): repeat the command that began it, "
+            f"with --out {folder}."
+        )

@@ -229,8 +229,7 @@ class _Run:
     def _tasks(self, pool: Workers) -> Iterator[Assignment[ChunkStatistics | Failure]]:
         for name in self.samplers:
             maker = _maker(self, name)
-            spec = name if name in self.request.own else None
-            call = maker if pool.shares_memory else SentChunkMaker(maker, spec)
+            call = maker if pool.shares_memory else SentChunkMaker(maker, name if name in self.request.own else None)
             total = self._draws(name)
             for index in range(-(-total // CHUNK)):
                 if name in self.failures:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import hashlib
 import importlib.util
 import inspect
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gradeval.errors import GradevalError
+from gradeval.files import digest_of
 from gradeval.model.problem import Problem
 
 ROOTS = ("gradeval.sampling.sampler", "gradeval.sampling.streaming", "gradeval.estimators.surrogate")
@@ -113,15 +113,3 @@ def text_digest(text: str) -> str:
         32 digits.
     """
     return digest_of(text.encode())
-
-
-def digest_of(content: bytes) -> str:
-    """The first half of the SHA-256 of some bytes, in hexadecimal.
-
-    Args:
-        content: any.
-
-    Returns:
-        32 digits.
-    """
-    return hashlib.sha256(content).hexdigest()[:32]

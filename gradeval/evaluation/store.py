@@ -1,12 +1,13 @@
 """A run's folder while it is drawn: its plan, the finished chunks and who holds it.
 
 plan.json                     what is drawn: problem, seed, draws, estimators and the hash of their source
-problem.json                  the problem, where it can be saved
+problem.json                  the problem, where it can be saved; the plan has its digest
 chunks/ESTIMATOR/INDEX-COUNT-DIGEST.safetensors
                               the reduction of one chunk; DIGEST is from the SHA-256 of the file
 chunks/ESTIMATOR/exact-DIGEST.json
                               its exact moments, where there are any
-chunks/ESTIMATOR/failure.txt  why it failed
+chunks/ESTIMATOR/failure-DIGEST.txt
+                              why it failed
 lock, holder.json             who is at work
 """
 
@@ -14,17 +15,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gradeval.errors import GradevalError
-from gradeval.evaluation.chunk_file import chunk_bytes, chunk_name, chunk_of_name, exact_bytes, read_chunk, read_exact
-from gradeval.evaluation.lock import FolderLock
-from gradeval.evaluation.plan import Plan
+from gradeval.evaluation.chunk_file import (
+    chunk_bytes,
+    chunk_name,
+    chunk_of_name,
+    exact_bytes,
+    failure_file,
+    read_chunk,
+    read_exact,
+)
+from gradeval.evaluation.lock import FolderLock, check_folder
+from gradeval.evaluation.plan import PROBLEM_FILE, Plan
 from gradeval.evaluation.sources import text_digest
-from gradeval.files import CannotWrite, write_whole
+from gradeval.files import CannotWrite, digest_of, read_whole, remove_left_overs, write_whole
 from gradeval.model.problem import Problem
+from gradeval.model.problem_file import MAX_FILE_BYTES
 from gradeval.sampling.streaming import ChunkStatistics
 
 
@@ -46,12 +57,11 @@ class Store:
         self.folder = Path(folder)
         self.notes: dict[str, list[str]] = {}
         self.plan: Plan | None = None
-        self._lock = FolderLock(self.folder)
+        self._lock = FolderLock(self.folder, check_folder)
         self._chunks: dict[tuple[str, int, int], Path] = {}
 
     def __enter__(self) -> Store:
-        if self.folder.exists():
-            self._lock.hold()
+        self._lock.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,16 +87,14 @@ class Store:
             _refuse_changes(self.folder, there, plan)
             plan = plan.continuing(there)
         with _writing(self.folder):
-            with suppress(GradevalError):  # own layers or losses cannot be saved
-                problem.save(self.folder / "problem.json")
+            remove_left_overs(self.folder)
+            plan = replace(plan, problem=_save_problem(problem, self.folder / PROBLEM_FILE))
             plan.write(self.folder)
             for name in plan.estimators:
                 home = estimator_folder(self.folder, name)
                 home.mkdir(parents=True, exist_ok=True)
                 for path in home.iterdir():
-                    if path.suffix == ".part":
-                        path.unlink()
-                    elif chunk := chunk_of_name(path.name):
+                    if chunk := chunk_of_name(path.name):
                         self._chunks[name, *chunk] = path
         self.plan = plan
         return plan
@@ -169,7 +177,8 @@ class Store:
         Args:
             name, text: the estimator's, and the reason.
         """
-        self._write(name, "failure.txt", text.encode(errors="backslashreplace"))
+        self.succeed(name)
+        self._write(name, *failure_file(text))
 
     def succeed(self, name: str) -> None:
         """Forget an earlier failure of the estimator ``name``.
@@ -177,7 +186,8 @@ class Store:
         Args:
             name: its name.
         """
-        (estimator_folder(self.folder, name) / "failure.txt").unlink(missing_ok=True)
+        for path in estimator_folder(self.folder, name).glob("failure-*.txt"):
+            path.unlink(missing_ok=True)
 
 
 def _refuse_changes(folder: Path, there: Plan, wanted: Plan) -> None:
@@ -190,6 +200,16 @@ def _refuse_changes(folder: Path, there: Plan, wanted: Plan) -> None:
                 f"{what} '{name}' has changed since its chunks were made: remove {home} to make them anew, or "
                 "choose another folder."
             )
+
+
+def _save_problem(problem: Problem, path: Path) -> str:
+    """Save the problem and give the digest of its file; an empty text where its own layers or loss cannot be saved."""
+    try:
+        problem.save(path)
+    except GradevalError:
+        path.unlink(missing_ok=True)
+        return ""
+    return digest_of(read_whole(path, MAX_FILE_BYTES))
 
 
 @contextmanager

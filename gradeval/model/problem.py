@@ -14,11 +14,12 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from gradeval.errors import GradevalError
+from gradeval.files import write_whole
 from gradeval.isolation import alone
 from gradeval.model.head_loss import HeadLoss, PointLoss
 from gradeval.model.losses import Loss, check_targets, get_loss
 from gradeval.model.network import StochasticBinaryNetwork
-from gradeval.model.problem_file import FORMAT, AffineMap, ProblemDocument, naming, read_document, write_document
+from gradeval.model.problem_file import FORMAT, AffineMap, ProblemDocument, document_bytes, naming, read_document
 from gradeval.model.purity import try_loss, try_network
 
 
@@ -140,7 +141,7 @@ class Problem:
             GradevalError: a map that is not linear with a bias, frozen or tied parameters, or a loss that is not
                 registered by a name.
         """
-        write_document(Path(path), _to_document(self))
+        write_whole(Path(path), problem_bytes(self))
 
     @classmethod
     def load(cls, path: str | Path, dtype: torch.dtype = torch.float64) -> Problem:
@@ -244,6 +245,21 @@ def _digest(text: str, tensors: Iterable[Tensor]) -> str:
         digest.update(f"|{tensor.dtype}{list(tensor.shape)}|".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def problem_bytes(problem: Problem) -> bytes:
+    """What `Problem.save` writes.
+
+    Args:
+        problem: whose maps and loss can be saved.
+
+    Returns:
+        The content of the file.
+
+    Raises:
+        GradevalError: as `Problem.save`.
+    """
+    return document_bytes(_to_document(problem))
 
 
 def _to_document(problem: Problem) -> ProblemDocument:

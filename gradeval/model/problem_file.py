@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import msgspec
 
 from gradeval.errors import GradevalError, unknown_name
-from gradeval.files import Finite, convert, read_json, write_whole
+from gradeval.files import Finite, convert, read_json
 
 FORMAT = "gradeval-problem/1"
 MAX_FILE_BYTES = 256 * 2**20
@@ -90,17 +90,16 @@ def read_document(path: Path) -> ProblemDocument:
     return document
 
 
-def write_document(path: Path, document: ProblemDocument) -> None:
-    """Write a problem file, whole or not at all. Numbers keep every bit.
+def document_bytes(document: ProblemDocument) -> bytes:
+    """The content of a problem file; numbers keep every bit.
 
     Args:
-        path: where to; a file that is there is replaced.
-        document: what to write.
+        document: what it holds.
 
-    Raises:
-        OSError: the file cannot be written.
+    Returns:
+        The bytes.
     """
-    write_whole(path, json.dumps(msgspec.to_builtins(document)).encode())
+    return json.dumps(msgspec.to_builtins(document)).encode()
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from gradeval.program.report import report_command
 from gradeval.program.run import run_command
 from gradeval.program.status import status_command
 from gradeval.program.sweep import sweep_command
+from gradeval.program.terminal import say
 from gradeval.program.train import train_command
 
 app = typer.Typer(
@@ -68,13 +69,13 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except GradevalError as error:
-        print(f"gradeval: {error}", file=sys.stderr)
+        say(f"gradeval: {error}", sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print(f"gradeval: interrupted after {time.perf_counter() - began:.0f} s; nothing was written.", file=sys.stderr)
         sys.exit(130)
     except Exception as error:  # never exit 1, which says that the input was judged
-        print(f"gradeval has failed: {_in_short(error)}; please report it{_with_traceback()}", file=sys.stderr)
+        say(f"gradeval has failed: {_in_short(error)}; please report it{_with_traceback()}", sys.stderr)
         sys.exit(2)
 
 

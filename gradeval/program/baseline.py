@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from gradeval.program.terminal import say
+
 
 def baseline_command(
     folder: Annotated[Path, typer.Argument(help="The folder of a saved run.")],
@@ -18,4 +20,4 @@ def baseline_command(
     from gradeval.analysis.comparison.baseline import Baseline
 
     path = Baseline.read(folder).save(out)
-    print(f"{path}: {path.stat().st_size / 1000:.1f} kB")
+    say(f"{path}: {path.stat().st_size / 1000:.1f} kB")

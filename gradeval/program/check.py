@@ -9,6 +9,7 @@ import typer
 
 from gradeval.program.budget import Budget, MaxSeconds, Yes
 from gradeval.program.options import whole_number
+from gradeval.program.terminal import safe, visible
 
 if TYPE_CHECKING:
     from gradeval.checking.verdict import Verdict
@@ -100,18 +101,17 @@ def show_verdict(verdict: Verdict) -> None:
         verdict: of `check`. Where rows fail, only those are printed.
     """
     from rich.console import Console
-    from rich.markup import escape
     from rich.padding import Padding
     from rich.table import Table
 
     console = Console()
 
     def line(text: str, style: str | None = None) -> None:
-        console.print(text, markup=False, highlight=False, style=style)
+        console.print(visible(text), markup=False, highlight=False, style=style)
 
     line(verdict.headline, "bold")
     for text in verdict.diagnosis:
-        console.print(Padding(escape(text), (0, 0, 0, 2)), highlight=False)
+        console.print(Padding(safe(text), (0, 0, 0, 2)), highlight=False)
     if len(verdict.table):
         rows = verdict.failing if len(verdict.failing) else verdict.table
         line(f"\n{_caption(verdict)}")
@@ -131,7 +131,7 @@ def show_verdict(verdict: Verdict) -> None:
                     bias += f" [{row.relative_bias_low:.2g}, {row.relative_bias_high:.2g}]"
                 variance = f"{row.variance_ratio if verdict.against else row.relative_variance:.3g}"
                 figures = (f"{row.scale:.4g}", f"{row.cosine:.4f}", bias, variance)
-                table.add_row(*map(escape, (row.layer, *figures, row.verdict)))
+                table.add_row(*map(safe, (row.layer, *figures, row.verdict)))
             console.print(table)
         print()
     for note in verdict.notes:

@@ -9,6 +9,7 @@ import typer
 
 from gradeval.errors import GradevalError
 from gradeval.files import write_whole
+from gradeval.program.terminal import safe, visible
 
 if TYPE_CHECKING:
     from gradeval.analysis.comparison.changes import Comparison
@@ -60,7 +61,8 @@ def compare_command(
         except OSError as error:
             raise GradevalError(f"cannot write {junit}: {error.strerror}.") from None
     if as_json or as_markdown:
-        print(comparison.to_json() if as_json else comparison.to_markdown(), end="\n" if as_json else "")
+        lines = [comparison.to_json()] if as_json else comparison.to_markdown().splitlines()
+        print(*map(visible, lines), sep="\n")
     else:
         show_comparison(comparison)
     if len(comparison.regressions):
@@ -74,14 +76,13 @@ def show_comparison(comparison: Comparison) -> None:
         comparison: of two runs.
     """
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     from gradeval.analysis.comparison.formats import cells
 
     console = Console()
     if len(comparison.changed):
-        table = Table(title=f"Changed on {escape(comparison.problem)}", title_justify="left")
+        table = Table(title=f"Changed on {safe(comparison.problem)}", title_justify="left")
         table.add_column("estimator", overflow="fold")
         for column in ("layer", "measure"):
             table.add_column(column, no_wrap=True)
@@ -89,8 +90,8 @@ def show_comparison(comparison: Comparison) -> None:
             table.add_column(column, justify="right", no_wrap=True)
         table.add_column("verdict", no_wrap=True)
         for row in comparison.changed.itertuples():
-            table.add_row(*map(escape, cells(row)))
+            table.add_row(*map(safe, cells(row)))
         console.print(table)
-    console.print(comparison.answer, markup=False, highlight=False)
+    console.print(visible(comparison.answer), markup=False, highlight=False)
     for note in comparison.notes:
-        console.print(note, markup=False, highlight=False)
+        console.print(visible(note), markup=False, highlight=False)

@@ -11,6 +11,7 @@ import typer
 from gradeval.files import CannotWrite, write_whole
 from gradeval.program.budget import Budget, MaxSeconds, Yes
 from gradeval.program.options import check_output, specs_of
+from gradeval.program.terminal import safe, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,13 +65,12 @@ def cost_command(
 
     show_cost(tables["cost"], tables.get("exponents"))
     if out:
-        print(f"tables and figure: {out.resolve()}")
+        say(f"tables and figure: {out.resolve()}")
 
 
 def show_cost(costs: pd.DataFrame, exponents: pd.DataFrame | None) -> None:
     """Show what one draw costs, and the exponents of its growth where they were fitted."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     from gradeval.analysis.scaling import are_supported
@@ -91,12 +91,12 @@ def show_cost(costs: pd.DataFrame, exponents: pd.DataFrame | None) -> None:
             *(f"{1e3 * row.seconds:.3g}", f"{row.relative_seconds:.2f}"),
             *(f"{row.bytes / 1024:.0f}", f"{row.relative_bytes:.2f}"),
         )
-        table.add_row(escape(row.estimator), *numbers)
+        table.add_row(safe(row.estimator), *numbers)
     console.print(table)
     console.print("Layers, losses: evaluations per point. FLOPs: of products and elementwise. Memory: of new tensors.")
     if exponents is None:
         return
-    table = Table(title=escape("Growth: cost ~ sizeᵖ, p [interval]"), title_justify="left")
+    table = Table(title=safe("Growth: cost ~ sizeᵖ, p [interval]"), title_justify="left")
     names = {"evaluations": "evaluations", "flops": "FLOPs", "seconds": "time"}
     table.add_column("estimator", overflow="fold")
     for axis in ("depth", "width"):
@@ -109,8 +109,8 @@ def show_cost(costs: pd.DataFrame, exponents: pd.DataFrame | None) -> None:
             for quantity in names:
                 *ends, supported = found.loc[(name, axis, quantity)]
                 p, low, high = (round(value, 3) + 0.0 for value in ends)  # no −0
-                cells.append(escape(f"{p:.2f} [{low:.2f}, {high:.2f}]") if supported else "–")
-        table.add_row(escape(name), *cells)
+                cells.append(safe(f"{p:.2f} [{low:.2f}, {high:.2f}]") if supported else "–")
+        table.add_row(safe(name), *cells)
     console.print(table)
     if not found["supported"].all():
         console.print("–: the data support no exponent, its interval is wider than 1. Repeat it on a quieter machine.")

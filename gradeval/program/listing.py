@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gradeval.program.terminal import safe
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -34,7 +36,6 @@ def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print as 
 def show_lists(problems: Iterable[RegisteredProblem], estimators: Iterable[Facts]) -> None:
     """The tables of problems and estimators."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.padding import Padding
     from rich.table import Table
 
@@ -49,10 +50,10 @@ def show_lists(problems: Iterable[RegisteredProblem], estimators: Iterable[Facts
         name = f"{row.name} (= {', '.join(row.aliases)})" if row.aliases else row.name
         claims = ("unbiased" if row.unbiased else "biased", f"∇f {'needed' if row.differentiable else 'not needed'}")
         costs = f"layers {row.layer_evaluations}, losses {row.loss_evaluations}"
-        console.print(escape(name), style="bold", highlight=False)
+        console.print(safe(name), style="bold", highlight=False)
         facts = "; ".join((*claims, row.randomness, costs, *filter(None, [row.defaults])))
         for text in (facts, row.source):
-            console.print(Padding(escape(text), (0, 0, 0, 2)), highlight=False)
+            console.print(Padding(safe(text), (0, 0, 0, 2)), highlight=False)
     console.print(
         "layers, losses: evaluations of a layer and of the loss per draw and point; L layers, n widths, K samples."
     )

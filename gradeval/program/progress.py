@@ -11,7 +11,6 @@ from enum import Enum, auto
 from types import TracebackType
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -25,6 +24,7 @@ from rich.progress import (
 from rich.text import Text
 
 from gradeval.program.budget import Budget
+from gradeval.program.terminal import safe, say, visible
 from gradeval.progress import duration_words
 
 LONG = 10.0  # seconds of a task that is announced
@@ -147,9 +147,9 @@ class TerminalProgress:
         if task in self._bar_of:
             self.bars.reset(self._bar_of[task], total=total)
         else:
-            self._bar_of[task] = self.bars.add_task(escape(f"{task:<26}"), total=total)
+            self._bar_of[task] = self.bars.add_task(safe(f"{task:<26}"), total=total)
         if self.lines is Lines.AT_START:
-            print(task, file=sys.stderr, flush=True)
+            say(task, sys.stderr)
 
     def advance(self, task: str, steps: int) -> None:
         """Move a bar on; a task of unknown length is announced, or refused, when its speed is known.
@@ -183,12 +183,12 @@ class TerminalProgress:
         self._expected.pop(task, None)
         self.bars.update(self._bar_of[task], completed=running.total)
         if self.lines is Lines.AT_END:
-            print(f"{task}: {running.total:,} in {running.elapsed:.1f} s", file=sys.stderr)
+            say(f"{task}: {running.total:,} in {running.elapsed:.1f} s", sys.stderr)
         if note:
             self._say(f"{task}: {note}")
 
     def _say(self, text: str) -> None:
-        self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.bars.console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
     def _tell(self, every: float) -> None:
         """From time to time say what is at work; a thread does so, as one step may take long, too."""
@@ -199,7 +199,7 @@ class TerminalProgress:
             for task, state in moved or running[-1:]:
                 left = f", about {duration_words(state.left)} left" if state.done else ""
                 text = f"{task}: {state.done:,} of {state.total:,} after {state.elapsed:.0f} s{left}"
-                print(text, file=sys.stderr, flush=True)
+                say(text, sys.stderr)
                 state.told = state.done
             if not running:
-                print(f"at work for {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+                say(f"at work for {time.perf_counter() - began:.0f} s", sys.stderr)

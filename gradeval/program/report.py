@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gradeval.files import remove_left_overs
 from gradeval.program.sweep import report_sweep
+from gradeval.program.terminal import safe, say
 from gradeval.program.train import report_training
 
 if TYPE_CHECKING:
@@ -31,10 +33,14 @@ def report_command(
         report_sweep(folder, as_json)
         return
     from gradeval.analysis.run.evaluation import Evaluation
+    from gradeval.analysis.run.folder import check_run
+    from gradeval.evaluation.lock import FolderLock
 
-    evaluation = Evaluation.load(folder)
-    evaluation.rewrite(folder)
-    show_run(evaluation, folder, True, as_json)
+    with FolderLock(folder, check_run):
+        evaluation = Evaluation.load(folder)
+        remove_left_overs(folder)
+        evaluation.rewrite(folder)
+        show_run(evaluation, folder, True, as_json)
 
 
 def show_run(evaluation: Evaluation, folder: Path, report: bool, as_json: bool) -> None:
@@ -49,14 +55,13 @@ def show_run(evaluation: Evaluation, folder: Path, report: bool, as_json: bool) 
         print(json.dumps({**where, "failures": evaluation.manifest["failures"], "summary": rows}))
         return
     show_summary(evaluation)
-    print("report" if report else "tables", *where.values(), sep=": ")
+    say(": ".join(["report" if report else "tables", *where.values()]))
 
 
 def show_summary(evaluation: Evaluation) -> None:
     """The ranked table of all layers together."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     from gradeval.analysis.run.summary import BiasVerdict
@@ -72,7 +77,7 @@ def show_summary(evaluation: Evaluation) -> None:
     for row in rows.itertuples():
         known = row.relative_bias_low == row.relative_bias == row.relative_bias_high
         table.add_row(
-            escape(row.estimator),
+            safe(row.estimator),
             f"{row.relative_rmse:.3g}",
             f"{row.relative_bias:.4f}",
             "exact" if known else f"{row.relative_bias_low:.3f}–{row.relative_bias_high:.3f}",
@@ -82,4 +87,4 @@ def show_summary(evaluation: Evaluation) -> None:
         )
     Console().print(table)
     for name, message in evaluation.manifest["failures"].items():
-        print(f"{name}: FAILED, {message}", file=sys.stderr)
+        say(f"{name}: FAILED, {message}", sys.stderr)

@@ -13,6 +13,7 @@ from gradeval.errors import GradevalError, Incomplete
 from gradeval.program.budget import Budget, MaxSeconds, Yes
 from gradeval.program.options import check_output, free_folder, is_given, sigterm_as_ctrl_c, specs_of, whole_number
 from gradeval.program.report import show_run
+from gradeval.program.terminal import say
 
 
 def run_command(
@@ -86,6 +87,7 @@ def run_command(
     folder = resume or out or free_folder()
     check_output(folder)
 
+    from gradeval.evaluation.lock import FolderLock
     from gradeval.evaluation.plan import Plan
     from gradeval.evaluation.run import evaluate
     from gradeval.problems.catalogue import load_problem
@@ -106,7 +108,7 @@ def run_command(
             except KeyboardInterrupt:
                 raise Incomplete("interrupted while making the problem; nothing was written.", exit_code=130) from None
     if (folder / "plan.json").exists() and (there := Plan.read(folder).draws) > draws:
-        print(f"{folder} holds a run of {there:,} draws: this shows the first {draws:,}", file=sys.stderr)
+        say(f"{folder} holds a run of {there:,} draws: this shows the first {draws:,}", sys.stderr)
     failure: Incomplete | None = None
     with ExitStack() as stack:
         stack.enter_context(sigterm_as_ctrl_c())
@@ -133,11 +135,12 @@ def run_command(
         except Incomplete as error:
             failure = error
             if (folder / "plan.json").exists():
-                print(f"to resume, repeat the command with --out {folder}", file=sys.stderr)
+                say(f"to resume, repeat the command with --out {folder}", sys.stderr)
             if error.evaluation is None:
                 raise
             evaluation = error.evaluation
-    show_run(evaluation, folder, report, as_json)
+    with FolderLock(folder):
+        show_run(evaluation, folder, report, as_json)
     if failure:
         raise failure
 
@@ -157,7 +160,7 @@ def _begun(context: typer.Context, folder: Path) -> tuple[Any, dict[str, Any]]:
     import torch
 
     from gradeval.estimators import TABLE
-    from gradeval.evaluation.plan import Plan
+    from gradeval.evaluation.plan import PROBLEM_FILE, Plan, check_problem
     from gradeval.model.problem import Problem
 
     for name in context.params:
@@ -166,8 +169,9 @@ def _begun(context: typer.Context, folder: Path) -> tuple[Any, dict[str, Any]]:
     if not (folder / "plan.json").exists():
         raise GradevalError(f"{folder} holds no run: it has no plan.json.")
     plan = Plan.read(folder)
-    if not (folder / "problem.json").exists():
+    if not plan.problem:
         raise GradevalError(f"{folder} does not hold its problem: repeat the command that began it, with --out.")
+    check_problem(folder, plan)
     own = [name for name in plan.estimators if name.partition(":")[0] not in TABLE]
     if own and not is_given(context, "estimators"):
         raise GradevalError(
@@ -175,7 +179,7 @@ def _begun(context: typer.Context, folder: Path) -> tuple[Any, dict[str, Any]]:
             f"--estimators '{','.join(plan.estimators)}'."
         )
     exact = plan.arguments.get("exact", "auto")
-    return Problem.load(folder / "problem.json", getattr(torch, plan.dtype)), {
+    return Problem.load(folder / PROBLEM_FILE, getattr(torch, plan.dtype)), {
         "estimators": list(plan.estimators),
         "draws": plan.draws,
         "seed": plan.seed,

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from gradeval.program.sweep import show_sweep_status
+from gradeval.program.terminal import safe, say
 from gradeval.program.train import show_training_status
 
 
@@ -42,10 +43,9 @@ def _status_of(folder: Path) -> tuple[dict[str, Any], Callable[[dict[str, Any]],
 def show_status(found: dict[str, Any]) -> None:
     """What a run's folder holds."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(f"{found['folder']}, {found['bytes'] / 1e6:.1f} MB"), title_justify="left")
+    table = Table(title=safe(f"{found['folder']}, {found['bytes'] / 1e6:.1f} MB"), title_justify="left")
     table.add_column("estimator", overflow="fold")
     for column in ("chunks", "draws", "damaged"):
         table.add_column(column, justify="right")
@@ -53,13 +53,15 @@ def show_status(found: dict[str, Any]) -> None:
     table.add_column("failure", overflow="fold")
     for row in found["estimators"]:
         table.add_row(
-            escape(row["estimator"]),
+            safe(row["estimator"]),
             f"{row['chunks']:,}/{row['chunks_planned']:,}",
             f"{row['draws']:,}/{row['draws_planned']:,}",
             str(len(row["damaged"])),
             "yes" if row["exact_moments"] else "",
-            escape(row["failure"] or ""),
+            safe(row["failure"] or ""),
         )
     Console().print(table)
+    for text in found["damaged"]:
+        say(f"damaged: {text}")
     at_work = f"in use by {found['holder']}" if found["holder"] else "nobody is at work on it"
-    print(f"{'complete' if found['complete'] else 'not complete'}; {at_work}")
+    say(f"{'complete' if found['complete'] else 'not complete'}; {at_work}")

@@ -12,6 +12,7 @@ import typer
 from gradeval.errors import Incomplete
 from gradeval.program.budget import Budget, MaxSeconds, Yes
 from gradeval.program.options import sigterm_as_ctrl_c
+from gradeval.program.terminal import safe, say
 
 if TYPE_CHECKING:
     from gradeval.analysis.sweep import Sweep
@@ -72,29 +73,28 @@ def _show_with_figures(sweep: Sweep, folder: Path, as_json: bool = False) -> Non
         return
 
     show_regressions(sweep)
-    print(f"tables: {tables}")
+    say(f"tables: {tables}")
 
 
 def show_regressions(sweep: Sweep) -> None:
     """By how much accuracy changes with depth and width."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     terms = {"depth": "one layer more", "log2_width": "twice the width"}
-    table = Table(title=escape("Factors [95 % intervals] with nets as clusters"), title_justify="left")
+    table = Table(title=safe("Factors [95 % intervals] with nets as clusters"), title_justify="left")
     for column in ("measure", "estimator", "for", "factor"):
         table.add_column(column, overflow="fold")
     for row in sweep.regressions.itertuples():
         value, low, high = (10**v for v in (row.slope, row.slope_low, row.slope_high))
-        text = escape(f"{value:.3g} [{low:.3g}, {high:.3g}]")
-        table.add_row(row.measure, escape(row.estimator), terms[row.term], text)
+        text = safe(f"{value:.3g} [{low:.3g}, {high:.3g}]")
+        table.add_row(row.measure, safe(row.estimator), terms[row.term], text)
     Console().print(table)
 
 
 def show_sweep_status(found: dict[str, Any]) -> None:
     """What `sweep_status` found in the folder of a sweep."""
-    print(f"{found['folder']}, a sweep, {found['bytes'] / 1e6:.1f} MB: {found['done']} of {found['cells']} cells done")
+    say(f"{found['folder']}, a sweep, {found['bytes'] / 1e6:.1f} MB: {found['done']} of {found['cells']} cells done")
     for name in found["missing"]:
-        print(f"missing: {name}")
+        say(f"missing: {name}")
     print("complete" if found["complete"] else "not complete")

@@ -12,6 +12,7 @@ import typer
 from gradeval.errors import Incomplete
 from gradeval.program.budget import Budget, MaxSeconds, Yes
 from gradeval.program.options import free_folder, numbers_of, sigterm_as_ctrl_c, specs_of
+from gradeval.program.terminal import safe, say
 
 if TYPE_CHECKING:
     from gradeval.analysis.training import Training
@@ -142,13 +143,12 @@ def report_training(folder: Path, as_json: bool = False) -> None:
         return
 
     show_training(training)
-    print(f"report: {report_path.resolve()}")
+    say(f"report: {report_path.resolve()}")
 
 
 def show_training(training: Training) -> None:
     """Objective and test scores (of ensembles) of the trained networks, means over seeds with 95 % intervals."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     from gradeval.analysis.training import training_answer
@@ -165,12 +165,12 @@ def show_training(training: Training) -> None:
         if rows.empty:
             return "–"
         value, low, high = (float(rows[f"{key}{end}"].iloc[0]) for end in ("", "_low", "_high"))
-        return escape(f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")
+        return safe(f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")
 
     final = summary[(summary["split"] == "train") & (summary["predictor"] == "expected")].sort_values("loss")
     for row in final.itertuples():
         table.add_row(
-            escape(row.estimator),
+            safe(row.estimator),
             f"{row.rate:.2g}",
             cell(row.estimator, "train", "expected", "loss", 4),
             cell(row.estimator, "test", "ensemble", "loss", 4),
@@ -179,18 +179,17 @@ def show_training(training: Training) -> None:
     console = Console()
     console.print(table)
     for sentence in training_answer(training)[:1]:
-        console.print(escape(sentence), highlight=False)
+        console.print(safe(sentence), highlight=False)
 
 
 def show_training_status(found: dict[str, Any]) -> None:
     """What `training_status` found in the folder of a training."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     parts = {"search": "search for the rate", "runs": "training", "gradients": "gradients", "done": "done"}
     title = f"{found['folder']}, training on {found['problem']}, {found['bytes'] / 1e6:.1f} MB"
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=safe(title), title_justify="left")
     table.add_column("estimator", overflow="fold")
     table.add_column("part")
     table.add_column("epochs", justify="right")
@@ -198,11 +197,11 @@ def show_training_status(found: dict[str, Any]) -> None:
     table.add_column("failure, or damaged checkpoint", overflow="fold")
     for row in found["estimators"]:
         table.add_row(
-            escape(row["estimator"]),
+            safe(row["estimator"]),
             parts[row["phase"]],
             f"{row['epoch']:,}/{row['epochs']:,}",
             "" if row["rate"] is None else f"{row['rate']:.2g}",
-            escape(row["damaged"] or row["failure"] or ""),
+            safe(row["damaged"] or row["failure"] or ""),
         )
     Console().print(table)
     print("complete" if found["complete"] else "not complete")

@@ -84,8 +84,8 @@ def train(
     if workers > 1 and not all(isinstance(given, str) for given in estimators):
         raise GradevalError("with several workers estimators must be given by name, not as objects.")
     folder, plan = Path(folder), TrainingPlan(task, list(resolved), protocol or Protocol())
-    if not is_training(folder):  # what is resumed was agreed to
-        foretell(execution.get("progress"), lambda: training_seconds(task, resolved, plan.protocol, workers))
+    new = {} if is_training(folder) else resolved  # what is resumed was agreed to
+    foretell(execution.get("progress"), lambda: training_seconds(task, new, plan.protocol, workers))
     manifest = open_folder(folder, plan, execution.get("arguments") or {})
     paths = {name: checkpoint_path(folder, name) for name in resolved}
     # another process imports a user's own estimator again, by its name

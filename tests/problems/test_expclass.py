@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from gradeval import GradevalError, load_problem
-from gradeval.cache import cache_folder, clear_cache
+from gradeval import GradevalError, Problem, load_problem
+from gradeval.cache import cache_folder, clear_cache, keep
 from gradeval.expclass import expclass_data
+from gradeval.model.problem import problem_bytes
 from gradeval.reference import exact_gradient
 
 
@@ -76,6 +81,69 @@ def test_a_damaged_cache_is_trained_anew_and_said() -> None:
         assert load_problem("expclass", units="2", stage=1).fingerprint() == trained.fingerprint()
     assert clear_cache() >= 1
     assert clear_cache() == 0
+
+
+def of_a_changed_weight(path: Path, other: Path) -> None:
+    document = json.loads(path.read_text())
+    document["head"]["weight"][0][0] += 0.5
+    path.write_text(json.dumps(document))
+
+
+def of_another_network(path: Path, other: Path) -> None:
+    other.rename(path)
+
+
+def of_another_network_with_its_digest(path: Path, other: Path) -> None:
+    """Renamed, as a person would who wants to take the one for the other."""
+    path.unlink()
+    label, key, _ = path.stem.rsplit("-", 2)
+    other.rename(path.with_name(f"{label}-{key}-{other.stem.rpartition('-')[2]}.json"))
+
+
+@pytest.mark.parametrize("spoil", [of_a_changed_weight, of_another_network, of_another_network_with_its_digest])
+def test_a_cached_network_is_the_one_that_was_asked_for(spoil: Callable[[Path, Path], None]) -> None:
+    """A changed weight, even another network, was used in silence."""
+    trained = load_problem("expclass", units="2", stage=1)
+    load_problem("expclass", units="2", stage=1, seed=3)
+    key = next(p for p in cache_folder().iterdir() if Problem.load(p).fingerprint() == trained.fingerprint())
+    (other,) = [path for path in cache_folder().iterdir() if path != key]
+    spoil(key, other)
+    with pytest.warns(UserWarning, match=r"damaged and is trained again: .*its digest is wrong"):
+        assert load_problem("expclass", units="2", stage=1).fingerprint() == trained.fingerprint()
+    assert load_problem("expclass", units="2", stage=1).fingerprint() == trained.fingerprint()  # without a warning
+
+
+def test_what_was_forged_is_compared_with_the_request() -> None:
+    load_problem("expclass", units="2", stage=1)
+    (path,) = cache_folder().iterdir()
+    label, key, _ = path.stem.rsplit("-", 2)
+    path.unlink()
+    keep(label, key, problem_bytes(load_problem("expclass", units="2-2", stage=0)))
+    with pytest.warns(UserWarning, match="holds another network than was asked for"):
+        assert load_problem("expclass", units="2", stage=1).widths == [2]
+
+
+def test_clearing_the_cache_removes_only_what_is_the_cache_s(tmp_path: Path) -> None:
+    """It deleted a foreign package.json."""
+    load_problem("expclass", units="2", stage=0)
+    (ours,) = cache_folder().iterdir()
+    (tmp_path / "precious.json").write_text("{}")
+    for name in ("package.json", "package.json.part", "expclass-notes.json", "expclass-2-0-abc.json"):
+        (cache_folder() / name).write_text("{}")
+    (cache_folder() / ours.name.replace("expclass-2", "expclass-3")).symlink_to(tmp_path / "precious.json")
+    (cache_folder() / f"{ours.name}.{'0' * 16}.part").write_text("{")
+    assert clear_cache() == 2
+    assert (tmp_path / "precious.json").exists()
+    assert len(list(cache_folder().iterdir())) == 5
+
+
+def test_two_first_trainings_at_once_leave_one_good_file(tmp_path: Path) -> None:
+    code = "import gradeval; print(gradeval.load_problem('expclass', units='3-3', stage=3).fingerprint())"
+    command = [sys.executable, "-c", code]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    found = {process.communicate()[0].strip() for process in both}
+    assert len(found) == 1
+    assert [Problem.load(path).fingerprint() for path in cache_folder().iterdir()] == list(found)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +132,7 @@ def in_table(name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Calla
     [
         (lambda folder: (folder / "manifest.json").unlink(), "is not a run: it has no readable manifest.json"),
         (lambda folder: (folder / "manifest.json").write_text("{"), r"manifest.json: not a JSON file"),
-        (in_manifest(lambda m: m.update(format="gradeval-run/9")), "reads runs of format 'gradeval-run/3', found"),
+        (in_manifest(lambda m: m.update(format="gradeval-run/9")), "reads runs of format 'gradeval-run/4', found"),
         (in_manifest(lambda m: m.pop("seed")), "manifest.json: Object missing required field `seed`"),
         (in_manifest(lambda m: m["problem"].update(points="4")), "manifest.json: problem.points: expected `int`, got"),
         (
@@ -155,14 +157,18 @@ def in_table(name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Calla
         (in_text('"seed": 0', '"seed": 0, "seed": 1'), "the key 'seed' stands twice"),
         (in_text('"seed": 0', '"seed": NaN'), "seed: must be a finite number, found NaN"),
         (in_text('"seed": 0', '"seed": -Infinity'), "seed: must be a finite number, found -Infinity"),
+        (in_manifest(lambda m: m["files"].update({"../up.csv": "0"})), "files: must be names without folders, found"),
         (half("moments.npz"), "moments.npz: damaged"),
-        (in_arrays(lambda a: a.pop("mean_0")), "a damaged run .*mean_0"),
-        (in_arrays(lambda a: a.update(mean_0=a["mean_0"][:-1])), "mean of 'reinforce' is float64"),
+        (in_arrays(lambda a: a.pop("mean/reinforce")), "a damaged run .*mean/reinforce"),
+        (in_arrays(lambda a: a.update({"mean/reinforce": a["mean/reinforce"][:-1]})), "mean of 'reinforce' is float64"),
         (in_arrays(lambda a: a.update(exact=a["exact"].astype(str))), "the exact gradient is <U"),
-        (in_arrays(lambda a: a["mean_1"].fill(np.inf)), "moments of 'st' are not finite"),
-        (in_arrays(lambda a: a["descents_1"].fill(501)), "'st' has a number of descents that cannot be"),
+        (in_arrays(lambda a: a["mean/st"].fill(np.inf)), "moments of 'st' are not finite"),
+        (in_arrays(lambda a: a["descents/st"].fill(501)), "'st' has a number of descents that cannot be"),
         (half("curves.parquet"), "curves.parquet: damaged"),
-        (lambda folder: (folder / "exact_moments.parquet").unlink(), "exact_moments.parquet is missing"),
+        (
+            lambda folder: (folder / "exact_moments.parquet").unlink(),
+            "exact_moments.parquet: No such file",
+        ),
         (in_table("curves", lambda t: t.assign(estimator="psa")), "curves.parquet names another estimator"),
         (in_table("curves", lambda t: t.assign(cosine="0.5")), "column cosine of curves.parquet is no number"),
         (in_table("exact_moments", lambda t: t.assign(exact_scale=1e200)), "column exact_scale .* beyond 1e\\+100"),
@@ -170,16 +176,111 @@ def in_table(name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Calla
     ],
 )
 def test_a_damaged_run_is_refused_in_one_line_that_names_the_place(
-    folder: Path, damage: Callable[[Path], Any], message: str
+    folder: Path, damage: Callable[[Path], Any], message: str, forge: Callable[[Path], None]
 ) -> None:
     damage(folder)
+    forge(folder)
     with pytest.raises(GradevalError) as caught:
         read_run(folder)
     assert re.search(message, str(caught.value)), str(caught.value)
-    assert str(caught.value).startswith(str(folder))
+    assert str(caught.value).removeprefix("cannot read ").startswith(str(folder))
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(GradevalError, match="nowhere is not a run"):
         Evaluation.load(tmp_path / "nowhere")
+
+
+# --- a run is one thing ------------------------------------------------------------------------------------------
+
+
+def flipped(name: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        content = bytearray((folder / name).read_bytes())
+        content[len(content) // 2] ^= 4
+        (folder / name).write_bytes(content)
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (flipped("moments.npz"), r"moments.npz is not what gradeval wrote with manifest.json.*repeat the command"),
+        (flipped("curves.parquet"), "curves.parquet is not what gradeval wrote"),
+        (flipped("points.parquet"), "points.parquet is not what gradeval wrote"),
+        (flipped("pairs.csv"), r"pairs.csv is not what gradeval wrote.*remove it: `gradeval report"),
+        (half("summary.parquet"), "summary.parquet is not what gradeval wrote"),
+        (in_manifest(lambda m: m.update(draws=400)), r"manifest.json is not as gradeval wrote it \(its digest"),
+        (in_manifest(lambda m: m["files"].update({"moments.npz": "0" * 32})), "its digest is wrong"),
+        (in_manifest(lambda m: m.pop("digest")), "its digest is wrong"),
+    ],
+)
+def test_what_the_manifest_does_not_vouch_for_is_refused(
+    folder: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    """A flipped bit in curves.parquet passed one time in three, an edited manifest always."""
+    damage(folder)
+    with pytest.raises(GradevalError, match=message) as caught:
+        read_run(folder)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_moments_of_another_order_are_not_taken(saved, folder: Path) -> None:
+    """A kill between moments.npz and manifest.json, after the same command with another order of estimators."""
+    evaluation, _ = saved
+    other = Evaluation(
+        {**evaluation.manifest, "estimators": dict(reversed(evaluation.manifest["estimators"].items()))},
+        *(getattr(evaluation, field.name) for field in fields(Record)[1:]),
+    )
+    before = read_run(folder)
+    other.save(folder.parent / "other")
+    assert read_run(folder.parent / "other").moments.keys() == before.moments.keys()
+    for name, moments in read_run(folder.parent / "other").moments.items():  # by name, whatever the order
+        np.testing.assert_array_equal(moments.mean, before.moments[name].mean)
+    again = evaluate_again(evaluation)
+    again.save(folder.parent / "again")
+    shutil.copy(folder.parent / "again" / "moments.npz", folder)
+    with pytest.raises(GradevalError, match=r"moments.npz is not what gradeval wrote"):
+        read_run(folder)
+
+
+def evaluate_again(evaluation: Evaluation) -> Evaluation:
+    """The same run with its first two estimators' moments exchanged."""
+    first, second, *_ = moments = dict(evaluation.moments)
+    moments[first], moments[second] = moments[second], moments[first]
+    return replace(evaluation, moments=moments)
+
+
+def test_a_table_that_was_removed_is_made_again(saved, folder: Path) -> None:
+    before = contents(folder)
+    (folder / "pairs.csv").unlink()
+    Evaluation.load(folder).rewrite(folder)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("stopped", range(1, 22))
+def test_a_rewriting_that_is_killed_is_noticed_or_has_no_trace(
+    saved, folder: Path, monkeypatch: pytest.MonkeyPatch, stopped: int
+) -> None:
+    """At each replacement; the process dies without tidying up. Whatever is read afterwards is the old or the new."""
+    changed = replace(Evaluation.load(folder), curves=Evaluation.load(folder).curves.assign(cosine=0.125))
+    count, move = [], Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        count.append(target)
+        if len(count) == 19 + stopped:  # the first are those of `write_whole`
+            raise KeyboardInterrupt
+        return move(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with suppress(KeyboardInterrupt):
+        changed.rewrite(folder)
+    monkeypatch.undo()
+    try:
+        found = read_run(folder).curves["cosine"]
+    except GradevalError as error:
+        assert "not what gradeval wrote" in str(error)  # noqa: PT017
+    else:
+        assert (found == 0.125).all() or found.equals(read_run(saved[1]).curves["cosine"])

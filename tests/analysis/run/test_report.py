@@ -346,7 +346,22 @@ def test_browser_runs_no_stranger_s_script(chromium: Any, tmp_path: Path) -> Non
     opened = hostile.open()
     opened.wait_for_timeout(200)
     assert hostile.complaints == []
+    assert "unsafe-inline" not in path.read_text(encoding="utf-8")
     assert [url for url in hostile.requests if not url.startswith("data:")] == [path.as_uri()]
+
+
+def test_browser_refuses_a_script_that_the_template_does_not_have(chromium: Any, tmp_path: Path) -> None:
+    """Planted after the page was made: the policy, not the escaping alone, keeps it from running."""
+    path = tmp_path / "report.html"
+    planted = "<script>document.title = 'mine'</script><p onclick='document.title=1'>x</p></body>"
+    path.write_text(page(make_run(["st", "arm"])).replace("</body>", planted), encoding="utf-8")
+    context = chromium.new_context()
+    opened = context.new_page()
+    opened.goto(path.as_uri())
+    opened.wait_for_timeout(200)
+    opened.get_by_text("x", exact=True).click()
+    assert opened.title() not in ("mine", "1")
+    context.close()
 
 
 def test_browser_without_scripts_shows_every_layer(chromium: Any, built: Path) -> None:
