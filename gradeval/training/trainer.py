@@ -84,8 +84,7 @@ def train(
     if workers > 1 and not all(isinstance(given, str) for given in estimators):
         raise GradevalError("with several workers estimators must be given by name, not as objects.")
     folder, plan = Path(folder), TrainingPlan(task, list(resolved), protocol or Protocol())
-    new = {} if is_training(folder) else resolved  # what is resumed was agreed to
-    foretell(execution.get("progress"), lambda: training_seconds(task, new, plan.protocol, workers))
+    foretell(execution.get("progress"), lambda: _predicted(folder, plan, resolved, workers))
     manifest = open_folder(folder, plan, execution.get("arguments") or {})
     paths = {name: checkpoint_path(folder, name) for name in resolved}
     # another process imports a user's own estimator again, by its name
@@ -102,6 +101,11 @@ def train(
     if failures:
         raise _failed(folder, failures, training)
     return training
+
+
+def _predicted(folder: Path, plan: TrainingPlan, estimators: dict[str, Estimator], workers: int) -> dict[str, float]:
+    """The seconds of a training that begins; what is resumed was agreed to when it began."""
+    return {} if is_training(folder) else training_seconds(plan.task, estimators, plan.protocol, workers)
 
 
 def _failed(folder: Path, failures: dict[str, str], training: Training) -> Incomplete:
