@@ -12,7 +12,7 @@ from gradeval.sampling.sampler import Sampler
 from gradeval.sampling.streaming import CHUNK, ChunkStatistics
 
 TIMED_FROM = 1000  # draws; of fewer none are timed
-ENOUGH_SECONDS = 0.2  # of the draws that are timed
+ENOUGH_SECONDS, SLOW_SECONDS = 0.2, 5.0  # of the draws that are timed; of two, after which no more are
 SHORT = 1.0  # seconds that need not be known better
 LEAST_SECONDS = 1e-7  # of a draw, where none can be timed
 ENTRIES_A_SECOND = 1e8  # joint states × points × parameters
@@ -39,7 +39,8 @@ def seconds_of_draws(maker: ChunkMaker, draws: int) -> float:
             break
         seconds = time.perf_counter() - began
         predicted = draws * seconds / count
-        if seconds > ENOUGH_SECONDS or predicted < SHORT:
+        # a call of two draws is mostly the call itself
+        if predicted < SHORT or seconds > (SLOW_SECONDS if count == 2 else ENOUGH_SECONDS):
             break
     return max(predicted, draws * LEAST_SECONDS)
 
