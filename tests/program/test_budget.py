@@ -14,6 +14,7 @@ from gradeval.errors import TooLong
 from gradeval.program.budget import Budget
 from gradeval.program.options import whole_number
 from gradeval.program.progress import TerminalProgress
+from gradeval.studies.sweeps import run_sweep
 from gradeval.training.protocol import Protocol
 from gradeval.training.trainer import train
 
@@ -94,6 +95,18 @@ def test_a_fit_is_refused_as_a_whole(monkeypatch) -> None:
     problem = load_problem("expclass", units="2", stage=0, points=4)
     with TerminalProgress(budget=Budget(False, 0.05, "")) as progress, pytest.raises(TooLong, match="fitting nvil"):
         evaluate(problem, ["st", "nvil"], draws=100, exact="never", progress=progress)
+
+
+def test_a_sweep_is_refused_after_its_first_cell_which_is_kept(tmp_path: Path, monkeypatch) -> None:
+    """Planted: a refusal that counts as the failure of some cells."""
+    monkeypatch.setattr("gradeval.program.progress.SURE", 0.0)
+    (tmp_path / "sweep.toml").write_text(
+        '[problem]\nname = "expclass"\nunits = ["2", "3", "2-2"]\nstage = 0\npoints = 4\n'
+        '[evaluate]\nestimators = ["st"]\ndraws = 40\n'
+    )
+    with TerminalProgress(budget=Budget(False, 1e-3, "")) as progress, pytest.raises(TooLong, match="cells"):
+        run_sweep(tmp_path / "sweep.toml", tmp_path / "sweep", progress=progress)
+    assert len(list((tmp_path / "sweep" / "cells").glob("*.parquet"))) == 1
 
 
 def test_the_library_never_refuses() -> None:
