@@ -15,7 +15,7 @@ from gradeval.analysis.statistics import ENDS, LEVEL
 if TYPE_CHECKING:
     from gradeval.analysis.run.evaluation import Evaluation
 
-MOST_NAMED = 20  # estimators or layers in one sentence
+MOST_NAMED = 12  # estimators or layers in one sentence
 
 
 def answer_sentences(run: Evaluation) -> list[str]:

@@ -94,7 +94,10 @@ def run_command(
     from gradeval.program.progress import TerminalProgress
     from gradeval.workers.pools import dask_executor
 
-    specs, budget = specs_of(estimators), Budget(yes, max_seconds, "fewer --draws, --points or --estimators, or a smaller network")
+    specs, budget = (
+        specs_of(estimators),
+        Budget(yes, max_seconds, "fewer --draws, --points or --estimators, or a smaller network"),
+    )
     if resume:
         subject, again = _begun(context, resume)
         specs = specs if is_given(context, "estimators") else again["estimators"]

@@ -189,7 +189,7 @@ def test_a_run_of_300_estimators_has_a_page_that_can_be_read() -> None:
     assert len(html) < 2_000_000
     assert "24 of the 300 estimators are shown" in text
     assert "All are in pairs.csv." in text
-    assert "for 130 more (see the ranking)" in text
+    assert "for 138 more (see the ranking)" in text
     assert len(answer_sentences(run)[0]) < 4000
     assert "Those of 24 of the 300 cases" in text
 
