@@ -53,11 +53,11 @@ class Foresight(Protocol):
         """
 
 
-def foretell(progress: Progress | None, predict: Callable[[], Mapping[str, float]]) -> None:
+def foretell(progress: object, predict: Callable[[], Mapping[str, float]]) -> None:
     """Tell how long tasks will take, if anybody wants to know: a prediction may itself take a second.
 
     Args:
-        progress: is told if it has `Foresight`.
+        progress: a `Progress` or None; it is told if it has `Foresight`.
         predict: gives the seconds by the task's name.
 
     Raises:

@@ -52,17 +52,19 @@ def _seconds_of_draw(subject: Subject) -> float:
     return (time.perf_counter() - began) / len(rows)
 
 
-def seconds_to_decide(subject: Subject, spent: float) -> float:
+def seconds_to_decide(studied: Subject | Pair, spent: float) -> float:
     """How long an undecided claim may take, from the first draws: a detectable bias falls as the root of their number.
 
     Args:
-        subject: after its first draws.
+        studied: after its first draws.
         spent: seconds that these took.
 
     Returns:
-        Seconds on one thread; zero where nothing is left to do.
+        Seconds on one thread; zero where nothing is left to do, and for two estimators, of which it is not known.
     """
-    replicates = subject.replicates
+    if isinstance(studied, Pair):
+        return 0.0
+    subject, replicates = studied, studied.replicates
     if subject.trouble or replicates is None or not subject.claims.words() or subject.state is not State.UNDECIDED:
         return 0.0
     detectable = max((finding.detectable for finding in subject.findings), default=math.inf)

@@ -147,13 +147,12 @@ class _Study:
         if not self.places:
             raise GradevalError("problems is empty: give at least one problem, or leave it out for the battery's.")
         tests = sum(2 * len(problem.network.layer_slices()) - 1 for problem, _ in self.places)
+        spent: dict[int, float] = {}
 
-        spent = dict.fromkeys(range(len(self.places)), 0.0)
-
-        def refine(place: int, radius: float | None) -> None:
+        def refine(subject: Studied, radius: float | None) -> None:
             began = time.perf_counter()
-            subjects[place].refine(radius)
-            spent[place] += time.perf_counter() - began
+            subject.refine(radius)
+            spent[id(subject)] = time.perf_counter() - began
             self.progress.advance(TASK, 1)
 
         self.progress.start(TASK, 2 * len(self.places))
@@ -161,11 +160,10 @@ class _Study:
             # one after the other, so that changes of what is global (a generator, parameters) are seen
             subjects = [make(problem, limits, tests) for problem, limits in self.places]
             self._foretell(lambda: sum(most_seconds(s, s.limits) for s in subjects))
-            able = [place for place, s in enumerate(subjects) if not s.trouble]
-            list(pool.map(refine, able, (subjects[place].limits.coarse for place in able)))
+            able = [s for s in subjects if not s.trouble]
+            list(pool.map(refine, able, (s.limits.coarse for s in able)))
             if not any(s.trouble or s.state is State.FAILS for s in subjects):
-                known = {place: s for place, s in enumerate(subjects) if isinstance(s, Subject)}
-                self._foretell(lambda: sum(seconds_to_decide(s, spent[place]) for place, s in known.items()))
+                self._foretell(lambda: sum(seconds_to_decide(s, spent[id(s)]) for s in able))
                 list(pool.map(refine, able, [None] * len(able)))
         self.progress.finish(TASK)
         return subjects

@@ -29,7 +29,8 @@ def training_seconds(
     Returns:
         Seconds by the task's name; zero where an estimator fails, which it may say when it is trained.
     """
-    found, at_once = {}, min(workers, len(estimators))
+    found: dict[str, float] = {}
+    at_once = min(workers, len(estimators))
     for name, estimator in estimators.items():
         try:
             epoch, rowwise = _seconds_of_epoch(task, name, estimator, protocol)
