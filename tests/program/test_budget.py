@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from gradeval import evaluate, load_problem
 from gradeval.errors import TooLong
+from gradeval.estimators import get_estimator
 from gradeval.program.budget import Budget
 from gradeval.program.options import whole_number
 from gradeval.program.progress import TerminalProgress
@@ -89,12 +92,28 @@ def test_a_training_is_refused_before_its_folder_is_made(tmp_path: Path) -> None
     assert not (tmp_path / "run").exists()
 
 
+class SlowToFit:
+    """Learns nothing, in a thousand steps."""
+
+    budget = 1000
+    learned: ClassVar[dict[str, float]] = {}
+
+    def fit(self, problem, seed, advance):
+        for _ in range(self.budget):
+            time.sleep(0.001)
+            advance(1)
+        return self
+
+    def __call__(self, network, inputs, loss, randomness):
+        return get_estimator("st")(network, inputs, loss, randomness)
+
+
 def test_a_fit_is_refused_as_a_whole(monkeypatch) -> None:
     """A refusal is no failure of one estimator beside others. Planted: it was taken for one."""
     monkeypatch.setattr("gradeval.program.progress.SURE", 0.0)
     problem = load_problem("expclass", units="2", stage=0, points=4)
-    with TerminalProgress(budget=Budget(False, 0.05, "")) as progress, pytest.raises(TooLong, match="fitting nvil"):
-        evaluate(problem, ["st", "nvil"], draws=100, exact="never", progress=progress)
+    with TerminalProgress(budget=Budget(False, 0.05, "")) as progress, pytest.raises(TooLong, match="of which fitting"):
+        evaluate(problem, [get_estimator("st"), SlowToFit()], draws=100, exact="never", progress=progress)
 
 
 def test_a_sweep_is_refused_after_its_first_cell_which_is_kept(tmp_path: Path, monkeypatch) -> None:
