@@ -28,6 +28,10 @@ class Incomplete(GradevalError):
         self.evaluation = evaluation
 
 
+class TooLong(GradevalError):
+    """Work that is predicted to take longer than the user allowed. It stops everything: no part of it is skipped."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> GradevalError:
     """The error for a name that is not among the known ones.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
 Advance = Callable[[int], None]
@@ -36,6 +36,54 @@ class Progress(Protocol):
             task: its name.
             note: what the user should know of it; empty for nothing.
         """
+
+
+@runtime_checkable
+class Foresight(Protocol):
+    """What a `Progress` may offer besides: it is told how long tasks will take before they begin."""
+
+    def expect(self, seconds: Mapping[str, float]) -> None:
+        """Tasks are about to begin; nothing of them is done yet.
+
+        Args:
+            seconds: predicted, by the task's name.
+
+        Raises:
+            TooLong: they are not to be done.
+        """
+
+
+def foretell(progress: object, predict: Callable[[], Mapping[str, float]]) -> None:
+    """Tell how long tasks will take, if anybody wants to know: a prediction may itself take a second.
+
+    Args:
+        progress: a `Progress` or None; it is told if it has `Foresight`.
+        predict: gives the seconds by the task's name.
+
+    Raises:
+        TooLong: the tasks are not to be done.
+    """
+    if isinstance(progress, Foresight):
+        progress.expect(predict())
+
+
+def duration_words(seconds: float) -> str:
+    """A duration as words, in the unit that suits it.
+
+    Args:
+        seconds: not negative.
+
+    Returns:
+        Three digits, and the unit.
+
+    Examples:
+        >>> [duration_words(seconds) for seconds in (59.6, 300.0, 9000.0, 1e12)]
+        ['59.6 seconds', '5 minutes', '2.5 hours', '3.17e+04 years']
+    """
+    for unit, length in (("years", 31_557_600), ("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.3g} seconds"
 
 
 class Silent:

@@ -11,6 +11,7 @@ import torch
 
 from gradeval.errors import GradevalError
 from gradeval.model.problem import Problem
+from gradeval.progress import duration_words
 from gradeval.reference.layerwise import CHUNK_BYTES, GROUPED_POINTS, distinct_targets
 from gradeval.threads import AHEAD, MOST_THREADS, Crew
 
@@ -141,8 +142,8 @@ def check_affordable(problem: Problem, cost: Cost, memory: int, seconds: float) 
     named = " and ".join(f"layer {k + 1} ({widths[k]} units)" for k in wide)
     raise GradevalError(
         f"{cost.method} enumeration is too large: {named} {'has' if len(wide) == 1 else 'together have'} "
-        f"2^{bits} = {2.0**bits:.3g} states; predicted {_duration(cost.seconds)} and {_size(cost.bytes)} of memory, "
-        f"the limits are {_duration(seconds)} and {_size(memory)}. The smallest change that fits is "
+        f"2^{bits} = {2.0**bits:.3g} states; predicted {duration_words(cost.seconds)} and {_size(cost.bytes)} of "
+        f"memory, the limits are {duration_words(seconds)} and {_size(memory)}. The smallest change that fits is "
         f"{'-'.join(map(str, widths))} to {'-'.join(map(str, narrower))}; from Python, "
         "exact_gradient(problem, seconds=…, memory=…) raises the limit."
     )
@@ -171,13 +172,6 @@ def _product_rate(problem: Problem) -> float:
             (a @ a)[0, 0].item()  # the item waits for a device that works asynchronously
             times.append(time.perf_counter() - start)
     return crew.threads * 512**3 / min(times)
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("years", 31_557_600), ("days", 86_400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.3g} {unit}"
-    return f"{seconds:.3g} seconds"
 
 
 def _size(size: int) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from gradeval.errors import GradevalError
 from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
-from gradeval.progress import Advance, Progress
+from gradeval.progress import Advance, Progress, foretell
 from gradeval.reference.cost import Cost, check_affordable, predicted_cost
 from gradeval.reference.joint import joint_value_and_gradient
 from gradeval.reference.layerwise import layerwise_value_and_gradient, plain_values
@@ -22,6 +22,7 @@ from gradeval.threads import threads_for
 
 # Progress is reported of what is predicted to take more seconds.
 PATIENCE = 2.0
+EXACT_TASK = "exact gradient"
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ def exact_gradient(
     problem = in_precision(problem, precision)
     cost = predicted_cost(problem, method)
     check_affordable(problem, cost, memory, seconds)
+    foretell(progress, lambda: {EXACT_TASK: cost.seconds})
     trainable = problem.network.trainable()
     parameters = list(trainable.values())
     if cost.method == "joint":
@@ -126,7 +128,7 @@ def exact_gradient(
 
 
 @contextmanager
-def _percent(progress: Progress | None, cost: Cost, task: str = "exact gradient") -> Iterator[Advance]:
+def _percent(progress: Progress | None, cost: Cost, task: str = EXACT_TASK) -> Iterator[Advance]:
     """Report a task in percent; yields the callback that takes multiply–adds."""
     if progress is None:
         yield lambda multiply_adds: None

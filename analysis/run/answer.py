@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -13,6 +14,8 @@ from gradeval.analysis.statistics import ENDS, LEVEL
 
 if TYPE_CHECKING:
     from gradeval.analysis.run.evaluation import Evaluation
+
+MOST_NAMED = 12  # estimators or layers in one sentence
 
 
 def answer_sentences(run: Evaluation) -> list[str]:
@@ -52,7 +55,7 @@ def _dominated(run: Evaluation) -> list[str]:
         return []
     best = rows.loc[rows.groupby("layer", sort=False)["relative_rmse"].idxmin()]
     by_name = best.groupby("estimator", sort=False)["layer"]
-    others = "; ".join(f"{name} in {listed(map(layer_title, layers))}" for name, layers in by_name)
+    others = "; ".join(f"{name} in {_named(map(layer_title, layers))}" for name, layers in by_name)
     largest_title = "the head" if largest == "head" else layer_title(largest)
     part = f"{largest_title} has {share:.0%} of the squared norm of the whole gradient"
     return [sentence(f"{part}; elsewhere the most accurate single draw is that of {others}")]
@@ -90,7 +93,7 @@ def _claims(summary: pd.DataFrame) -> str:
         for name in dict.fromkeys(claimed["estimator"][short == "holds"])
         if name not in failed and name not in set(open_["estimator"])
     ]
-    parts = []
+    parts, fails, undecided = [], list[str](), list[str]()
     if held:
         sampled = claimed["verdict"] == BiasVerdict.HOLDS
         whole = claimed[sampled & claimed["estimator"].isin(held) & (claimed["layer"] == "all")]
@@ -101,21 +104,35 @@ def _claims(summary: pd.DataFrame) -> str:
             if seen > 0
             else ""
         )
-        parts.append(f"the claim to be unbiased holds for {listed(held)}{power}")
+        parts.append(f"the claim to be unbiased holds for {_named(held)}{power}")
     for name in failed:
         layers = [layer_title(layer) for layer in failing[failing["estimator"] == name]["layer"]]
-        parts.append(f"the claim to be unbiased fails for {name} ({listed(layers)})")
+        fails.append(f"the claim to be unbiased fails for {name} ({_named(layers)})")
     for name in dict.fromkeys(open_["estimator"]):
         rows = open_[open_["estimator"] == name]
         needed = rows["draws_to_decide"].max()
         how = f"; about {needed:,.0f} draws would decide" if math.isfinite(needed) else ""
-        where = listed([layer_title(layer) for layer in rows["layer"]])
-        parts.append(f"the claim to be unbiased is undecided for {name} ({where}{how})")
+        where = _named([layer_title(layer) for layer in rows["layer"]])
+        undecided.append(f"the claim to be unbiased is undecided for {name} ({where}{how})")
+    parts += [*_few(fails, "fails"), *_few(undecided, "is undecided")]
     told = {*held, *failed, *open_["estimator"]}
     untested = [name for name in dict.fromkeys(claimed["estimator"]) if name not in told]
     if untested:
-        parts.append(f"the claim to be unbiased could not be tested for {listed(untested)}")
+        parts.append(f"the claim to be unbiased could not be tested for {_named(untested)}")
     return sentence("; ".join(parts))
+
+
+def _named(words: Iterable[str]) -> str:
+    """Words as in a sentence; of many the first, and how many more there are."""
+    every = list(words)
+    few, more = every[:MOST_NAMED], len(every) - MOST_NAMED
+    return listed([*few, f"{more} more"] if more > 0 else every)
+
+
+def _few(every: list[str], what: str) -> list[str]:
+    """The first parts of a sentence, and of how many more the same is to be said."""
+    more = len(every) - MOST_NAMED
+    return [*every[:MOST_NAMED], f"it {what} for {more} more (see the ranking)"] if more > 0 else every
 
 
 def _best(rows: pd.DataFrame, pairs: pd.DataFrame | None = None) -> str:
@@ -138,5 +155,5 @@ def _best(rows: pd.DataFrame, pairs: pd.DataFrame | None = None) -> str:
         mine = pairs[(pairs["layer"] == "all") & ((pairs["one"] == name) | (pairs["two"] == name))]
         tied = mine[~(mine["pvalue_adjusted"] < 1 - LEVEL)]
         near = [other for other in others["estimator"] if ((tied["one"] == other) | (tied["two"] == other)).any()]
-    tie = f"; {listed(near)} cannot be distinguished from it" if near else ""
+    tie = f"; {_named(near)} cannot be distinguished from it" if near else ""
     return f"{first['estimator']} is the most accurate ({size}){tie}"

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradeval.analysis.plotting import log_axis, log_limits, mark_empty, paper_style
-from gradeval.analysis.run.panels import Look, add_estimator_legend, layer_panels
+from gradeval.analysis.run.panels import Look, add_estimator_legend, among, layer_panels
 
 if TYPE_CHECKING:
     from gradeval.analysis.run.evaluation import Evaluation
@@ -62,7 +62,9 @@ def rmse_curves(run: Evaluation) -> Figure | None:
         return None
     look = Look.of(run)
     draws = log_limits(run.curves["samples"], room=1.3)
-    low, high = log_limits(run.best_curves["relative_rmse"], run.best_curves["relative_rmse_low"])
+    curves = among(run.best_curves, look.names, "estimator")
+    curves = curves[curves["layer"].isin(look.layers)]
+    low, high = log_limits(curves["relative_rmse"], curves["relative_rmse_low"])
     with paper_style():
         figure, axes = layer_panels(look)
         for ax in axes.values():

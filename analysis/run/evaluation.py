@@ -32,7 +32,8 @@ class Evaluation(Record):
         moments: by estimator.
         curves: one row per estimator × layer × samples M.
         exact_moments: bias, variance and scale without sampling, of the estimators that were also run on all states.
-        points, prediction: for two-dimensional inputs, the data and the mean prediction on a grid.
+        points, prediction: for two-dimensional inputs, the data (of very many some thousand) and the mean prediction on
+            a grid.
         rare: what states too rare to be drawn could contribute; None where it is not known.
 
     Examples:

@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 
 from gradeval.analysis.plotting import save_figure
 from gradeval.analysis.run.curve_figures import cosine_curves, rmse_curves
+from gradeval.analysis.run.panels import MOST_KNOWN, shown_estimators, shown_layers
+from gradeval.analysis.run.points import some_points
 from gradeval.analysis.run.table_figures import (
     bias_variance_plane,
     break_even_chart,
@@ -67,6 +69,47 @@ RUN_FIGURES: dict[str, tuple[Callable[[Evaluation], Figure | None], str]] = {
         "network. A black line, if any, is where it is one half.",
     ),
 }
+
+
+def caption_of(run: Evaluation, name: str) -> str:
+    """The caption of a figure, with what was left out of it.
+
+    Args:
+        run: its tables are read.
+        name: of the figure.
+
+    Returns:
+        A few sentences.
+    """
+    caption = RUN_FIGURES[name][1]
+    if name == "data":
+        total = run.manifest["problem"]["points"]
+        drawn = 0 if run.points is None else len(some_points(run.points))
+        return caption if total <= drawn else f"{caption} {drawn:,} of the {total:,} points are drawn, of both classes."
+    words = selection_words(run)
+    layers, shown = run.summary["layer"].nunique(), shown_layers(run)
+    if len(shown) < layers and name != "break-even":
+        words += f" {len(shown)} of the {layers} sets of parameters are shown: some layers, evenly among those with a"
+        words += " gradient, the head and all together."
+    return f"{caption} {words}".rstrip()
+
+
+def selection_words(run: Evaluation) -> str:
+    """Which estimators figures and tables of pairs show, in words; empty where they show all.
+
+    Args:
+        run: its tables are read.
+
+    Returns:
+        A sentence.
+    """
+    total, shown = run.summary["estimator"].nunique(), len(shown_estimators(run))
+    if shown == total:
+        return ""
+    return (
+        f"{shown} of the {total} estimators are shown: up to {MOST_KNOWN} built-in ones under their usual names, and "
+        "those whose single draws are the most accurate."
+    )
 
 
 def save_run_figures(run: Evaluation, folder: Path) -> list[Path]:

@@ -1,10 +1,11 @@
-"""Two estimators of a run compared in pairs: they had the same random numbers in the same block of draws."""
+"""Two estimators of a run compared in pairs: they had the same random numbers in the same block of draws.
+
+Hundreds of estimators have ten thousands of pairs, so columns are computed as a whole.
+"""
 
 from __future__ import annotations
 
-import itertools
 import math
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,11 @@ from scipy import stats
 
 from gradeval.analysis.hypotheses import holm
 from gradeval.analysis.run.estimates import unseen
-from gradeval.analysis.run.moments import Moments
 from gradeval.analysis.run.record import Record
-from gradeval.analysis.statistics import LEVEL, UNKNOWN, Array, Interval, mean_interval
+from gradeval.analysis.statistics import ENDS, LEVEL, UNKNOWN, Array, mean_interval
 
-PAIR_COLUMNS = ("one", "two", "layer")
+FIGURES = ("square", "variance")
+PAIR_COLUMNS = ["one", "two", "layer", *(column for key in FIGURES for column in UNKNOWN.columns(key))]
 ROUNDING = 1e-9  # relative; exact figures that differ by less are the same
 
 
@@ -34,49 +35,71 @@ def pair_table(record: Record, best: pd.DataFrame) -> pd.DataFrame:
         One row per layer × pair: RMSE² of the first less that of the second, relative to ‖g*‖², the same for the
         variance, and the p-value of the first, adjusted by Holm's method over all pairs and layers.
     """
+    columns = [*PAIR_COLUMNS, "pvalue", "pvalue_adjusted", "exact"]
     figures = best.set_index(["layer", "estimator"])
-    rows = []
-    for layer in record.slices:
-        if not record.norms[layer]:
-            continue
-        pairs = itertools.combinations(record.moments, 2)
-        rows += [_pair(record, figures.loc[layer], one, two, layer) for one, two in pairs]
-    adjusted = holm([row["pvalue"] for row in rows])
-    rows = [row | {"pvalue_adjusted": value} for row, value in zip(rows, adjusted, strict=True)]
-    columns = [*PAIR_COLUMNS, *UNKNOWN.columns("square"), *UNKNOWN.columns("variance")]
-    return pd.DataFrame(rows, columns=[*columns, "pvalue", "pvalue_adjusted", "exact"])
+    layers = [layer for layer in record.slices if record.norms[layer]]
+    if len(record.moments) < 2 or not layers:
+        return pd.DataFrame([], columns=columns)
+    table = pd.concat([_of_layer(record, figures.loc[layer], layer) for layer in layers], ignore_index=True)
+    return table.assign(pvalue_adjusted=holm(table["pvalue"]))[columns]
 
 
-def _pair(record: Record, figures: pd.DataFrame, one: str, two: str, layer: str) -> dict[str, Any]:
-    row: dict[str, Any] = dict(zip(PAIR_COLUMNS, (one, two, layer), strict=True))
-    a, b = figures.loc[one], figures.loc[two]
-    if a["exact"] and b["exact"]:
-        square = float(a["relative_rmse"] ** 2 - b["relative_rmse"] ** 2)
-        variance = float(a["relative_variance"] - b["relative_variance"])
-        row |= Interval(square, square, square).columns("square")
-        row |= Interval(variance, variance, variance).columns("variance")
-        return row | {"pvalue": float(abs(square) <= ROUNDING * a["relative_rmse"] ** 2), "exact": True}
-    norm = record.norms[layer] ** 2
-    above, below = (unseen(record.rare, record.moments[name], layer, (1 - LEVEL) / 2)[1] / norm for name in (one, two))
-    difference = _difference(record.moments[one], record.moments[two], layer) / norm
-    count = len(difference)
-    for key, values in zip(("square", "variance"), difference.T, strict=True):
-        mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(count) if count > 1 else math.inf
-        found = mean_interval(mean, error, count)
-        row |= Interval(mean, found.low - below, found.high + above).columns(key)
-        if key == "square":
-            excess = max(mean - below, -mean - above, 0.0)
-            row["pvalue"] = 2 * float(stats.t.sf(excess / error, count - 1)) if error > 0 else float(excess == 0)
-    return row | {"exact": False}
+def _of_layer(record: Record, figures: pd.DataFrame, layer: str) -> pd.DataFrame:
+    """All pairs in one layer; the p-values are not adjusted."""
+    names = np.array(list(record.moments), dtype=object)
+    figures, norm = figures.loc[list(names)], record.norms[layer] ** 2
+    first, second = np.triu_indices(len(names), 1)
+    known = figures["exact"].to_numpy(bool)
+    exact = known[first] & known[second]
+    squares, variances = figures["relative_rmse"].to_numpy() ** 2, figures["relative_variance"].to_numpy()
+    # what rare states may be missing in the mean square of the second, and of the first
+    unseen_of = [unseen(record.rare, m, layer, (1 - LEVEL) / 2)[1] / norm for m in record.moments.values()]
+    below, above = np.array(unseen_of)[second], np.array(unseen_of)[first]
+    mean, error, count = _differences(_parts(record, layer), norm)
+    low, high = _quantiles(count)
+    table = pd.DataFrame({"one": names[first], "two": names[second], "layer": layer, "exact": exact})
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for k, (key, values) in enumerate(zip(FIGURES, (squares, variances), strict=True)):
+            ends = (mean[k], mean[k] + low * error[k] - below, mean[k] + high * error[k] + above)
+            for end, sampled in zip(ENDS, ends, strict=True):
+                table[f"{key}{end}"] = np.where(exact, values[first] - values[second], sampled)
+        excess = np.maximum(np.maximum(mean[0] - below, -mean[0] - above), 0.0)
+        pvalue = np.where(error[0] > 0, 2 * stats.t.sf(excess / error[0], count - 1), excess == 0)
+    same = np.abs(squares[first] - squares[second]) <= ROUNDING * squares[first]
+    return table.assign(pvalue=np.where(exact, same, pvalue))
 
 
-def _difference(one: Moments, two: Moments, layer: str) -> Array:
-    """Differences of the blocks' squared errors and variances, [blocks, 2]; one row for deterministic estimators."""
-    parts = [
-        np.array([[float(m.bias(layer) @ m.bias(layer)), 0.0]]) if m.deterministic else m.blocks_of(layer)
-        for m in (one, two)
+def _parts(record: Record, layer: str) -> list[Array]:
+    """Of each estimator its blocks' squared errors and variances, [2, blocks]; of a deterministic one there is one."""
+    return [
+        np.array([[float(m.bias(layer) @ m.bias(layer))], [0.0]]) if m.deterministic else m.blocks_of(layer).T
+        for m in record.moments.values()
     ]
-    if one.deterministic == two.deterministic:
-        count = min(map(len, parts))
-        return parts[0][:count] - parts[1][:count]
-    return np.subtract(*parts)
+
+
+def _differences(parts: list[Array], norm: float) -> tuple[Array, Array, Array]:
+    """Of every pair the mean difference of its blocks and the standard error, [2, pairs], and their number, [pairs].
+
+    One block stands against all of the other's; else those that both have are compared.
+    """
+    rows, lengths = [], np.array([part.shape[1] for part in parts])
+    for i, mine in enumerate(parts[:-1]):
+        found = np.empty((5, len(parts) - i - 1))
+        for length in set(lengths[i + 1 :]):
+            alike = np.flatnonzero(lengths[i + 1 :] == length)
+            others = np.stack([parts[i + 1 + j] for j in alike])
+            count = max(length, mine.shape[1]) if 1 in (length, mine.shape[1]) else min(length, mine.shape[1])
+            apart = np.ascontiguousarray((mine[:, :count] - others[..., :count]) / norm)
+            found[:2, alike] = apart.mean(-1).T
+            spread = apart.std(-1, ddof=1).T / math.sqrt(count) if count > 1 else math.inf
+            found[2:4, alike], found[4, alike] = spread, count
+        rows.append(found)
+    together = np.concatenate(rows, 1)
+    return together[:2], together[2:4], together[4]
+
+
+def _quantiles(counts: Array) -> tuple[Array, Array]:
+    """Ends of Student's interval of a mean of so many values, in standard errors."""
+    known = {count: mean_interval(0.0, 1.0, int(count)) for count in set(counts.tolist())}
+    low, high = ([getattr(known[count], end) for count in counts.tolist()] for end in ("low", "high"))
+    return np.array(low), np.array(high)

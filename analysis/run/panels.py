@@ -7,24 +7,29 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gradeval.analysis.numbers import layer_title
-from gradeval.analysis.plotting import DASHED, SOLID, Style, add_legend, styles, tidy
+from gradeval.analysis.plotting import DASHED, SOLID, STYLES, Style, add_legend, styles, tidy
 
 if TYPE_CHECKING:
     from gradeval.analysis.run.evaluation import Evaluation
 
+MOST_ESTIMATORS, MOST_KNOWN = 24, 12  # in the figures, and how many of them for their names' sake
+MOST_LAYERS = 12
+
 
 @dataclass(frozen=True)
 class Look:
-    """What every figure of a run needs to know about its estimators and layers, in the order of the table.
+    """What every figure of a run needs to know about the estimators and layers that it shows, in the table's order.
 
     Attributes:
-        names: of the estimators.
-        layers: their names.
+        names: of the estimators, see `shown_estimators`.
+        layers: their names, see `shown_layers`.
         styles: by estimator.
         unbiased: by estimator, whether it claims to be unbiased.
     """
@@ -44,9 +49,8 @@ class Look:
         Returns:
             The look.
         """
-        names = [str(name) for name in run.summary["estimator"].unique()]
+        names, layers = shown_estimators(run), shown_layers(run)
         claims = run.summary.drop_duplicates("estimator").set_index("estimator")["unbiased_claim"]
-        layers = [str(layer) for layer in run.summary["layer"].unique()]
         return cls(names, layers, styles(names), {name: bool(claims[name]) for name in names})
 
     def marker(self, name: str) -> dict[str, Any]:
@@ -88,6 +92,63 @@ class Look:
             A marker without a line.
         """
         return Line2D([], [], **{**self.marker(name), "linestyle": "none"})
+
+
+def shown_estimators(run: Evaluation) -> list[str]:
+    """The estimators that figures and tables of pairs show: all, or where there are many those that matter most.
+
+    Of many the built-in ones under their usual names are taken, as the paper's are, and then the most accurate.
+
+    Args:
+        run: its tables are read.
+
+    Returns:
+        At most `MOST_ESTIMATORS` names, in the order of the table.
+    """
+    every = [str(name) for name in run.summary["estimator"].unique()]
+    if len(every) <= MOST_ESTIMATORS:
+        return every
+    ranked = run.best[run.best["layer"] == "all"].sort_values("relative_rmse", kind="stable", na_position="last")
+    ranked = [str(name) for name in ranked["estimator"]]
+    known = [name for name in ranked if name in STYLES][:MOST_KNOWN]
+    shown = set(list(dict.fromkeys([*known, *ranked]))[:MOST_ESTIMATORS])
+    return [name for name in every if name in shown]
+
+
+def shown_layers(run: Evaluation) -> list[str]:
+    """The layers that figures show: all, or of a deep network some, evenly among those that have a gradient.
+
+    Args:
+        run: its tables are read.
+
+    Returns:
+        At most `MOST_LAYERS` names, in the order of the table; "head" and "all" are among them.
+    """
+    every = [str(layer) for layer in run.summary["layer"].unique()]
+    if len(every) <= MOST_LAYERS:
+        return every
+    ends = [layer for layer in every if layer in ("head", "all")]
+    defined = set(run.best["layer"][np.isfinite(run.best["relative_rmse"])])
+    inner = [layer for layer in every if layer not in ends and layer in defined]
+    places = np.linspace(0, len(inner) - 1, min(MOST_LAYERS - len(ends), len(inner))).round().astype(int)
+    return [*(inner[place] for place in places), *ends]
+
+
+def among(table: pd.DataFrame, names: Iterable[str], *columns: str) -> pd.DataFrame:
+    """The rows of a table that are of some estimators only.
+
+    Args:
+        table: any.
+        names: of the estimators.
+        columns: that hold names of estimators.
+
+    Returns:
+        The rows all of whose estimators are among ``names``.
+    """
+    if table.empty:  # it may have no columns
+        return table
+    known = set(names)
+    return table[table[list(columns)].isin(known).all(axis=1)]
 
 
 def layer_panels(look: Look, width: float = 2.35, height: float = 2.1) -> tuple[Figure, dict[str, Axes]]:

@@ -24,7 +24,8 @@ from gradeval.analysis.numbers import (
 )
 from gradeval.analysis.pages import image_source, render_page
 from gradeval.analysis.run.answer import answer_sentences
-from gradeval.analysis.run.figures import RUN_FIGURES, save_run_figures
+from gradeval.analysis.run.figures import RUN_FIGURES, caption_of, save_run_figures, selection_words
+from gradeval.analysis.run.panels import among, shown_estimators, shown_layers
 from gradeval.analysis.run.summary import BiasVerdict
 from gradeval.files import write_whole
 
@@ -100,7 +101,7 @@ def build_report(run: Evaluation, folder: Path) -> Path:
     figures = [
         {
             "name": name,
-            "caption": caption,
+            "caption": caption_of(run, name),
             "alternative": caption.split(". ")[0],
             "source": image_source(drawn[f"{name}.svg"]),
         }
@@ -122,7 +123,10 @@ def report_page(run: Evaluation, figures: list[dict[str, str]]) -> str:
     Returns:
         The page.
     """
-    checks = _checks(run.fits)
+    shown = shown_estimators(run)
+    fits = run.fits.to_dict("records")
+    layers = shown_layers(run)
+    few = [row for row in fits if row["estimator"] in shown and row["layer"] in layers]
     ranking = _ranking(run.best)
     return render_page(
         "gradeval.analysis.run",
@@ -141,15 +145,17 @@ def report_page(run: Evaluation, figures: list[dict[str, str]]) -> str:
         ranking=ranking,
         first_layer=ranking[0]["layer"],
         pair_columns=_columns("Biased estimator", "overtaken by", "from draw", "from compute time"),
-        pairs=_pairs(run.breakeven),
+        selection=selection_words(run),
+        pairs=_pairs(among(run.breakeven, shown, "biased", "unbiased")),
         reduction_columns=_columns("Estimator", "Share removed", "Gain in evaluations", "Gain in time"),
         reductions=_reductions(run.variance_reduction),
         difference_columns=_columns("Estimator", "less", "Squared error", "Variance", "p (adjusted)"),
-        differences=_differences(run.pairs),
+        differences=_differences(among(run.pairs, shown, "one", "two")),
         figures=figures,
         check_columns=_columns("Estimator", "Layer", "Bias", "fitted bias", "Variance", "fitted variance"),
-        checks=checks,
-        checks_held=sum(check["held"] for check in checks),
+        checks=[_check(row) for row in few],
+        checks_held=sum(map(_fit_holds, fits)),
+        checks_made=len(fits),
         fact_columns=_columns("Estimator", "Claims no bias", "Deterministic", "Source", "Notes"),
         lists=_lists(run.manifest),
     )
@@ -253,21 +259,22 @@ def _moment(row: Mapping[Any, Any], key: str, write: Callable[[float], str]) -> 
     return NumberCell(sortable(row[key]), words(row[key]), "" if low == high else f"[{low}, {high}]")
 
 
-def _checks(fits: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": row["estimator"],
-            "layer": layer_title(row["layer"]),
-            "held": row["wls_relative_variance_low"] <= row["relative_variance"] <= row["wls_relative_variance_high"],
-            "cells": [
-                number_cell(row["relative_bias"]),
-                interval_cell(row, "wls_relative_bias"),
-                number_cell(row["relative_variance"]),
-                interval_cell(row, "wls_relative_variance"),
-            ],
-        }
-        for row in fits.to_dict("records")
-    ]
+def _fit_holds(row: Mapping[Any, Any]) -> bool:
+    """Whether the interval of the fitted variance holds the direct figure."""
+    return bool(row["wls_relative_variance_low"] <= row["relative_variance"] <= row["wls_relative_variance_high"])
+
+
+def _check(row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {
+        "name": row["estimator"],
+        "layer": layer_title(row["layer"]),
+        "cells": [
+            number_cell(row["relative_bias"]),
+            interval_cell(row, "wls_relative_bias"),
+            number_cell(row["relative_variance"]),
+            interval_cell(row, "wls_relative_variance"),
+        ],
+    }
 
 
 def _lists(manifest: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

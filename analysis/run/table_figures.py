@@ -25,7 +25,8 @@ from gradeval.analysis.plotting import (
     printable,
     tidy,
 )
-from gradeval.analysis.run.panels import Look, add_estimator_legend, layer_panels
+from gradeval.analysis.run.panels import Look, add_estimator_legend, among, layer_panels
+from gradeval.analysis.run.points import some_points
 from gradeval.analysis.statistics import ENDS
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def bias_variance_plane(run: Evaluation) -> Figure:
     table = run.best.assign(
         **{f"deviation{end}": np.sqrt(run.best[f"relative_variance{end}"].clip(lower=0)) for end in ENDS},
     )
+    table = among(table, look.names, "estimator")
+    table = table[table["layer"].isin(look.layers)]
     table = table[np.isfinite(table["relative_bias"]) & np.isfinite(table["deviation"])]
     left, right = log_limits(table["deviation"], table["deviation_low"], table["deviation_high"])
     hidden = ~table["bias_seen"]  # only the upper end says something
@@ -150,11 +153,10 @@ def break_even_chart(run: Evaluation) -> Figure | None:
     Returns:
         The figure; None where the run has nothing to show.
     """
-    table = run.breakeven
-    table = table[(table["layer"] == "all") & table["draws"].notna()]
+    look, table = Look.of(run), run.breakeven
+    table = among(table[(table["layer"] == "all") & table["draws"].notna()], look.names, "biased", "unbiased")
     if table.empty:
         return None
-    look = Look.of(run)
     biased = [name for name in look.names if name in set(table["biased"])]
     unbiased = [name for name in look.names if name in set(table["unbiased"])]
     step = 0.8 / len(unbiased)
@@ -207,10 +209,11 @@ def variance_reduction_chart(run: Evaluation) -> Figure | None:
     Returns:
         The figure; None where the run has nothing to show.
     """
-    table = run.variance_reduction.dropna(subset="share")
+    look = Look.of(run)
+    table = among(run.variance_reduction.dropna(subset="share"), look.names, "estimator")
+    table = table[table["layer"].isin(look.layers)]
     if table.empty:
         return None
-    look = Look.of(run)
     names = [name for name in look.names if name in set(table["estimator"])]
     layers = [layer for layer in look.layers if layer in set(table["layer"])]
     least = -0.5  # an estimator may be much worse than REINFORCE; it is drawn on the edge
@@ -245,6 +248,7 @@ def data_plot(run: Evaluation) -> Figure | None:
     """
     if run.points is None or run.prediction is None:
         return None
+    points = some_points(run.points)
     field = run.prediction.pivot(index="y", columns="x", values="prediction")
     with paper_style():
         shape = np.ptp(field.index) / max(np.ptp(field.columns), NOISE_FLOOR)
@@ -263,7 +267,7 @@ def data_plot(run: Evaluation) -> Figure | None:
         )
         entries = {}
         for target, marker, colour in ((1, "o", "#053061"), (-1, "^", "#67001F")):
-            own = run.points[run.points["target"] == target]
+            own = points[points["target"] == target]
             style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4, "markeredgecolor": "white"}
             ax.plot(own["x"], own["y"], linestyle="none", markeredgewidth=0.4, **style)
             entries[f"class {target:+d}".replace("-", "−")] = Line2D([], [], linestyle="none", **style)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict, TypeVar, Unpack
@@ -13,6 +14,7 @@ from gradeval.checking.claims import Claims, State
 from gradeval.checking.conclusion import conclude
 from gradeval.checking.equality import Definition, Pair
 from gradeval.checking.equality_verdict import conclude_equality
+from gradeval.checking.forecast import most_seconds, seconds_to_decide
 from gradeval.checking.limits import Limits
 from gradeval.checking.subject import Subject
 from gradeval.checking.verdict import Verdict
@@ -20,7 +22,7 @@ from gradeval.errors import GradevalError, check_options, enumeration
 from gradeval.estimators import Estimator, claims_unbiased, resolve
 from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
-from gradeval.progress import Progress, Silent
+from gradeval.progress import Progress, Silent, foretell
 from gradeval.threads import single_threads
 from gradeval.torch_private import quiet_vmap
 
@@ -145,18 +147,27 @@ class _Study:
         if not self.places:
             raise GradevalError("problems is empty: give at least one problem, or leave it out for the battery's.")
         tests = sum(2 * len(problem.network.layer_slices()) - 1 for problem, _ in self.places)
+        spent: dict[int, float] = {}
 
         def refine(subject: Studied, radius: float | None) -> None:
+            began = time.perf_counter()
             subject.refine(radius)
+            spent[id(subject)] = time.perf_counter() - began
             self.progress.advance(TASK, 1)
 
         self.progress.start(TASK, 2 * len(self.places))
         with quiet_vmap(), single_threads(self.workers) as pool:
             # one after the other, so that changes of what is global (a generator, parameters) are seen
             subjects = [make(problem, limits, tests) for problem, limits in self.places]
+            self._foretell(lambda: sum(most_seconds(s, s.limits) for s in subjects))
             able = [s for s in subjects if not s.trouble]
             list(pool.map(refine, able, (s.limits.coarse for s in able)))
             if not any(s.trouble or s.state is State.FAILS for s in subjects):
+                self._foretell(lambda: sum(seconds_to_decide(s, spent[id(s)]) for s in able))
                 list(pool.map(refine, able, [None] * len(able)))
         self.progress.finish(TASK)
         return subjects
+
+    def _foretell(self, seconds: Callable[[], float]) -> None:
+        """Say how long the draws to come may take, of ``seconds`` on one thread."""
+        foretell(self.progress, lambda: {TASK: seconds() / self.workers})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
-from gradeval.errors import estimator_error
+from gradeval.errors import TooLong, estimator_error
 from gradeval.progress import Advance
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ def fit(estimator: Estimator, name: str, problem: Problem, *seeds: object, advan
         with alone(seed):
             fitted: Any = estimator.fit(own_copy(problem), seed, advance)  # a copy, for it may write to it
             return Fit(fitted, fitted.learned)
+    except TooLong:  # said by what is told of the progress
+        raise
     except Exception as error:
         raise estimator_error(name, error) from error
 

@@ -129,6 +129,39 @@ def curves_of(
     return rows
 
 
+def moments_task(name: str) -> str:
+    """What the enumeration of an estimator's states is called in progress.
+
+    Args:
+        name: of the estimator.
+
+    Returns:
+        The task's name.
+    """
+    return f"{name} on all states"
+
+
+def joint_states(sampler: Sampler, exact: str, parameters: int) -> int:
+    """How many joint states are enumerated for the exact moments of an estimator.
+
+    Args:
+        sampler: of the estimator.
+        exact: "auto" (where affordable), "always" or "never".
+        parameters: their number.
+
+    Returns:
+        The number; 0 where exact moments are not wanted, or not to be had without sampling.
+
+    Raises:
+        GradevalError: the estimator does not return one number per point.
+    """
+    if exact == "never" or not sampler.vectorised or sampler.own_chance:
+        return 0
+    bits, continuous = count_chance(sampler.problem, sampler.estimator)
+    affordable = bits <= MAX_BITS and 2**bits * sampler.problem.points * parameters <= AUTO_ENTRIES
+    return 0 if continuous or (exact == "auto" and not affordable) else 2**bits
+
+
 def exact_rows(
     sampler: Sampler, exact: str, target: Tensor, pointwise: bool, workers: int, progress: Progress
 ) -> list[dict[str, Any]]:
@@ -154,12 +187,11 @@ def exact_rows(
     try:
         if not pointwise:
             check_pointwise(problem, estimator)
-        bits, continuous = count_chance(problem, estimator)
-        affordable = bits <= MAX_BITS and 2**bits * problem.points * len(target) <= AUTO_ENTRIES
-        if continuous or (exact == "auto" and not affordable):
+        states = joint_states(sampler, exact, len(target))
+        if not states:
             return []
-        task = f"{sampler.name} on all states"
-        progress.start(task, 2**bits)
+        task = moments_task(sampler.name)
+        progress.start(task, states)
         moments = exact_moments(problem, estimator, workers=workers, advance=partial(progress.advance, task))
         progress.finish(task)
     except GradevalError as error:

@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from gradeval.analysis.run.points import some_points
 from gradeval.model.problem import Problem
 from gradeval.reference import layerwise_values
 
@@ -19,7 +20,7 @@ def mean_prediction(problem: Problem, side: int = 61) -> tuple[pd.DataFrame | No
         side: points of the grid in each direction.
 
     Returns:
-        The data (x, y, target) and the grid (x, y, prediction); None for other problems.
+        The data (x, y, target), see `some_points`, and the grid (x, y, prediction); None for other problems.
     """
     if problem.loss != "logistic" or problem.inputs.shape[1:] != (2,):
         return None, None
@@ -36,4 +37,4 @@ def mean_prediction(problem: Problem, side: int = 61) -> tuple[pd.DataFrame | No
     on_grid = Problem(problem.network, torch.as_tensor(grid), torch.zeros(len(grid)), probability)
     with torch.no_grad():
         values = layerwise_values(on_grid).cpu().numpy()
-    return points, pd.DataFrame({"x": grid[:, 0], "y": grid[:, 1], "prediction": values})
+    return some_points(points), pd.DataFrame({"x": grid[:, 0], "y": grid[:, 1], "prediction": values})

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from gradeval.errors import GradevalError, estimator_error
+from gradeval.errors import GradevalError, TooLong, estimator_error
 from gradeval.estimators import Estimator
 from gradeval.estimators.protocol import fit, learns
 from gradeval.evaluation.chunks import Failure, Sent
@@ -102,6 +102,8 @@ class Introducer:
                 probe = probe_numbers(sampler, self.problem.fingerprint())
                 evaluations = _evaluations(sampler)
                 return Introduction(sampler, _by_points(sampler), probe, evaluations, found)
+        except TooLong:
+            raise
         except GradevalError as error:
             return Failure(str(error), traceback.format_exc())
 

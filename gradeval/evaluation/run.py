@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,18 +26,19 @@ from gradeval.errors import GradevalError, Incomplete, check_options
 from gradeval.estimators import Estimator, get_facts, resolve
 from gradeval.estimators.protocol import learns
 from gradeval.evaluation.chunks import ChunkMaker, Failure, Sent
-from gradeval.evaluation.curves import curves_of, exact_rows, moments_of, target_of
+from gradeval.evaluation.curves import curves_of, exact_rows, moments_of, moments_task, target_of
+from gradeval.evaluation.forecast import seconds_of_draws, seconds_of_moments
 from gradeval.evaluation.grid import mean_prediction
 from gradeval.evaluation.introduction import Introduction, introductions
 from gradeval.evaluation.manifest import estimator_facts, manifest_of, problem_facts, versions
 from gradeval.evaluation.plan import Plan, Planned
 from gradeval.evaluation.request import Request
 from gradeval.evaluation.sources import engine_hash, source_hash
-from gradeval.evaluation.store import Store
+from gradeval.evaluation.store import Store, kept_draws
 from gradeval.model.network import FlipCost
 from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
-from gradeval.progress import Progress, Silent
+from gradeval.progress import Progress, Silent, foretell
 from gradeval.reference import exact_gradient
 from gradeval.reference.rare import rare_states
 from gradeval.sampling.streaming import CHUNK, ChunkStatistics, Scorer, Stream
@@ -134,7 +136,7 @@ def _carry_out(request: Request, folder: str | Path | None, options: RunOptions)
         run = _Run(request, options.get("progress") or Silent(), store)
         stopped = None
         try:
-            run.prepare(pool)
+            run.prepare(pool, workers)
             with one_thread():
                 run.sample(pool)
             run.enumerate(workers if executor == "threads" else torch.get_num_threads())
@@ -165,10 +167,10 @@ class _Run:
         self.failures: dict[str, str] = {}
         self.times: dict[str, Interval] = {}
 
-    def prepare(self, pool: Workers) -> None:
-        """The exact gradient, fits and first draws; then the plan in the folder."""
+    def prepare(self, pool: Workers, workers: int) -> None:
+        """The exact gradient, fits and first draws; then, unless it will take too long, the plan in the folder."""
         request, problem = self.request, self.problem
-        self.truth = exact_gradient(problem, progress=self.progress)
+        self.truth = exact_gradient(problem, seconds=math.inf, progress=self.progress)
         self.truth.check_size()
         self.reference_seconds = time.perf_counter() - self.began
         self.fingerprint = problem.fingerprint()
@@ -176,6 +178,8 @@ class _Run:
         # before they are fitted: a fit is not written in a file
         sources = {name: source_hash(estimator) for name, estimator in request.estimators.items()} if self.store else {}
         self.known = self._introduced(pool)
+        self.scorer = Scorer(target, self.truth.slices)
+        foretell(self.progress, lambda: _forecast(self, pool, workers))
         if self.store:
             planned = {
                 name: Planned(sources[name], self._draws(name), known.probe) for name, known in self.known.items()
@@ -183,7 +187,7 @@ class _Run:
             plan = _plan(request, self.fingerprint, self.truth.slices, target.tolist(), planned)
             # the g* of the run's beginning: another number of threads might round it otherwise
             target = torch.tensor(self.store.begin(plan, problem).exact, dtype=torch.float64).to(target)
-        self.scorer = Scorer(target, self.truth.slices)
+            self.scorer = Scorer(target, self.truth.slices)
         self.rare = rare_states(problem)
 
     def _introduced(self, pool: Workers) -> dict[str, Introduction]:
@@ -222,10 +226,8 @@ class _Run:
                 self._finish(name, stream, time_of_draw(np.concatenate(times)))
 
     def _tasks(self, pool: Workers) -> Iterator[Assignment[ChunkStatistics | Failure]]:
-        for name, known in self.known.items():
-            names = self.request.seed, self.fingerprint
-            maker = ChunkMaker(known.sampler, self.scorer, names, known.pointwise, self.request.draws)
-            call = maker if pool.shares_memory else Sent(maker, self.request.spec(name))
+        for name in self.known:
+            call = _call(self, pool, name)
             total = self._draws(name)
             for index in range(-(-total // CHUNK)):
                 if name in self.failures:
@@ -292,6 +294,30 @@ class _Run:
         exact = pd.DataFrame(self.exact_rows, columns=EXACT_COLUMNS)
         made = (manifest, self.scorer.exact.cpu().numpy(), truth.slices, self.moments, curves, exact)
         return Evaluation(*made, *mean_prediction(problem), self.rare)
+
+
+def _call(run: _Run, pool: Workers, name: str) -> ChunkMaker | Sent:
+    """What makes an estimator's chunks, wherever the workers are."""
+    names, known = (run.request.seed, run.fingerprint), run.known[name]
+    maker = ChunkMaker(known.sampler, run.scorer, names, known.pointwise, run.request.draws)
+    return maker if pool.shares_memory else Sent(maker, run.request.spec(name))
+
+
+def _forecast(run: _Run, pool: Workers, workers: int) -> dict[str, float]:
+    """Seconds of the draws that are still to be made, and of exact moments, by task."""
+    seconds = {}
+    for name, known in run.known.items():
+
+        def made(count: int, name: str = name) -> ChunkStatistics | Failure | Lost:
+            call = Assignment((name, 1, count), _call(run, pool, name), (1, count), owner=name)
+            ((_, chunk),) = pool.in_order([call], lambda finished: None)
+            return chunk
+
+        left = run._draws(name) - (kept_draws(run.store.folder, name) if run.store else 0)
+        seconds[name] = seconds_of_draws(made, known.sampler, left) / workers
+        enumeration = seconds_of_moments(known.sampler, run.request.exact, len(run.truth.vector))
+        seconds[moments_task(name)] = enumeration / workers
+    return seconds
 
 
 def _plan(

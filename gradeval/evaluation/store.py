@@ -219,6 +219,21 @@ def _writing(path: Path) -> Iterator[None]:
         raise CannotWrite(path, error) from None
 
 
+def kept_draws(folder: Path, name: str) -> int:
+    """How many draws of an estimator a run's folder holds, before it is begun or resumed.
+
+    Args:
+        folder: of the run; it need not exist.
+        name: of the estimator.
+
+    Returns:
+        The draws of all its chunks.
+    """
+    home = estimator_folder(folder, name)
+    found = [chunk_of_name(path.name) for path in home.iterdir()] if home.exists() else []
+    return sum(chunk[1] for chunk in found if chunk)
+
+
 def estimator_folder(folder: Path, name: str) -> Path:
     """The folder of an estimator's files: readable, and different for different names.
 

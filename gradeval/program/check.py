@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gradeval.program.budget import Budget, MaxSeconds, Yes
+from gradeval.program.options import whole_number
 from gradeval.program.terminal import safe, visible
 
 if TYPE_CHECKING:
@@ -47,20 +49,25 @@ def check_command(
     max_draws: Annotated[
         int | None,
         typer.Option(
+            parser=whole_number,
+            metavar="INTEGER",
             help="Maximum number of draws on one problem; if not given, 8,388,608, or for code that must be run in a "
-            "loop as many as 32,768 calls give."
+            "loop as many as 32,768 calls give.",
         ),
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(help="Number of threads; the verdict does not depend on it. One per core if not given."),
     ] = None,
+    yes: Yes = False,
+    max_seconds: MaxSeconds = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON on standard output.")] = False,
 ) -> None:
     """Check an estimator against exact gradients. Exit code: 0 holds, 1 fails, 2 unusable input, 3 undecided."""
     from gradeval.program.progress import Lines, TerminalProgress
 
-    with TerminalProgress(lines=Lines.NEVER, transient=True) as progress:
+    budget = Budget(yes, max_seconds, "a smaller --max-draws or a larger --detect")
+    with TerminalProgress(lines=Lines.NEVER, transient=True, budget=budget) as progress:
         from gradeval.checking.procedure import check as run_check
         from gradeval.problems.catalogue import load_problem
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gradeval.files import CannotWrite, write_whole
+from gradeval.program.budget import Budget, MaxSeconds, Yes
 from gradeval.program.options import check_output, specs_of
 from gradeval.program.terminal import safe, say
 
@@ -28,6 +29,8 @@ def cost_command(
     out: Annotated[
         Path | None, typer.Option(help="Folder for tables and figure; nothing is written if not given.")
     ] = None,
+    yes: Yes = False,
+    max_seconds: MaxSeconds = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON on standard output.")] = False,
 ) -> None:
     """Measure what one draw costs: evaluations, FLOPs, time and memory beside back-propagation, and their growth."""
@@ -40,7 +43,8 @@ def cost_command(
     from gradeval.program.progress import Lines, TerminalProgress
     from gradeval.studies.costs import cost_table, scaling_table
 
-    with TerminalProgress(lines=Lines.AT_START) as progress:
+    budget = Budget(yes, max_seconds, "fewer --estimators or a smaller problem")
+    with TerminalProgress(lines=Lines.AT_START, budget=budget) as progress:
         subject = load_problem(problem, progress=progress)
         tables = {"cost": cost_table(subject, specs, seed=seed, progress=progress)}
         if growing_specs:

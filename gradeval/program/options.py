@@ -6,12 +6,15 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from gradeval.errors import GradevalError
+
+LARGEST_NUMBER = 10**18  # number in an option
 
 
 def specs_of(text: str) -> list[str]:
@@ -51,6 +54,17 @@ def numbers_of(name: str, text: str, kind: Any) -> tuple[Any, ...]:
         return tuple(kind(piece) for piece in text.split(",") if piece.strip())
     except ValueError:
         raise GradevalError(f"--{name} must be numbers joined by commas, found '{text}'.") from None
+
+
+def whole_number(text: str) -> int:
+    """The whole number in an option's text, which may be written as 1000000, 1_000_000 or 1e6."""
+    try:
+        value = Decimal(text)
+        if value != value.to_integral_value() or abs(value) > LARGEST_NUMBER:
+            raise ValueError
+        return int(value)
+    except (ArithmeticError, ValueError, OverflowError):
+        raise typer.BadParameter(f"'{text}' is no whole number, such as 20000 or 2e4.") from None
 
 
 def is_given(context: typer.Context, name: str) -> bool:

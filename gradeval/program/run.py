@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from gradeval.errors import GradevalError, Incomplete
-from gradeval.program.options import check_output, free_folder, is_given, sigterm_as_ctrl_c, specs_of
+from gradeval.program.budget import Budget, MaxSeconds, Yes
+from gradeval.program.options import check_output, free_folder, is_given, sigterm_as_ctrl_c, specs_of, whole_number
 from gradeval.program.report import show_run
 from gradeval.program.terminal import say
 
@@ -36,7 +37,9 @@ def run_command(
             "module:name or file.py:name (which runs that code), 'paper' or 'all'."
         ),
     ] = "paper",
-    draws: Annotated[int, typer.Option(help="Draws of each estimator.")] = 20_000,
+    draws: Annotated[
+        int, typer.Option(parser=whole_number, metavar="INTEGER", help="Draws of each estimator: 20000, or 2e4.")
+    ] = 20_000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     out: Annotated[
         Path | None,
@@ -79,6 +82,8 @@ def run_command(
     report: Annotated[
         bool, typer.Option(help="Draw the figures and write report.html; `gradeval report` does so later.")
     ] = True,
+    yes: Yes = False,
+    max_seconds: MaxSeconds = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")] = False,
 ) -> None:
     """Evaluate estimators on a problem against its exact gradient and write a report."""
@@ -95,7 +100,10 @@ def run_command(
     from gradeval.program.progress import TerminalProgress
     from gradeval.workers.pools import dask_executor
 
-    specs = specs_of(estimators)
+    specs, budget = (
+        specs_of(estimators),
+        Budget(yes, max_seconds, "fewer --draws, --points or --estimators, or a smaller network"),
+    )
     if resume:
         subject, again = _begun(context, resume)
         specs = specs if is_given(context, "estimators") else again["estimators"]
@@ -103,7 +111,7 @@ def run_command(
         seed, exact, device = again["seed"], again["exact"], again["device"]
         arguments = again["arguments"] | {"draws": draws}
     else:
-        with TerminalProgress() as progress:
+        with TerminalProgress(budget=budget) as progress:
             try:
                 subject = load_problem(problem, progress=progress, **options)
             except KeyboardInterrupt:
@@ -116,7 +124,7 @@ def run_command(
         where: Any = executor
         if scheduler is not None:
             where, workers = stack.enter_context(dask_executor(scheduler))
-        progress = stack.enter_context(TerminalProgress(unit="draw"))
+        progress = stack.enter_context(TerminalProgress(unit="draw", budget=budget))
         try:
             evaluation = evaluate(
                 on_device(subject, device),
@@ -153,7 +161,7 @@ _RUN_ARGUMENTS = (
 )
 _WITH_RESUME = {
     *("resume", "draws", "detect", "estimators", "workers", "executor", "scheduler", "timeout"),
-    *("memory", "report", "as_json"),
+    *("memory", "report", "as_json", "yes", "max_seconds"),
 }
 
 

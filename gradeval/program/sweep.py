@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gradeval.errors import Incomplete
+from gradeval.program.budget import Budget, MaxSeconds, Yes
 from gradeval.program.options import sigterm_as_ctrl_c
 from gradeval.program.terminal import safe, say
 
@@ -32,13 +33,16 @@ def sweep_command(
     workers: Annotated[
         int | None, typer.Option(help="Processes; results do not depend on it. One per core if not given.")
     ] = None,
+    yes: Yes = False,
+    max_seconds: MaxSeconds = None,
 ) -> None:
     """Evaluate estimators on many networks: one table, regressions on width and depth, figures."""
     from gradeval.program.progress import Lines, TerminalProgress
     from gradeval.studies.sweeps import run_sweep
 
     folder = out or Path(file.stem)
-    with sigterm_as_ctrl_c(), TerminalProgress(lines=Lines.AT_START) as progress:
+    budget = Budget(yes, max_seconds, "fewer cells or draws in the file")
+    with sigterm_as_ctrl_c(), TerminalProgress(lines=Lines.AT_START, budget=budget) as progress:
         try:
             found = run_sweep(file, folder, workers=workers or os.cpu_count() or 1, progress=progress)
         except Incomplete as error:

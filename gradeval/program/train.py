@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gradeval.errors import Incomplete
+from gradeval.program.budget import Budget, MaxSeconds, Yes
 from gradeval.program.options import free_folder, numbers_of, sigterm_as_ctrl_c, specs_of
 from gradeval.program.terminal import safe, say
 
@@ -60,9 +61,13 @@ def train_command(
     workers: Annotated[
         int | None, typer.Option(help="Processes; results do not depend on it. One per core if not given.")
     ] = None,
+    yes: Yes = False,
+    max_seconds: MaxSeconds = None,
 ) -> None:
     """Train with each estimator under one protocol and write a report; a stopped training is resumed."""
-    arguments = {k: str(v) if isinstance(v, Path) else v for k, v in locals().items()}
+    arguments = {
+        k: str(v) if isinstance(v, Path) else v for k, v in locals().items() if k not in ("yes", "max_seconds")
+    }
     folder = out or free_folder("gradeval-train")
     specs = specs_of(estimators)
 
@@ -89,7 +94,8 @@ def train_command(
         few = {"epochs": 20, "seeds": 3, "tuning_epochs": 5, "checks": 10, "tuning_seeds": 1, "gradient_draws": 200}
         settings |= few | {"rates": settings["rates"] or (0.01, 0.03, 0.1), "gradient_epochs": (0, 20)}
     failure: Incomplete | None = None
-    with sigterm_as_ctrl_c(), TerminalProgress(lines=Lines.AT_START) as progress:
+    budget = Budget(yes, max_seconds, "fewer --epochs, --seeds or --estimators")
+    with sigterm_as_ctrl_c(), TerminalProgress(lines=Lines.AT_START, budget=budget) as progress:
         try:
             train(
                 task,

@@ -20,9 +20,10 @@ from gradeval.errors import GradevalError, Incomplete, check_options, enumeratio
 from gradeval.estimators import Estimator, claims_unbiased, get_facts, resolve
 from gradeval.folder_lock import FolderLock
 from gradeval.problems.tasks import Task
-from gradeval.progress import Progress
+from gradeval.progress import Progress, foretell
 from gradeval.training.checkpoint import Checkpoint, read_checkpoint
-from gradeval.training.folder import TrainingPlan, checkpoint_path, open_folder
+from gradeval.training.folder import TrainingPlan, checkpoint_path, is_training, open_folder
+from gradeval.training.forecast import training_seconds
 from gradeval.training.job import TrainingJob
 from gradeval.training.protocol import Protocol
 from gradeval.workers.jobs import run_jobs
@@ -87,6 +88,7 @@ def train(
         raise GradevalError("with several workers estimators must be given by name, not as objects.")
     folder, plan = Path(folder), TrainingPlan(task, list(resolved), protocol or Protocol())
     with FolderLock(folder, TRAINING_FILE) as lock:
+        foretell(execution.get("progress"), lambda: _predicted(folder, plan, resolved, workers))
         lock.hold()
         return _carry_out(folder, plan, resolved, execution)
 
@@ -111,6 +113,11 @@ def _carry_out(
     if failures:
         raise _failed(folder, failures, training)
     return training
+
+
+def _predicted(folder: Path, plan: TrainingPlan, estimators: dict[str, Estimator], workers: int) -> dict[str, float]:
+    """The seconds of a training that begins; what is resumed was agreed to when it began."""
+    return {} if is_training(folder) else training_seconds(plan.task, estimators, plan.protocol, workers)
 
 
 def _failed(folder: Path, failures: dict[str, str], training: Training) -> Incomplete:

@@ -11,7 +11,7 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, runtime_checkable
 
-from gradeval.errors import GradevalError
+from gradeval.errors import GradevalError, TooLong
 from gradeval.progress import Progress, Silent
 from gradeval.workers.messages import Sender
 from gradeval.workers.processes import end_with_parent
@@ -61,6 +61,8 @@ def run_jobs(jobs: Sequence[Job], workers: int, progress: Progress | None = None
     for job in jobs:
         try:
             job.run(progress)
+        except TooLong:
+            raise
         except GradevalError as error:
             failures[job.name] = str(error)
     return failures

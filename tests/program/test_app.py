@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -114,12 +115,15 @@ def test_ctrl_c_keeps_what_had_finished(tmp_path: Path) -> None:
         "--stage",
         "0",
     ]
-    command += ["--draws", "10000000", "--estimators", "tanh,st", "--out", "kept"]
+    command += ["--draws", "10000000", "--yes", "--estimators", "tanh,st", "--out", "kept"]
     environment = ENVIRONMENT | {"GRADEVAL_CACHE": str(tmp_path / "cache")}
     with subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
-        assert "tanh" in line, line
+        assert re.fullmatch(r"st: about .*\n", line), line
+        while "tanh: 10,000,000 in" not in line:
+            line = process.stderr.readline()
+            assert line
         time.sleep(1)
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
@@ -49,3 +50,46 @@ def test_a_bar_for_each_task_on_a_terminal(capsys, monkeypatch) -> None:
     assert [line.split()[0] for line in shown[-2:]] == ["a", "[b]"]
     assert "2000/2000" in shown[-2]
     assert not any("in 0.0 s" in line for line in shown)
+
+
+def test_long_work_is_announced_where_there_is_no_terminal(capsys, monkeypatch) -> None:
+    """Planted: lines for what is short."""
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    with TerminalProgress(lines=Lines.NEVER) as progress:
+        progress.expect({"exact gradient": 60.0, "st": 2.0})
+        progress.expect({"st": 2.0})
+        progress.expect({f"estimator {i}": 20.0 for i in range(300)})
+        progress.expect({f"estimator {i}": 1.0 for i in range(30)})
+    assert (
+        capsys.readouterr().err
+        == "exact gradient: about 60 seconds\nin all: about 100 minutes\nin all: about 30 seconds\n"
+    )
+
+
+def test_work_of_unknown_length_is_announced_when_its_speed_is_known(capsys, monkeypatch) -> None:
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.setattr("gradeval.program.progress.SURE", 0.05)
+    with TerminalProgress(lines=Lines.NEVER) as progress:
+        progress.start("training the network", 1000)
+        progress.start("quick", 10)
+        time.sleep(0.06)
+        for _ in range(3):
+            progress.advance("training the network", 1)
+            progress.advance("quick", 1)
+    assert re.fullmatch(r"training the network: about [\d.]+ (seconds|minutes)\n", capsys.readouterr().err)
+
+
+def test_there_is_a_line_from_time_to_time(capsys, monkeypatch) -> None:
+    """Also where no step ends for long, and where no task has begun. Planted: a line at each step only."""
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    with TerminalProgress(lines=Lines.NEVER, every=0.05) as progress:
+        time.sleep(0.2)
+        progress.start("st", 100)
+        time.sleep(0.2)
+        progress.advance("st", 50)
+        time.sleep(0.2)
+        progress.finish("st")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "at work for 0 s"
+    assert "st: 0 of 100 after 0 s" in lines
+    assert any(re.fullmatch(r"st: 50 of 100 after 0 s, about [\d.]+ seconds left", line) for line in lines)

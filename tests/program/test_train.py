@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,6 +54,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_resume(tmp_path: Path, workers: int
         "kept",
         "--workers",
         str(workers),
+        "--yes",
     ]
     with subprocess.Popen(
         [*COMMAND, *arguments], cwd=tmp_path, text=True, stderr=subprocess.PIPE, start_new_session=True
@@ -69,7 +71,9 @@ def test_ctrl_c_says_what_is_kept_and_how_to_resume(tmp_path: Path, workers: int
         assert process.wait(timeout=60) == 130, lines
     what = "the checkpoint of st is" if workers == 1 else "the checkpoints of st and tanh are"
     assert lines[-1] == f"gradeval: interrupted; {what} kept in kept. Repeat the command with --out kept to resume."
-    assert all(line.partition(", ")[2] in ("search", "training") for line in lines[:-1]), lines
+    parts = [re.fullmatch(r"(?:st|tanh), (search|training)(: .*)?", line) for line in lines[:-1]]
+    assert all(parts), lines
+    assert any(part and part[2] and part[2].startswith(": about ") for part in parts), lines
     found = training_status(tmp_path / "kept")
     assert not found["complete"]
     assert [row["phase"] for row in found["estimators"]] == ["runs", "runs" if workers == 2 else "search"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from gradeval import evaluate, exact_moments
 from gradeval.analysis.run.evaluation import Evaluation
@@ -41,6 +43,27 @@ def test_pairs_are_narrower_than_intervals_of_their_own(run: Evaluation) -> None
     widths = best["relative_variance_high"] - best["relative_variance_low"]
     row = pairs.loc[("st", "psa")]
     assert row["variance_high"] - row["variance_low"] < 0.85 * math.hypot(widths["st"], widths["psa"])
+
+
+def test_a_pair_is_compared_as_by_hand(run: Evaluation) -> None:
+    """Mean, Student's interval and p-value of the differences of blocks, one pair at a time; one is deterministic.
+
+    Planted: pairs in another order, the p-value of the variance.
+    """
+    run = replace(run, rare=None)
+    for row in run.pairs.itertuples():
+        norm = run.norms[row.layer] ** 2
+        blocks = [
+            np.array([m.bias(row.layer) @ m.bias(row.layer), 0.0]) if m.deterministic else m.blocks_of(row.layer)
+            for m in (run.moments[row.one], run.moments[row.two])
+        ]
+        apart = (blocks[0] - blocks[1]) / norm
+        found = stats.ttest_1samp(apart, 0.0)
+        low, high = found.confidence_interval(0.95)
+        assert (row.square, row.variance) == pytest.approx(apart.mean(0))
+        assert (row.square_low, row.variance_low) == pytest.approx(low)
+        assert (row.square_high, row.variance_high) == pytest.approx(high)
+        assert row.pvalue == pytest.approx(found.pvalue[0] if apart[:, 0].any() else 1.0)
 
 
 def test_exact_figures_are_subtracted(make_problem) -> None:

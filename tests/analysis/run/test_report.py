@@ -175,6 +175,25 @@ def test_names_from_strangers_stay_text() -> None:
     assert "</td><script>alert(3)</script>" in found.text
 
 
+def test_a_run_of_300_estimators_has_a_page_that_can_be_read() -> None:
+    """45,000 pairs, and claims of 150 estimators, are cut to what matters; the rest is said to be in the tables.
+
+    Planted: all pairs (it is a page of 13 MB), and a sentence for each claim.
+    """
+    names = [*(f"user:unbiased_{i}" for i in range(150)), *(f"user:biased_{i}" for i in range(150))]
+    run = make_run(names, ["all"], blocks=20)
+    run.summary.loc[:149, ["unbiased_claim", "draws_to_decide"]] = True, 1e6
+    run.summary.loc[:149, "verdict"] = BiasVerdict.UNDECIDED
+    html = page(run)
+    text = Elements(html).text
+    assert len(html) < 2_000_000
+    assert "24 of the 300 estimators are shown" in text
+    assert "All are in pairs.csv." in text
+    assert "for 138 more (see the ranking)" in text
+    assert len(answer_sentences(run)[0]) < 4000
+    assert "Those of 24 of the 300 cases" in text
+
+
 def test_is_one_self_contained_file(built: Path) -> None:
     assert {path.name for path in built.parent.iterdir()} == {"figures", "report.html"}
     found = Elements(built.read_text(encoding="utf-8"))
@@ -236,7 +255,7 @@ def browser(chromium: Any, built: Path) -> Iterator[Browser]:
 
 
 def names(page: Any) -> list[str]:
-    found = page.locator("#ranking-table tbody:visible th[scope=row]").all_inner_texts()
+    found = page.locator("#ranking-table th[scope=row]:visible").all_inner_texts()
     return [str(name) for name in found]
 
 
@@ -265,6 +284,22 @@ def test_browser_sorts_by_number_and_by_name(browser: Browser) -> None:
     page.get_by_role("button", name="Estimator").first.click()
     assert names(page) == sorted(names(page))
     assert header.get_attribute("aria-sort") is None
+
+
+def test_browser_finds_rows_in_all_tables(browser: Browser) -> None:
+    """Planted: rows that stay hidden after the words are removed, and a search that minds capitals."""
+    page = browser.open()
+    rows = "table.sortable tbody tr:not(.title):not([hidden])"
+    every = page.locator(rows).count()
+    page.fill("#find", "Concrete:")
+    assert sorted(names(page)) == ["concrete:temperature=0.1", "concrete:temperature=1.0"]
+    found = page.locator(rows).all_text_contents()
+    assert 2 < len(found) < every
+    assert all("concrete" in text for text in found)
+    page.fill("#find", "claim of no bias holds")
+    assert sorted(names(page)) == ["arm", "reinforce"]
+    page.fill("#find", "")
+    assert page.locator(rows).count() == every
 
 
 def test_browser_sorts_what_is_undefined_last_either_way(browser: Browser) -> None:
