@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gradeval.progress import Progress
+from gradeval.torch_private import LAZILY_IMPORTED
 from gradeval.workers import processes
 from gradeval.workers.executors import Assignment, Lost, Workers
 from gradeval.workers.memory import share_of_memory
@@ -20,6 +21,8 @@ from gradeval.workers.processes import Allowance
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="a limit on memory")
 MIB = 2**20
 KEPT: list[Any] = []
+# as `evaluate` has it: the server of processes is started once for all tests
+PRELOAD = ["gradeval.evaluation.run", LAZILY_IMPORTED]
 
 
 def starts_late(*arguments: Any) -> None:
@@ -93,7 +96,7 @@ def is_imported(name: str) -> bool:
 
 
 def make(*calls: Assignment[Any], workers: int = 2, **allowance: Any) -> list[Any]:
-    with Workers("processes", workers, Allowance(**allowance)) as pool:
+    with Workers("processes", workers, Allowance(**allowance), PRELOAD) as pool:
         return [result for _, result in pool.in_order(calls, lambda finished: None)]
 
 
@@ -123,7 +126,7 @@ def test_the_time_of_a_call_begins_with_the_call(monkeypatch: pytest.MonkeyPatch
 
 def test_modules_are_imported_before_the_first_call() -> None:
     """Planted: the server of processes alone imports them; it may have been started without them."""
-    with Workers("processes", 1, preload=["colorsys", "no_such_module"]) as pool:
+    with Workers("processes", 1, preload=[*PRELOAD, "colorsys", "no_such_module"]) as pool:
         ((_, found),) = pool.in_order([call("a", is_imported, "colorsys")], lambda finished: None)
     assert found is True
 
@@ -191,7 +194,7 @@ def test_the_share_of_memory() -> None:
 
 def test_nothing_is_left_when_it_is_stopped() -> None:
     """Planted: a pool that waits for the call that its process makes."""
-    with Workers("processes", 2) as pool:
+    with Workers("processes", 2, preload=PRELOAD) as pool:
         results = pool.in_order([call("a", os.getpid), call("b", sleeps, 1, 3600)], lambda finished: None)
         _, pid = next(results)
         began = time.monotonic()
