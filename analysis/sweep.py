@@ -22,7 +22,7 @@ from gradeval.analysis.tables import table_files, without_timings
 from gradeval.errors import GradevalError
 from gradeval.files import write_whole
 
-SWEEP_FORMAT = "gradeval-sweep/1"
+SWEEP_FORMAT = "gradeval-sweep/2"
 SWEEP_MEASURES = {
     "relative_rmse": "relative RMSE of one draw",
     "relative_bias": "relative bias",

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+MAX_TABLE_BYTES = 2**31  # of a file that is read
+
 
 def without_timings(table: pd.DataFrame) -> pd.DataFrame:
     """Leave out the columns that differ between two runs of the same seed.

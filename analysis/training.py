@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -22,20 +21,9 @@ from gradeval.analysis.numbers import interval_text, significant
 from gradeval.analysis.pages import image_source, render_page
 from gradeval.analysis.plotting import DASHED, SOLID, log_axis, paper_style, printable, save_figure, styles, tidy
 from gradeval.analysis.statistics import ENDS, UNKNOWN, Interval, mean_interval
-from gradeval.analysis.tables import table_files
-from gradeval.analysis.training_manifest import TRAINING_FILE, read_training_manifest
+from gradeval.analysis.training_folder import TRAINING_TABLES, read_training, write_training
 from gradeval.analysis.training_pairs import against, paired_differences
-from gradeval.errors import GradevalError
-from gradeval.files import reason, write_whole
-
-TRAINING_TABLES: dict[str, list[str]] = {
-    "trials": ["estimator", "rate", "seed", "epochs", "objective", "chosen"],
-    "curves": ["estimator", "seed", "epoch", "objective", "exact", "validation_objective", "rate"],
-    "gradients": ["estimator", "seed", "epoch", "layer", "cosine", "relative_bias", "relative_variance", "noise"],
-    "predictions": ["estimator", "seed", "split", "predictor", "loss", "accuracy"],
-    "timings": ["estimator", "seconds"],
-}
-"""The saved tables and their columns; `summary` is made from them."""
+from gradeval.files import write_whole
 
 
 def over_seeds(values: pd.Series) -> Interval:
@@ -128,17 +116,13 @@ class Training:
         return str(final["estimator"].iloc[0]) if len(final) else None
 
     def save(self, folder: str | Path) -> None:
-        """Write manifest and tables (csv and parquet), each whole or not at all.
+        """Write tables (csv and parquet) and manifest, see `write_training`.
 
         Args:
             folder: is made if need be.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, table in (self.tables | {"summary": self.summary, "speed": self.speed, "pairs": self.pairs}).items():
-            for file, content in table_files(name, table).items():
-                write_whole(folder / file, content)
-        write_whole(folder / TRAINING_FILE, json.dumps(self.manifest, indent=1).encode())
+        made = {"summary": self.summary, "speed": self.speed, "pairs": self.pairs}
+        write_training(Path(folder), self.manifest, self.tables | made)
 
     @classmethod
     def load(cls, folder: str | Path) -> Training:
@@ -153,21 +137,7 @@ class Training:
         Raises:
             GradevalError: in one line, that it is missing, not finished or damaged.
         """
-        folder = Path(folder)
-        manifest = read_training_manifest(folder)
-        if not manifest.get("estimators"):
-            raise GradevalError(
-                f"{folder} has no tables yet: no estimator is trained. Repeat the command that began it with "
-                f"--out {folder} to resume."
-            )
-        tables = {}
-        for name in TRAINING_TABLES:
-            path = folder / f"{name}.parquet"
-            try:
-                tables[name] = pd.read_parquet(path)
-            except (OSError, ValueError, KeyError) as error:
-                raise GradevalError(f"{path}: cannot be read ({reason(error)}).") from None
-        return cls(manifest, tables)
+        return cls(*read_training(Path(folder)))
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from gradeval.errors import GradevalError
-from gradeval.files import Finite, convert, read_json
+from gradeval.files import Finite, convert, read_json, unsealed
 
-TRAINING_FORMAT = "gradeval-training/1"
+TRAINING_FORMAT = "gradeval-training/2"
 TRAINING_FILE = "training.json"
 MAX_TRAINING_BYTES = 2**22
 
@@ -76,6 +76,7 @@ class TrainingManifest(msgspec.Struct):
         problem: its facts.
         failures: by estimator, why it was not trained.
         estimators: facts of those that were trained; None while the training is not finished.
+        files: the digest of each file of its tables.
     """
 
     format: str
@@ -86,6 +87,7 @@ class TrainingManifest(msgspec.Struct):
     problem: TrainedProblem
     failures: dict[str, str]
     estimators: dict[str, TrainedEstimator] | None = None
+    files: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 def read_training_manifest(folder: str | Path) -> dict[str, Any]:
@@ -105,7 +107,11 @@ def read_training_manifest(folder: str | Path) -> dict[str, Any]:
         raise GradevalError(f"{folder} is not a training: it has no {TRAINING_FILE}.")
     document = read_json(path, MAX_TRAINING_BYTES)
     if document.get("format") != TRAINING_FORMAT:
-        raise GradevalError(f"{path}: this version reads '{TRAINING_FORMAT}', found {document.get('format')!r}.")
+        raise GradevalError(
+            f"{path}: this version reads '{TRAINING_FORMAT}', found {document.get('format')!r:.80}: repeat the command "
+            "that made it, with a new --out."
+        )
+    document = unsealed(document, path)
     try:
         convert(document, TrainingManifest, "")
     except GradevalError as error:

@@ -24,6 +24,7 @@ from gradeval.model.problem_file import MAX_FILE_BYTES
 from gradeval.model.randomness import RandomDraws, derived_seed, generator
 from gradeval.problems.tasks import Task
 from gradeval.progress import Progress, Silent
+from gradeval.threads import one_thread
 
 PROTOCOL = "SGD momentum=0.9 rate=0.03 batch=10 estimator=reinforce version=1"
 """How networks are trained; it is a part of the name of a cached one."""
@@ -223,12 +224,13 @@ def fit_network(problem: Problem, epochs: int, seed: int, progress: Progress | N
     randomness = RandomDraws(generator("cpu", derived_seed("expclass draws", seed)), problem.network.dtype)
     reinforce = get_estimator("reinforce")
     optimiser = torch.optim.SGD(problem.network.trainable().values(), lr=_RATE, momentum=_MOMENTUM, foreach=True)
-    for _ in range(epochs):
-        for batch in torch.randperm(problem.points, generator=order).split(_BATCH):
-            optimiser.zero_grad()
-            loss = problem.loss_function(targets=problem.targets[batch])
-            reinforce(problem.network, problem.inputs[batch], loss, randomness).mean().backward()
-            optimiser.step()
-        progress.advance(task, 1)
+    with one_thread():
+        for _ in range(epochs):
+            for batch in torch.randperm(problem.points, generator=order).split(_BATCH):
+                optimiser.zero_grad()
+                loss = problem.loss_function(targets=problem.targets[batch])
+                reinforce(problem.network, problem.inputs[batch], loss, randomness).mean().backward()
+                optimiser.step()
+            progress.advance(task, 1)
     if epochs:
         progress.finish(task)

@@ -137,12 +137,24 @@ def remove_left_overs(folder: Path) -> None:
         OSError: one cannot be removed.
     """
     for home, folders, names in os.walk(folder):
-        for name in [name for name in folders if name.startswith(_TOGETHER)]:
+        for name in filter(is_left_over, list(folders)):
             folders.remove(name)
             if not (Path(home) / name).is_symlink():
                 shutil.rmtree(Path(home) / name)
-        for name in filter(_LEFT_OVER.fullmatch, names):
+        for name in filter(is_left_over, names):
             (Path(home) / name).unlink()
+
+
+def is_left_over(name: str) -> bool:
+    """Whether a file or a folder of this name is what a writer that was killed left behind.
+
+    Args:
+        name: without its folder.
+
+    Returns:
+        Whether it is.
+    """
+    return name.startswith(_TOGETHER) or _LEFT_OVER.fullmatch(name) is not None
 
 
 def refuse_links(folder: Path) -> None:
@@ -204,6 +216,9 @@ def read_whole(path: Path, limit: int) -> bytes:
     return content
 
 
+DIGEST_DIGITS = 32  # of a digest
+
+
 def digest_of(content: bytes) -> str:
     """The first half of the SHA-256 of some bytes, in hexadecimal.
 
@@ -211,9 +226,9 @@ def digest_of(content: bytes) -> str:
         content: any.
 
     Returns:
-        32 digits.
+        `DIGEST_DIGITS` digits.
     """
-    return hashlib.sha256(content).hexdigest()[:32]
+    return hashlib.sha256(content).hexdigest()[:DIGEST_DIGITS]
 
 
 def sealed(document: Mapping[str, Any]) -> bytes:

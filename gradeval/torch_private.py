@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 __all__ = [
+    "LAZILY_IMPORTED",
     "TorchDispatchMode",
     "flop_formula",
     "inside_transform",
@@ -21,6 +22,9 @@ __all__ = [
     "storage_key",
     "times_written",
 ]
+
+LAZILY_IMPORTED = "torch._dynamo"
+"""What torch.func imports in its first call, which takes seconds: processes are started with it."""
 
 
 def inside_transform() -> bool:

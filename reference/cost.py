@@ -13,6 +13,7 @@ from gradeval.errors import GradevalError
 from gradeval.model.problem import Problem
 from gradeval.progress import duration_words
 from gradeval.reference.layerwise import CHUNK_BYTES, GROUPED_POINTS, distinct_targets
+from gradeval.threads import AHEAD, MOST_THREADS, Crew
 
 # Measured on one core of a server of 2021: multiply–adds of a matrix product, operations on single numbers, a second.
 PRODUCT_RATE = 1e10
@@ -64,8 +65,10 @@ def method_costs(
     # small groups of equal targets share a product.
     shared_by = min(targets, max(1, GROUPED_POINTS * targets // points))
     products = 3 * (targets * sum(2 ** (a + b) for a, b in pairs) + points * shared_by * 2 ** widths[0])
-    # Digits, states and probabilities of every layer, with their gradients; the chunks in work.
-    shared = itemsize * (6 * sum(2**n * n for n in widths) + 8 * points * widths[0]) + 8 * CHUNK_BYTES
+    # Digits, states and probabilities of every layer, with their gradients; of every thread the chunk in work and the
+    # tables that wait for it. Those of most threads are counted: what is kept in memory decides the order of sums.
+    shared = itemsize * (6 * sum(2**n * n for n in widths) + 8 * points * widths[0])
+    shared += MOST_THREADS * (8 * CHUNK_BYTES + (AHEAD + 1) * itemsize * 2 ** max(widths))
     # The tables with their gradients, and the slopes (units × rows).
     per_target = itemsize * (4 * sum(2**n for n in widths) + sum(2**a * b for a, b in pairs))
     # One probability for every pair of states, the product of as many factors as there are units.
@@ -160,14 +163,15 @@ def _widest(widths: Sequence[int], joint: bool) -> range:
 
 
 def _product_rate(problem: Problem) -> float:
-    """Multiply–adds a second of a matrix product of the problem's type, on its device."""
+    """Multiply–adds a second of matrix products of the problem's type, one on each thread, on its device."""
     a = torch.ones(512, 512, dtype=problem.network.dtype, device=problem.network.device)
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        (a @ a)[0, 0].item()  # the item waits for a device that works asynchronously
-        times.append(time.perf_counter() - start)
-    return 512**3 / min(times)
+    crew, times = Crew(a.device), []
+    with crew.at_work():
+        for _ in range(3):
+            start = time.perf_counter()
+            (a @ a)[0, 0].item()  # the item waits for a device that works asynchronously
+            times.append(time.perf_counter() - start)
+    return crew.threads * 512**3 / min(times)
 
 
 def _size(size: int) -> str:

@@ -18,6 +18,7 @@ from gradeval.reference.cost import Cost, check_affordable, predicted_cost
 from gradeval.reference.joint import joint_value_and_gradient
 from gradeval.reference.layerwise import layerwise_value_and_gradient, plain_values
 from gradeval.sampling.streaming import LARGEST_GRADIENT
+from gradeval.threads import threads_for
 
 # Progress is reported of what is predicted to take more seconds.
 PATIENCE = 2.0
@@ -76,6 +77,9 @@ def exact_gradient(
 ) -> ExactGradient:
     """J and its gradient, by enumeration of all binary states.
 
+    Small work is done on one thread, large work on as many as torch has; of the methods "layerwise" and "joint" no
+    number depends on how many these are.
+
     Args:
         problem: network, data and loss. Parameters that do not require a gradient are left out.
         method: "layerwise" (Σₖ 2^(nₖ₋₁+nₖ) terms by matrix products), "plain" (the same terms one by one, for small
@@ -108,8 +112,9 @@ def exact_gradient(
     if cost.method == "joint":
         value, found = joint_value_and_gradient(problem)
     elif cost.method == "plain":
-        value = plain_values(problem).mean()
-        found = list(torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True))
+        with threads_for(cost.multiply_adds):
+            value = plain_values(problem).mean()
+            found = list(torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True))
     else:
         at_once = 1 + (memory - cost.bytes) // cost.bytes_per_target
         with _percent(progress if cost.seconds > PATIENCE else None, cost) as advance:

@@ -8,6 +8,7 @@ whose states are numbered so that unit j is bit j; ``states`` is 2^units.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,14 +21,26 @@ from gradeval.model.network import BinaryLayer
 from gradeval.model.problem import Problem
 from gradeval.progress import Advance
 from gradeval.reference.joint import binary_digits
+from gradeval.threads import Crew
 
 # The products of one chunk of rows: beyond this size memory is given back to the system and faulted in again for every
 # chunk, which doubles the time; below it the calls themselves begin to count (measured: 1 to 2 MiB are fastest).
-CHUNK_BYTES = 2**21
+CHUNK_BYTES = 2**20
+# What the crew shares: pieces of several chunks, which together have a table of their own.
+MOST_PIECES = 64
+TABLE_BYTES = 2**22  # of a piece's own table, where that has several targets
 # Points of small groups of equal targets are taken together up to this number; each then meets the others' tables too.
 GROUPED_POINTS = 256
 # In place of probabilities that are exactly 0: dividing by it gives the derivative, and it is far below rounding.
 TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Who shares it, and who is told the multiply–adds that are done."""
+
+    crew: Crew
+    advance: Advance = lambda multiply_adds: None
 
 
 def layerwise_values(problem: Problem) -> Float[Tensor, " points"]:
@@ -47,7 +60,9 @@ def layerwise_values(problem: Problem) -> Float[Tensor, " points"]:
     """
     targets, which = distinct_targets(problem.targets)
     which, order = which.sort()
-    return _values(problem, problem.inputs[order], targets, which, lambda multiply_adds: None)[order.argsort()]
+    work = _Work(Crew(problem.network.device))
+    with work.crew.at_work():
+        return _values(problem, problem.inputs[order], targets, which, work)[order.argsort()]
 
 
 def plain_values(problem: Problem) -> Float[Tensor, " points"]:
@@ -83,40 +98,42 @@ def layerwise_value_and_gradient(
     value, gradient = problem.inputs.new_zeros(()), [torch.zeros_like(p) for p in parameters]
     targets, which = distinct_targets(problem.targets)
     which, order = which.sort()
-    for some in torch.arange(len(targets), device=which.device).split(targets_at_once):
-        mine = (which >= some[0]) & (which <= some[-1])
-        part = _sum(problem, problem.inputs[order[mine]], targets[some], which[mine] - some[0], advance)
-        part = part / problem.points
-        value += part.detach()
-        for total, piece in zip(gradient, torch.autograd.grad(part, parameters, allow_unused=True), strict=True):
-            if piece is not None:
-                total += piece
+    work = _Work(Crew(problem.network.device), advance)
+    with work.crew.at_work():
+        for some in torch.arange(len(targets), device=which.device).split(targets_at_once):
+            mine = (which >= some[0]) & (which <= some[-1])
+            part = _sum(problem, problem.inputs[order[mine]], targets[some], which[mine] - some[0], work)
+            part = part / problem.points
+            value += part.detach()
+            for total, piece in zip(gradient, torch.autograd.grad(part, parameters, allow_unused=True), strict=True):
+                if piece is not None:
+                    total += piece
     return value, gradient
 
 
 def _values(
-    problem: Problem, inputs: Tensor, targets: Tensor, which: Int[Tensor, " points"], advance: Advance
+    problem: Problem, inputs: Tensor, targets: Tensor, which: Int[Tensor, " points"], work: _Work
 ) -> Float[Tensor, " points"]:
     """E[f(x^L)] of every input; its target is targets[which], and ``which`` is sorted."""
-    table = _first_table(problem, targets, lambda p, table: _Expectation.apply(p, table, advance))
+    table = _first_table(problem, targets, lambda p, table: _Expectation.apply(p, table, work))
     values = []
     for rows, group in _blocks(which, len(targets)):
-        mean = _Expectation.apply(_chances(problem.network.layers[0])(inputs[rows]), table[group], advance)
+        mean = _Expectation.apply(_chances(problem.network.layers[0])(inputs[rows]), table[group], work)
         values.append(mean.gather(0, which[None, rows] - group.start)[0])
     return torch.cat(values)
 
 
 def _sum(
-    problem: Problem, inputs: Tensor, targets: Tensor, which: Int[Tensor, " points"], advance: Advance
+    problem: Problem, inputs: Tensor, targets: Tensor, which: Int[Tensor, " points"], work: _Work
 ) -> Float[Tensor, ""]:
     """The sum of `_values`, faster where many points have the same target."""
-    table = _first_table(problem, targets, lambda p, table: _Expectation.apply(p, table, advance))
+    table = _first_table(problem, targets, lambda p, table: _Expectation.apply(p, table, work))
     chances, blocks = _chances(problem.network.layers[0]), list(_blocks(which, len(targets)))
     if len(blocks) == len(targets):
-        return _SumOfExpectations.apply(chances(inputs), table, torch.bincount(which).tolist(), advance)
+        return _SumOfExpectations.apply(chances(inputs), table, torch.bincount(which).tolist(), work)
     total = inputs.new_zeros(())
     for rows, group in blocks:
-        mean = _Expectation.apply(chances(inputs[rows]), table[group], advance)
+        mean = _Expectation.apply(chances(inputs[rows]), table[group], work)
         total = total + mean.gather(0, which[None, rows] - group.start).sum()
     return total
 
@@ -181,7 +198,7 @@ class _Expectation(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, p: Float[Tensor, "rows units"], table: Float[Tensor, "targets states"], advance: Advance
+        ctx: Any, p: Float[Tensor, "rows units"], table: Float[Tensor, "targets states"], work: _Work
     ) -> Float[Tensor, "targets rows"]:
         targets, (rows, units) = len(table), p.shape
         low = units // 2
@@ -189,68 +206,93 @@ class _Expectation(torch.autograd.Function):
         by_low = by_high.mT.contiguous()
         value = p.new_empty(targets, rows)
         slope = p.new_empty(targets, units, rows) if ctx.needs_input_grad[0] else None
-        for chunk in _chunks(p, targets):
-            chance = _chances_off_on(p[chunk])
-            p_low, p_high = _product(chance[:low]), _product(chance[low:])
-            weighted = (by_high @ p_low).mul_(p_high)
-            value[:, chunk] = weighted.sum(1)
-            if slope is not None:
-                slope[:, low:, chunk] = _slopes(weighted, chance[low:])
-                slope[:, :low, chunk] = _slopes((by_low @ p_high).mul_(p_low), chance[:low])
-            advance((2 if slope is not None else 1) * p_low.shape[-1] * table.numel())
+        products = 2 if slope is not None else 1
+
+        def fill(piece: list[slice]) -> int:
+            for chunk in piece:
+                chance = _chances_off_on(p[chunk])
+                p_low, p_high = _product(chance[:low]), _product(chance[low:])
+                weighted = (by_high @ p_low).mul_(p_high)
+                value[:, chunk] = weighted.sum(1)
+                if slope is not None:
+                    slope[:, low:, chunk] = _slopes(weighted, chance[low:])
+                    slope[:, :low, chunk] = _slopes((by_low @ p_high).mul_(p_low), chance[:low])
+            return products * _rows_of(piece) * table.numel()
+
+        with work.crew.at_work():
+            for done in work.crew.in_order(fill, _pieces(p, targets), products * rows * table.numel()):
+                work.advance(done)
         ctx.save_for_backward(p, slope)
-        ctx.advance = advance
+        ctx.work = work
         return value
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Float[Tensor, "targets rows"]) -> tuple[Tensor | None, Tensor | None, None]:
         p, slope = ctx.saved_tensors
-        targets, (rows, units) = len(g), p.shape
+        units = p.shape[-1]
         grad_p = grad_table = None
-        if slope is not None:
-            grad_p = p.new_zeros(units, rows)
-            for weight, slopes in zip(g, slope, strict=True):
-                grad_p.addcmul_(weight, slopes)
-            grad_p = grad_p.mT
-        if ctx.needs_input_grad[1]:
-            low = units // 2
-            grad_table = p.new_zeros(targets * 2 ** (units - low), 2**low)
-            for chunk in _chunks(p, targets):
-                chance = _chances_off_on(p[chunk])
-                p_low, p_high = _product(chance[:low]), _product(chance[low:])
-                grad_table.addmm_((g[:, None, chunk] * p_high).flatten(0, 1), p_low.mT)
-                ctx.advance(p_low.shape[-1] * grad_table.numel())
-            grad_table = grad_table.view(targets, -1)
+        with ctx.work.crew.at_work():
+            if slope is not None:
+                grad_p = p.new_zeros(units, len(p))
+                for weight, slopes in zip(g, slope, strict=True):
+                    grad_p.addcmul_(weight, slopes)
+                grad_p = grad_p.mT
+            if ctx.needs_input_grad[1]:
+                grad_table = p.new_zeros(len(g), 2**units)
+                at_once = max(1, TABLE_BYTES // (p.itemsize * 2**units))
+                for weights, grad in zip(g.split(at_once), grad_table.split(at_once), strict=True):
+                    _add_weights(p, weights, grad, ctx.work)
         return grad_p, grad_table, None
+
+
+def _add_weights(
+    p: Float[Tensor, "rows units"],
+    g: Float[Tensor, "targets rows"],
+    table: Float[Tensor, "targets states"],
+    work: _Work,
+) -> None:
+    """table[t, (h, l)] += Σ_r g[t, r] P_hi[h, r] P_lo[l, r]; every piece of rows has a sum of its own."""
+    targets, units = len(g), p.shape[-1]
+    low, high = units // 2, units - units // 2
+
+    def weigh(piece: list[slice]) -> tuple[Tensor, int]:
+        part = p.new_zeros(targets * 2**high, 2**low)
+        for chunk in piece:
+            chance = _chances_off_on(p[chunk])
+            p_low, p_high = _product(chance[:low]), _product(chance[low:])
+            part.addmm_((g[:, None, chunk] * p_high).flatten(0, 1), p_low.mT)
+        return part, _rows_of(piece) * table.numel()
+
+    for part, done in work.crew.in_order(weigh, _pieces(p, targets), len(p) * table.numel()):
+        table += part.view_as(table)
+        work.advance(done)
 
 
 class _SumOfExpectations(torch.autograd.Function):
     """Σ_t Σ_r Σ_x Πⱼ P(xⱼ | r) V[t, x]: `_Expectation` of consecutive rows, counts[t] of them for each t, summed.
 
     The weights are known beforehand, so one pass over the rows yields ∂/∂V[h, l] = W = Σ_r P_hi[h, r] P_lo[l, r], the
-    slopes, and the sum itself as ⟨W, V⟩. All chunks share their memory: new pages would take a third of the time.
+    slopes, and the sum itself as ⟨W, V⟩. A piece's chunks share memory: new pages would take a third of the time.
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        p: Float[Tensor, "rows units"],
-        table: Float[Tensor, "targets states"],
-        counts: list[int],
-        advance: Advance,
+        ctx: Any, p: Float[Tensor, "rows units"], table: Float[Tensor, "targets states"], counts: list[int], work: _Work
     ) -> Float[Tensor, ""]:
         units = p.shape[-1]
         low, high = units // 2, units - units // 2
         weight = torch.zeros_like(table)
         slope = p.new_empty(units, len(p)) if ctx.needs_input_grad[0] else None
-        size = max(1, CHUNK_BYTES // (p.itemsize * 2**high))
-        memory = p.new_empty(4, 2**high * min(size, max(counts)))
-        start = 0
-        for v, w, count in zip(table, weight, counts, strict=True):
-            by_high = v.view(2**high, 2**low)
+        products = 3 if slope is not None else 1
+
+        def weigh(piece: tuple[int, list[slice]]) -> tuple[Tensor, int]:
+            target, chunks = piece
+            by_high = table[target].view(2**high, 2**low)
             by_low = by_high.mT.contiguous()
-            for rows in _ranges(start, start + count, size):
+            part = torch.zeros_like(by_high)
+            memory = p.new_empty(4, 2**high * _rows_of(chunks[:1]))
+            for rows in chunks:
                 chance = _chances_off_on(p[rows])
                 of_low, of_high, n = chance[:low], chance[low:], chance.shape[-1]
                 p_low, p_high, v_low, v_high = (
@@ -258,12 +300,21 @@ class _SumOfExpectations(torch.autograd.Function):
                 )
                 _product(of_low, p_low)
                 _product(of_high, p_high)
-                w.view_as(by_high).addmm_(p_high, p_low.mT)
+                part.addmm_(p_high, p_low.mT)
                 if slope is not None:
                     slope[low:, rows] = _slopes(torch.mm(by_high, p_low, out=v_high).mul_(p_high)[None], of_high)[0]
                     slope[:low, rows] = _slopes(torch.mm(by_low, p_high, out=v_low).mul_(p_low)[None], of_low)[0]
-                advance((3 if slope is not None else 1) * n * v.numel())
+            return part.flatten(), products * _rows_of(chunks) * table.shape[-1]
+
+        pieces, start = [], 0
+        for target, count in enumerate(counts):
+            pieces += [(target, piece) for piece in _pieces(p[start : start + count], 1, start)]
             start += count
+        with work.crew.at_work():
+            found = work.crew.in_order(weigh, pieces, products * len(p) * table.shape[-1])
+            for (target, _), (part, done) in zip(pieces, found, strict=True):
+                weight[target] += part
+                work.advance(done)
         ctx.save_for_backward(weight, slope)
         return torch.dot(weight.flatten(), table.flatten())
 
@@ -274,14 +325,20 @@ class _SumOfExpectations(torch.autograd.Function):
         return None if slope is None else (g * slope).mT, g * weight, None, None
 
 
-def _chunks(p: Float[Tensor, "rows units"], targets: int) -> Iterator[slice]:
-    """Ranges of rows whose products take about CHUNK_BYTES."""
+def _pieces(p: Float[Tensor, "rows units"], targets: int, start: int = 0) -> list[list[slice]]:
+    """Pieces of rows, numbered from ``start``: each some chunks, whose products take about CHUNK_BYTES.
+
+    They follow from the sizes alone, so that sums over them do not depend on who computes them.
+    """
     rows, units = p.shape
-    return _ranges(0, rows, max(1, CHUNK_BYTES // (p.itemsize * targets * 2 ** (units - units // 2))))
+    size = max(1, CHUNK_BYTES // (p.itemsize * targets * 2 ** (units - units // 2)))
+    chunks = [slice(first, min(first + size, start + rows)) for first in range(start, start + rows, size)]
+    several = -(-len(chunks) // MOST_PIECES)
+    return [chunks[first : first + several] for first in range(0, len(chunks), several)]
 
 
-def _ranges(first: int, last: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, last)) for start in range(first, last, size))
+def _rows_of(piece: list[slice]) -> int:
+    return sum(rows.stop - rows.start for rows in piece)
 
 
 def _chances_off_on(p: Float[Tensor, "rows units"]) -> Float[Tensor, "units 2 rows"]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TypedDict, Unpack
@@ -24,6 +23,7 @@ from gradeval.reference.exact import exact_gradient
 from gradeval.reference.joint import binary_digits
 from gradeval.sampling.probes import check_pointwise, count_chance
 from gradeval.sampling.surrogates import Surrogate, weighted_gradients
+from gradeval.threads import one_thread, single_threads
 from gradeval.torch_private import quiet_vmap
 
 MAX_BITS = 18
@@ -150,7 +150,17 @@ def exact_moments(
         {'1': 0.133, '2': 0.278, 'head': 0.0, 'all': 0.119}
     """
     check_options("exact_moments", execution, MomentsExecution)
-    advance, workers = execution.get("advance"), execution.get("workers")
+    workers, advance = execution.get("workers") or torch.get_num_threads(), execution.get("advance")
+    with one_thread():
+        enumeration = _enumeration(problem, estimator, samples, seed, execution)
+        sums = _sums(enumeration, workers, advance or (lambda states: None))
+    return enumeration.result(sums)
+
+
+def _enumeration(
+    problem: Problem, estimator: Callable[..., Tensor], samples: int, seed: int, execution: MomentsExecution
+) -> _Enumeration:
+    """All joint states of an estimator; refuses one whose states cannot be enumerated."""
     problem = in_precision(problem, execution.get("precision", "double"))
     intrudes = check_pointwise(problem, estimator).intrudes
     bits, continuous = count_chance(problem, estimator)
@@ -159,19 +169,22 @@ def exact_moments(
             f"the estimator takes {bits} Bernoulli variables per point, 2^{bits} joint states; "
             f"the limit is 2^{MAX_BITS}."
         )
-    samples = samples if continuous else 1
-    enumeration = _Enumeration(problem, estimator, bits, samples, seed, execution.get("memory", 2**25), intrudes)
+    memory = execution.get("memory", 2**25)
+    return _Enumeration(problem, estimator, bits, samples if continuous else 1, seed, memory, intrudes)
+
+
+def _sums(enumeration: _Enumeration, workers: int, advance: Advance) -> list[Tensor]:
+    """The sums over all joint states."""
     sums: list[Tensor] = []
     try:
-        with closing(_in_threads(enumeration, workers or torch.get_num_threads())) as chunks:
+        with closing(_in_threads(enumeration, workers)) as chunks:
             for parts in chunks:
                 sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else list(parts)
-                if advance:
-                    advance(enumeration.chunk)
+                advance(enumeration.chunk)
     except RuntimeError as error:  # `.item()`, or a branch on a number
         reason = str(error).strip().partition("\n")[0]
         raise GradevalError(f"the estimator cannot be run on all joint states at once ({reason})") from error
-    return enumeration.result(sums)
+    return sums
 
 
 @dataclass(frozen=True)
@@ -256,9 +269,5 @@ class _Enumeration:
 def _in_threads(enumeration: _Enumeration, workers: int) -> Generator[tuple[Tensor, ...]]:
     """The sums of all chunks, in their order."""
     first = range(0, 2**enumeration.bits, enumeration.chunk)
-    with quiet_vmap(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            yield from pool.map(enumeration.sums, first)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with quiet_vmap(), single_threads(workers) as pool:
+        yield from pool.map(enumeration.sums, first)

@@ -9,6 +9,7 @@ than some percent, and weighted: rare states are met as often as others.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -17,11 +18,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradeval.analysis.run.rare import RareStates
+from gradeval.isolation import in_company
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import EnumeratedStates, FlattenedStates, Randomness, generator
 from gradeval.reference.joint import binary_digits
 from gradeval.sampling.surrogates import Surrogate, weighted_gradients
+from gradeval.threads import Crew
 from gradeval.torch_private import quiet_vmap
 
 MAX_ENUMERATED = 12  # bits; beyond, paths are drawn from flattened probabilities
@@ -29,6 +32,9 @@ FLATTENED_PATHS = 2**12
 MAX_LOSS_BITS = 14  # of the last layer, up to which every loss is looked at
 BINS, RATIO, SMALLEST = 640, 1.25, 1e-32  # of sizes: each is RATIO times the one before, from SMALLEST on
 LEVELS = 48  # of the probability of a state: each is half the one before
+OPERATIONS = 100  # a number of a gradient costs about as much as so many multiply–adds of a product
+
+_Rows = tuple[Tensor, Callable[[Tensor], EnumeratedStates], float]
 
 
 def rare_states(problem: Problem, memory: int = 2**25) -> RareStates:
@@ -36,7 +42,7 @@ def rare_states(problem: Problem, memory: int = 2**25) -> RareStates:
 
     Args:
         problem: network, data and loss.
-        memory: bytes that a chunk of states may take, about.
+        memory: bytes that a chunk of states may take, about; there is one for each thread.
 
     Returns:
         The sums of probabilities by size and by the probability of a state. Where paths are drawn, every joint state
@@ -44,23 +50,44 @@ def rare_states(problem: Problem, memory: int = 2**25) -> RareStates:
     """
     network, points = problem.network, problem.points
     slices = network.layer_slices()
-    largest = _largest_loss(problem)
-    surrogate = Surrogate(problem, _yardstick)
     size = sum(p.numel() for p in network.parameters())
-    at_once = max(1, memory // (3 * points * size * network.dtype.itemsize))
+    row = points * size * network.dtype.itemsize
     sums = torch.zeros(len(slices), LEVELS * BINS, 3, dtype=torch.float64)
     means = torch.zeros(points, len(slices), dtype=torch.float64)
-    with quiet_vmap():
-        for rows, chance, share in _rows(problem, at_once):
-            scaled, _, weights = weighted_gradients(surrogate, rows, chance)
-            weights = weights.expand(len(rows), points).double()
-            norms = _norms(scaled.double(), slices, largest.double())
-            sizes = torch.where(weights[..., None] > 0, norms / weights.sqrt().clamp(min=1e-300)[..., None], 0.0)
-            means += share * (weights[..., None] * sizes).sum(0).cpu()
-            levels = -weights.log2() if share == 1 else torch.full_like(weights, LEVELS)  # drawn paths: all are rare
-            for k in range(len(slices)):
-                sums[k] += share * _histogram(*(x.flatten().cpu() for x in (sizes[..., k], weights, levels)))
+    crew = Crew(network.device)
+    with crew.at_work(), quiet_vmap():
+        yardstick = _Yardstick(problem, _largest_loss(problem).double())
+        pieces = list(_rows(problem, max(1, memory // (3 * row))))
+        numbers = sum(len(rows) for rows, _, _ in pieces) * points * size
+        for sizes, histogram in crew.in_order(yardstick, pieces, OPERATIONS * numbers):
+            means += sizes
+            sums += histogram
     return RareStates(list(slices), points, _cells(sums), means.amax(0).numpy())
+
+
+class _Yardstick:
+    """The sizes of the yardstick's gradients on some rows."""
+
+    def __init__(self, problem: Problem, largest: Float[Tensor, " points"]) -> None:
+        self.problem, self.largest = problem, largest
+        self.slices = problem.network.layer_slices()
+        self._own = threading.local()
+
+    def __call__(self, piece: _Rows) -> tuple[Float[Tensor, "points layers"], Float[Tensor, "layers bins 3"]]:
+        """The mean size for each point and layer, and the sums by size and probability."""
+        rows, chance, share = piece
+        if not hasattr(self._own, "surrogate"):  # this thread's: a functional call exchanges the parameters
+            self._own.surrogate = Surrogate(self.problem, _yardstick)
+        with torch.enable_grad(), in_company():  # our own code changes nothing of the process
+            scaled, _, weights = weighted_gradients(self._own.surrogate, rows, chance)
+        weights = weights.expand(len(rows), self.problem.points).double()
+        norms = _norms(scaled.double(), self.slices, self.largest)
+        sizes = torch.where(weights[..., None] > 0, norms / weights.sqrt().clamp(min=1e-300)[..., None], 0.0)
+        levels = -weights.log2() if share == 1 else torch.full_like(weights, LEVELS)  # drawn paths: all are rare
+        histograms = [
+            _histogram(*(x.flatten().cpu() for x in (sizes[..., k], weights, levels))) for k in range(len(self.slices))
+        ]
+        return share * (weights[..., None] * sizes).sum(0).cpu(), share * torch.stack(histograms)
 
 
 def _yardstick(network: StochasticBinaryNetwork, inputs: Tensor, loss: object, randomness: Randomness) -> Tensor:
@@ -96,7 +123,7 @@ def _largest_loss(problem: Problem) -> Float[Tensor, " points"]:
     return torch.stack([high - low, high.abs(), low.abs()]).amax(0)
 
 
-def _rows(problem: Problem, at_once: int) -> Iterator[tuple[Tensor, Callable[[Tensor], EnumeratedStates], float]]:
+def _rows(problem: Problem, at_once: int) -> Iterator[_Rows]:
     """Chunks of rows, what makes chance of a row, and the weight of each."""
     dtype, device, bits = problem.network.dtype, problem.network.device, sum(problem.widths)
     random = generator(device, "rare")

@@ -15,9 +15,9 @@ ROOMS = {"gradeval": "gradeval", "reference": "gradeval.reference", "analysis": 
 
 # from the cellar upwards: a room imports from lower floors, or from itself
 FLOORS = [
-    {"errors", "torch_private", "progress", "versions"},
+    {"errors", "torch_private", "progress", "versions", "threads"},
     {"files", "isolation"},
-    {"model", "workers", "analysis", "cache"},
+    {"model", "workers", "analysis", "cache", "folder_lock"},
     {"estimators"},
     {"sampling", "problems"},
     {"reference"},

@@ -99,6 +99,14 @@ def test_spoilt_files_of_every_kind() -> None:
     assert " 0 findings" in done.stdout
 
 
+def test_damaged_folders_and_killed_writing() -> None:
+    """A smaller version of docs/studies/damage.py."""
+    command = [sys.executable, str(ROOT / "docs" / "studies" / "damage.py"), "--bits", "1", "--no-write"]
+    done = subprocess.run([*command, "--boundaries", "3", "--moments", "0"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 3 kills. 0 findings" in done.stdout
+
+
 def test_limits_on_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gradeval.model.problem_file.MAX_FILE_BYTES", 1000)
     monkeypatch.setattr("gradeval.evaluation.plan.MAX_PLAN_BYTES", 1000)

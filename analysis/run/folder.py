@@ -22,7 +22,7 @@ from gradeval.analysis.run.moments import Layout, Moments
 from gradeval.analysis.run.rare import COLUMNS, RareStates
 from gradeval.analysis.run.record import EXACT_COLUMNS, Record
 from gradeval.analysis.statistics import Array
-from gradeval.analysis.tables import table_files
+from gradeval.analysis.tables import MAX_TABLE_BYTES, table_files
 from gradeval.errors import GradevalError, enumeration
 from gradeval.files import CannotWrite, digest_of, read_whole, reason, sealed, write_together, write_whole
 
@@ -30,7 +30,6 @@ MANIFEST, MOMENTS = "manifest.json", "moments.npz"
 PARTS = ("mean", "covariance", "descents", "thirds", "blocks")  # of an estimator's moments, each an array
 MAX_ARRAY_BYTES = 2**34  # of all moments together, unpacked
 MAX_ROWS = 2**22
-MAX_TABLE_BYTES = 2**31
 LARGEST = 1e100  # of the numbers, so that their products are finite
 STORED = {
     "curves": CURVE_COLUMNS,

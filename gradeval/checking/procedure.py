@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypedDict, TypeVar, Unpack
 
@@ -24,6 +23,7 @@ from gradeval.estimators import Estimator, claims_unbiased, resolve
 from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
 from gradeval.progress import Progress, Silent, foretell
+from gradeval.threads import single_threads
 from gradeval.torch_private import quiet_vmap
 
 TASK = "checking"
@@ -156,7 +156,7 @@ class _Study:
             self.progress.advance(TASK, 1)
 
         self.progress.start(TASK, 2 * len(self.places))
-        with quiet_vmap(), ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with quiet_vmap(), single_threads(self.workers) as pool:
             # one after the other, so that changes of what is global (a generator, parameters) are seen
             subjects = [make(problem, limits, tests) for problem, limits in self.places]
             self._foretell(lambda: sum(most_seconds(s, s.limits) for s in subjects))

@@ -21,6 +21,7 @@ from gradeval.model.problem import Problem
 from gradeval.reference import exact_gradient
 from gradeval.sampling.probes import Coupled, describe, probe
 from gradeval.sampling.sampler import OWN_CHANCE, Sampler
+from gradeval.threads import one_thread
 
 BEYOND_REACH = "not sampled: its chance is its own, so rare states of the network may be missed"
 
@@ -63,8 +64,9 @@ class Subject:
         self.exactly, self.rarest = False, 0.0
         self.coupled, self.coupling = "", 1.0
         try:
-            estimator = fit(_copied(estimator), name, problem, limits.seed).estimator
-            self.behaviour = probe(problem, estimator)
+            with one_thread():
+                estimator = fit(_copied(estimator), name, problem, limits.seed).estimator
+                self.behaviour = probe(problem, estimator)
             self.notes = list(self.behaviour.notes)
             self.estimator = estimator
             self.repeats = repeats_of(estimator)
@@ -78,8 +80,9 @@ class Subject:
             self.trouble = f"raises {describe(error)}"
             return
         self.notes += [note for note in self.sampler.notes if note != OWN_CHANCE]  # the probe says it better
-        self.place = place_of(problem, estimator)
-        self.exactly = _can_be_enumerated(self)
+        with one_thread():
+            self.place = place_of(problem, estimator)
+            self.exactly = _can_be_enumerated(self)
         if self.coupled:
             self.coupling = variance_growth(self.sampler)
 

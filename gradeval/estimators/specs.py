@@ -231,6 +231,8 @@ def _import_user(module: str, name: str) -> Estimator:
 def _load(module: str) -> ModuleType:
     """A module by its name, from the present folder too, or a file ending in .py."""
     if module.endswith(".py"):
+        if Path(module).exists() and not Path(module).is_file():
+            raise GradevalError("is not possible: it is no file, but a folder, a pipe or a device.")
         found = importlib.util.spec_from_file_location(Path(module).stem, module)
         assert found is not None
         assert found.loader is not None

@@ -1,4 +1,4 @@
-"""Making chunks of draws, in this process or in another."""
+"""Making chunks of draws, and calls of estimators sent to other processes."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
-import torch
 
 from gradeval.errors import GradevalError
-from gradeval.estimators import get_estimator
+from gradeval.estimators import Estimator, get_estimator
 from gradeval.sampling.point_draws import draws_of_points
-from gradeval.sampling.sampler import Sampler, one_thread
+from gradeval.sampling.sampler import Sampler
 from gradeval.sampling.streaming import ChunkStatistics, Scorer, reduce_chunk
 from gradeval.sampling.timing import further_times
+from gradeval.threads import one_thread
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,24 @@ class ChunkMaker:
     pointwise: bool
     planned: int
 
+    @property
+    def name(self) -> str:
+        """Of the estimator."""
+        return self.sampler.name
+
+    def with_estimator(self, estimator: Estimator | None) -> ChunkMaker:
+        """The same for another estimator.
+
+        Args:
+            estimator: None on the way to another process.
+
+        Returns:
+            A copy.
+        """
+        sampler = copy(self.sampler)
+        sampler.estimator = estimator
+        return replace(self, sampler=sampler)
+
     def __call__(self, index: int, count: int) -> ChunkStatistics | Failure:
         """The statistics of the ``count`` draws of chunk ``index``; an estimator's error is returned, not raised."""
         times: list[tuple[int, float]] = []
@@ -74,76 +93,74 @@ class ChunkMaker:
         return statistics
 
 
-class SentChunkMaker:
-    """A `ChunkMaker` for workers in other processes: it is sent as bytes, which a worker unpickles once.
+class Sendable(Protocol):
+    """A call that runs an estimator."""
+
+    @property
+    def name(self) -> str:
+        """Of the estimator."""
+
+    def with_estimator(self, estimator: Estimator | None) -> Sendable:
+        """The same for another estimator.
+
+        Args:
+            estimator: None on the way to another process.
+        """
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Make the call.
+
+        Args:
+            arguments: of the call.
+        """
+
+
+class Sent:
+    """A call for workers in other processes: it is sent as bytes, which a worker unpickles once.
 
     Args:
-        maker: what is sent.
+        call: what is sent.
         spec: of a user's own estimator, which the worker imports itself; None sends the estimator.
 
     Raises:
         GradevalError: the problem or the estimator cannot be pickled.
     """
 
-    def __init__(self, maker: ChunkMaker, spec: str | None) -> None:
-        self.name = maker.sampler.name
+    def __init__(self, call: Sendable, spec: str | None) -> None:
+        self.name = call.name
         self.spec = spec
-        sampler = copy(maker.sampler)
         if spec is not None:
             module, _, name = spec.rpartition(":")
             self.spec = f"{Path(module).resolve()}:{name}" if module.endswith(".py") else spec
-            sampler.estimator = None
+            call = call.with_estimator(None)
         try:
-            self.content = _pickle(replace(maker, sampler=sampler))
+            self.content = _pickle(call)
         except Exception as error:
             raise GradevalError(
                 f"estimator '{self.name}' cannot be sent to another process ({error}): define it, and a loss of your "
                 "own, at the top level of a module, or use threads."
             ) from None
 
-    def __call__(self, index: int, count: int) -> ChunkStatistics | Failure:
-        """As of `ChunkMaker`."""
+    def __call__(self, *arguments: Any) -> Any:
+        """As of the call; a `Failure` where it cannot be loaded."""
         try:
-            maker = _received(self.content, self.spec)
+            call = _received(self.content, self.spec)
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
             return Failure(f"estimator '{self.name}' cannot be loaded by a worker ({what}).", traceback.format_exc())
-        return maker(index, count)
+        return call(*arguments)
 
 
-def _pickle(maker: ChunkMaker) -> bytes:
+def _pickle(call: Sendable) -> bytes:
     try:
         from cloudpickle import dumps  # comes with Dask; also takes what is defined in the main program
     except ImportError:
         from pickle import dumps
-    content: bytes = dumps(maker)
+    content: bytes = dumps(call)
     return content
 
 
 @lru_cache(maxsize=32)
-def _received(content: bytes, spec: str | None) -> ChunkMaker:
-    maker: ChunkMaker = pickle.loads(content)  # from our own client, not from a file
-    if spec is not None:
-        maker.sampler.estimator = get_estimator(spec)
-    return maker
-
-
-def probe_numbers(sampler: Sampler, fingerprint: str) -> list[float]:
-    """A few numbers of one draw, by which a change of an estimator or of what it builds on is noticed.
-
-    Args:
-        sampler: of the estimator.
-        fingerprint: of the problem.
-
-    Returns:
-        Some of the gradient's entries and the value; none where the draw fails, or does not follow from the seed.
-    """
-    if sampler.own_chance:
-        return []
-    try:
-        with one_thread():
-            gradients, values = sampler.chunk(1, "probe", fingerprint, sampler.name)
-    except GradevalError:  # it may do better in the chunks
-        return []
-    numbers = torch.cat([gradients[0, :32], values])
-    return numbers.tolist() if bool(torch.isfinite(numbers).all()) else []
+def _received(content: bytes, spec: str | None) -> Sendable:
+    call: Sendable = pickle.loads(content)  # from our own client, not from a file
+    return call if spec is None else call.with_estimator(get_estimator(spec))

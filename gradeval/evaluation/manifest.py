@@ -9,8 +9,7 @@ from gradeval.analysis.run.manifest import RUN_FORMAT
 from gradeval.estimators import claims_unbiased, get_facts
 from gradeval.model.problem import Problem
 from gradeval.reference import ExactGradient
-from gradeval.sampling.probes import count_evaluations
-from gradeval.sampling.sampler import Sampler, turn_of
+from gradeval.sampling.sampler import Sampler
 from gradeval.versions import versions_of
 
 
@@ -47,19 +46,19 @@ def problem_facts(problem: Problem, exact: ExactGradient, fingerprint: str) -> d
     }
 
 
-def estimator_facts(sampler: Sampler, draws: int) -> dict[str, Any]:
+def estimator_facts(sampler: Sampler, evaluations: tuple[float, float], draws: int) -> dict[str, Any]:
     """The facts of an estimator that was evaluated.
 
     Args:
         sampler: of the estimator.
+        evaluations: how often a draw evaluates a layer, and the loss, for each point.
         draws: their number.
 
     Returns:
         What stands under its name in the manifest.
     """
     estimator = sampler.estimator
-    with turn_of(sampler, "count"):
-        layers, losses = count_evaluations(sampler.problem, estimator)
+    layers, losses = evaluations
     facts = get_facts(estimator)
     return {
         "source": facts.source if facts else f"the user's own, {sampler.name}",

@@ -17,7 +17,7 @@ from gradeval.model.problem_file import MAX_FILE_BYTES
 from gradeval.sampling.streaming import CHUNK
 
 FORMAT = "gradeval-plan/4"
-PROBLEM_FILE = "problem.json"
+PLAN_FILE, PROBLEM_FILE = "plan.json", "problem.json"
 MAX_PLAN_BYTES = 2**22
 MAX_PARAMETERS = 10_000  # the joint covariance of all parameters is kept
 
@@ -81,7 +81,7 @@ class Plan:
         Raises:
             GradevalError: it is missing, of another format or damaged.
         """
-        path = folder / "plan.json"
+        path = folder / PLAN_FILE
         document = read_json(path, MAX_PLAN_BYTES)
         found = document.pop("format", None)
         if found != FORMAT:
@@ -114,7 +114,7 @@ class Plan:
         Args:
             folder: of the run.
         """
-        write_whole(folder / "plan.json", sealed({"format": FORMAT, "chunk": CHUNK, **asdict(self)}))
+        write_whole(folder / PLAN_FILE, sealed({"format": FORMAT, "chunk": CHUNK, **asdict(self)}))
 
     def continuing(self, there: Plan) -> Plan:
         """This plan with what an earlier one fixed: the exact gradient, the versions, and how often it was looked at.

@@ -50,3 +50,14 @@ class Request:
         parameters = sum(p.numel() for p in self.problem.network.trainable().values())
         if parameters > MAX_PARAMETERS:
             raise GradevalError(f"the network has {parameters} parameters; evaluation takes at most {MAX_PARAMETERS}.")
+
+    def spec(self, name: str) -> str | None:
+        """The spec by which a worker imports an estimator itself.
+
+        Args:
+            name: of the estimator.
+
+        Returns:
+            The spec of a user's own; None for any other, which is sent to the worker.
+        """
+        return name if name in self.own else None

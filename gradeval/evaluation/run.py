@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -23,13 +22,14 @@ from gradeval.analysis.run.moments import Moments
 from gradeval.analysis.run.record import DETECT, EXACT_COLUMNS
 from gradeval.analysis.run.times import time_of_draw, timing_entries
 from gradeval.analysis.statistics import Interval
-from gradeval.errors import GradevalError, Incomplete, TooLong, check_options, estimator_error
+from gradeval.errors import GradevalError, Incomplete, check_options
 from gradeval.estimators import Estimator, get_facts, resolve
-from gradeval.estimators.protocol import fit, learns
-from gradeval.evaluation.chunks import ChunkMaker, Failure, SentChunkMaker, probe_numbers
+from gradeval.estimators.protocol import learns
+from gradeval.evaluation.chunks import ChunkMaker, Failure, Sent
 from gradeval.evaluation.curves import curves_of, exact_rows, moments_of, moments_task, target_of
 from gradeval.evaluation.forecast import seconds_of_draws, seconds_of_moments
 from gradeval.evaluation.grid import mean_prediction
+from gradeval.evaluation.introduction import Introduction, introductions
 from gradeval.evaluation.manifest import estimator_facts, manifest_of, problem_facts, versions
 from gradeval.evaluation.plan import Plan, Planned
 from gradeval.evaluation.request import Request
@@ -41,13 +41,11 @@ from gradeval.model.problem import Problem
 from gradeval.progress import Progress, Silent, foretell
 from gradeval.reference import exact_gradient
 from gradeval.reference.rare import rare_states
-from gradeval.sampling.independence import independent_points
-from gradeval.sampling.probes import check_pointwise
-from gradeval.sampling.sampler import Sampler, compute_seconds, one_thread
 from gradeval.sampling.streaming import CHUNK, ChunkStatistics, Scorer, Stream
+from gradeval.threads import one_thread
+from gradeval.torch_private import LAZILY_IMPORTED
 from gradeval.workers.executors import Assignment, Lost, Workers
-
-MAX_BY_POINT = 2**20  # points × parameters of a draw of which the variance is measured point by point
+from gradeval.workers.processes import Allowance
 
 
 class RunOptions(TypedDict, total=False):
@@ -56,6 +54,7 @@ class RunOptions(TypedDict, total=False):
     workers: int | None
     executor: str | Executor
     timeout: float | None
+    memory: int | None
     progress: Progress | None
     arguments: Mapping[str, Any] | None
     detect: float
@@ -86,7 +85,10 @@ def evaluate(
         workers: how many chunks of draws are made at once. Default: one per core.
         executor: where chunks are made: "threads", "processes" of this machine, or any `concurrent.futures.Executor`
             (of Dask, MPI, Ray …). Processes are sent the problem and the estimators by pickle.
-        timeout: seconds without any finished chunk after which workers count as hung; processes are then replaced.
+        timeout: seconds after which a process that makes a chunk counts as hung: its estimator fails, the process is
+            replaced. Of a given executor, seconds without any finished chunk.
+        memory: bytes that a process may take beyond its start; what an estimator asks for beyond it fails it. Default:
+            its share of what is free, at least 1 GiB. Only Linux has such a limit.
         progress: told how far it is.
         arguments: kept in the manifest.
         precision: of the draws: "double" (by default, whatever the network's) or "network" for the network's own. The
@@ -125,16 +127,18 @@ def _carry_out(request: Request, folder: str | Path | None, options: RunOptions)
     if workers is not None and workers < 1:
         raise GradevalError(f"workers must be at least 1, found {workers}.")
     workers = workers or torch.get_num_threads()
+    allowance = Allowance(options.get("timeout"), options.get("memory"))
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", FlipCost)  # it is in the notes
-        pool = stack.enter_context(Workers(executor, workers, options.get("timeout"), [__name__]))
+        pool = stack.enter_context(Workers(executor, workers, allowance, [__name__, LAZILY_IMPORTED]))
         store = stack.enter_context(Store(folder)) if folder is not None else None
         run = _Run(request, options.get("progress") or Silent(), store)
         stopped = None
         try:
-            run.prepare(workers)
-            run.sample(pool)
+            run.prepare(pool, workers)
+            with one_thread():
+                run.sample(pool)
             run.enumerate(workers if executor == "threads" else torch.get_num_threads())
         except KeyboardInterrupt:
             stopped = "interrupted"
@@ -160,11 +164,10 @@ class _Run:
         self.curves: list[dict[str, Any]] = []
         self.exact_rows: list[dict[str, Any]] = []
         self.facts: dict[str, dict[str, Any]] = {}
-        self.fits: dict[str, dict[str, Any]] = {}
         self.failures: dict[str, str] = {}
         self.times: dict[str, Interval] = {}
 
-    def prepare(self, workers: int) -> None:
+    def prepare(self, pool: Workers, workers: int) -> None:
         """The exact gradient, fits and first draws; then, unless it will take too long, the plan in the folder."""
         request, problem = self.request, self.problem
         self.truth = exact_gradient(problem, seconds=math.inf, progress=self.progress)
@@ -174,14 +177,12 @@ class _Run:
         target = target_of(self.truth)
         # before they are fitted: a fit is not written in a file
         sources = {name: source_hash(estimator) for name, estimator in request.estimators.items()} if self.store else {}
-        self.samplers = _first_draws(self)
-        self.pointwise = {name: _by_points(sampler) for name, sampler in self.samplers.items()}
+        self.known = self._introduced(pool)
         self.scorer = Scorer(target, self.truth.slices)
-        foretell(self.progress, lambda: _forecast(self, workers))
+        foretell(self.progress, lambda: _forecast(self, pool, workers))
         if self.store:
             planned = {
-                name: Planned(sources[name], self._draws(name), probe_numbers(sampler, self.fingerprint))
-                for name, sampler in self.samplers.items()
+                name: Planned(sources[name], self._draws(name), known.probe) for name, known in self.known.items()
             }
             plan = _plan(request, self.fingerprint, self.truth.slices, target.tolist(), planned)
             # the g* of the run's beginning: another number of threads might round it otherwise
@@ -189,23 +190,21 @@ class _Run:
             self.scorer = Scorer(target, self.truth.slices)
         self.rare = rare_states(problem)
 
-    def fitted(self, name: str, estimator: Estimator) -> Estimator:
-        """The estimator, fitted to the problem and then frozen where it learns; what that gave and cost is noted."""
-        if not learns(estimator):
-            return estimator
-        task = f"fitting {name}"
-        self.progress.start(task, estimator.budget)
-        with one_thread():
-            began = compute_seconds(self.problem.network.device)
-            advance = partial(self.progress.advance, task)
-            found = fit(estimator, name, self.problem, self.request.seed, advance=advance)
-            seconds = compute_seconds(self.problem.network.device) - began
-        self.progress.finish(task)
-        self.fits[name] = {"learned": found.learned, "seconds": seconds}
-        return found.estimator
+    def _introduced(self, pool: Workers) -> dict[str, Introduction]:
+        """Every estimator that can be fitted and drawn; raises the first one's error where none can."""
+        found, first = dict[str, Introduction](), ""
+        for name, known in introductions(self.request, pool, self.progress):
+            if isinstance(known, Introduction):
+                found[name] = known.without(self.problem, self.request.estimators[name])
+                continue
+            what = f"estimator '{name}', first draws: {known.message}." if isinstance(known, Lost) else known.message
+            self.failures[name], first = what, first or what
+        if not found:
+            raise GradevalError(first)
+        return found
 
     def _draws(self, name: str) -> int:
-        return 2 if self.samplers[name].deterministic else self.request.draws
+        return 2 if self.known[name].sampler.deterministic else self.request.draws
 
     def sample(self, pool: Workers) -> None:
         """All draws of all estimators; the chunks of each are merged in their order."""
@@ -227,16 +226,15 @@ class _Run:
                 self._finish(name, stream, time_of_draw(np.concatenate(times)))
 
     def _tasks(self, pool: Workers) -> Iterator[Assignment[ChunkStatistics | Failure]]:
-        for name in self.samplers:
-            maker = _maker(self, name)
-            call = maker if pool.shares_memory else SentChunkMaker(maker, name if name in self.request.own else None)
+        for name in self.known:
+            call = _call(self, pool, name)
             total = self._draws(name)
             for index in range(-(-total // CHUNK)):
                 if name in self.failures:
                     break
                 count = min(CHUNK, total - index * CHUNK)
-                known = self.store.read(name, index, count) if self.store else None
-                yield Assignment((name, index, count), call, (index, count), known)
+                kept = self.store.read(name, index, count) if self.store else None
+                yield Assignment((name, index, count), call, (index, count), kept, owner=name)
 
     def _save(self, task: Assignment[ChunkStatistics | Failure]) -> None:
         if self.store and isinstance(task.result, ChunkStatistics):
@@ -245,24 +243,21 @@ class _Run:
 
     def _fail(self, name: str, index: int, failure: Failure | Lost) -> None:
         if isinstance(failure, Lost):
-            failure = Failure(f"estimator '{name}': its chunk {index} was {failure.message}.", "")
+            failure = Failure(f"estimator '{name}', chunk {index}: {failure.message}.", "")
         self.failures[name] = failure.message
         if self.store:
             self.store.fail(name, f"{failure.message}\nin chunk {index}\n\n{failure.traceback}")
 
     def _finish(self, name: str, stream: Stream, seconds: Interval) -> None:
-        sampler, draws = self.samplers[name], self.request.draws
+        known, draws = self.known[name], self.request.draws
+        sampler = known.sampler
         if self.store:
             sampler.notes += self.store.notes.pop(name, [])
             self.store.succeed(name)
         self.progress.finish(name, "; ".join(sampler.notes))
-        try:
-            self.facts[name] = estimator_facts(sampler, draws)
-        except Exception as error:
-            self.failures[name] = str(estimator_error(name, error))
-            return
-        if name in self.fits:
-            self.facts[name]["fit"] = self.fits[name]
+        self.facts[name] = estimator_facts(sampler, known.evaluations, draws)
+        if known.fit is not None:
+            self.facts[name]["fit"] = known.fit
         self.times[name] = seconds
         moments = self.moments[name] = moments_of(stream, draws, sampler.deterministic)
         target = self.scorer.exact.cpu().numpy()
@@ -275,8 +270,8 @@ class _Run:
             rows = self.store.read_exact(name) if self.store and exact != "never" else None
             if rows is None:
                 try:
-                    known = self.scorer.exact, self.pointwise[name]
-                    rows = exact_rows(self.samplers[name], exact, *known, workers, self.progress)
+                    how = exact, self.scorer.exact, self.known[name].pointwise
+                    rows = exact_rows(self.known[name].sampler, *how, workers, self.progress)
                 except GradevalError as error:
                     self.failures[name] = str(error)
                     continue
@@ -301,48 +296,26 @@ class _Run:
         return Evaluation(*made, *mean_prediction(problem), self.rare)
 
 
-def _by_points(sampler: Sampler) -> bool:
-    """Whether the variance is measured point by point: where points are independent, and it is affordable."""
-    problem = sampler.problem
-    if sampler.deterministic or sampler.own_chance or not sampler.vectorised or problem.points == 1:
-        return False
-    if problem.points * sum(p.numel() for p in problem.network.trainable().values()) > MAX_BY_POINT:
-        return False
-    try:  # of all points: one that is alone would hide what an estimator does to the fifth of a batch
-        check_pointwise(problem, sampler.estimator)
-    except GradevalError:
-        return False
-    return independent_points(problem, sampler.estimator)
+def _call(run: _Run, pool: Workers, name: str) -> ChunkMaker | Sent:
+    """What makes an estimator's chunks, wherever the workers are."""
+    names, known = (run.request.seed, run.fingerprint), run.known[name]
+    maker = ChunkMaker(known.sampler, run.scorer, names, known.pointwise, run.request.draws)
+    return maker if pool.shares_memory else Sent(maker, run.request.spec(name))
 
 
-def _first_draws(run: _Run) -> dict[str, Sampler]:
-    """Every estimator that can be fitted and drawn; raises the first one's error where none can."""
-    samplers, errors = {}, list[GradevalError]()
-    for name, estimator in run.request.estimators.items():
-        try:
-            samplers[name] = Sampler(run.problem, name, run.fitted(name, estimator))
-        except TooLong:
-            raise
-        except GradevalError as error:
-            run.failures[name] = str(error)
-            errors.append(error)
-    if not samplers:
-        raise errors[0]
-    return samplers
-
-
-def _maker(run: _Run, name: str) -> ChunkMaker:
-    names = run.request.seed, run.fingerprint
-    return ChunkMaker(run.samplers[name], run.scorer, names, run.pointwise[name], run.request.draws)
-
-
-def _forecast(run: _Run, workers: int) -> dict[str, float]:
+def _forecast(run: _Run, pool: Workers, workers: int) -> dict[str, float]:
     """Seconds of the draws that are still to be made, and of exact moments, by task."""
     seconds = {}
-    for name, sampler in run.samplers.items():
+    for name, known in run.known.items():
+
+        def made(count: int, name: str = name) -> ChunkStatistics | Failure | Lost:
+            call = Assignment((name, 1, count), _call(run, pool, name), (1, count), owner=name)
+            ((_, chunk),) = pool.in_order([call], lambda finished: None)
+            return chunk
+
         left = run._draws(name) - (kept_draws(run.store.folder, name) if run.store else 0)
-        seconds[name] = seconds_of_draws(_maker(run, name), left) / workers
-        enumeration = seconds_of_moments(sampler, run.request.exact, len(run.truth.vector))
+        seconds[name] = seconds_of_draws(made, known.sampler, left) / workers
+        enumeration = seconds_of_moments(known.sampler, run.request.exact, len(run.truth.vector))
         seconds[moments_task(name)] = enumeration / workers
     return seconds
 

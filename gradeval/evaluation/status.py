@@ -9,9 +9,9 @@ from typing import Any
 from gradeval.analysis.run.folder import MANIFEST, read_run
 from gradeval.errors import GradevalError
 from gradeval.evaluation.chunk_file import chunk_of_name, read_chunk, read_exact, read_failure
-from gradeval.evaluation.lock import holder_of
 from gradeval.evaluation.plan import Plan, check_problem
 from gradeval.evaluation.store import estimator_folder
+from gradeval.folder_lock import holder_of
 from gradeval.sampling.streaming import CHUNK
 
 

@@ -30,10 +30,10 @@ from gradeval.evaluation.chunk_file import (
     read_chunk,
     read_exact,
 )
-from gradeval.evaluation.lock import FolderLock, check_folder
-from gradeval.evaluation.plan import PROBLEM_FILE, Plan
+from gradeval.evaluation.plan import PLAN_FILE, PROBLEM_FILE, Plan
 from gradeval.evaluation.sources import text_digest
-from gradeval.files import CannotWrite, digest_of, read_whole, remove_left_overs, write_whole
+from gradeval.files import CannotWrite, digest_of, read_whole, write_whole
+from gradeval.folder_lock import FolderLock
 from gradeval.model.problem import Problem
 from gradeval.model.problem_file import MAX_FILE_BYTES
 from gradeval.sampling.streaming import ChunkStatistics
@@ -57,7 +57,7 @@ class Store:
         self.folder = Path(folder)
         self.notes: dict[str, list[str]] = {}
         self.plan: Plan | None = None
-        self._lock = FolderLock(self.folder, check_folder)
+        self._lock = FolderLock(self.folder, PLAN_FILE)
         self._chunks: dict[tuple[str, int, int], Path] = {}
 
     def __enter__(self) -> Store:
@@ -87,7 +87,6 @@ class Store:
             _refuse_changes(self.folder, there, plan)
             plan = plan.continuing(there)
         with _writing(self.folder):
-            remove_left_overs(self.folder)
             plan = replace(plan, problem=_save_problem(problem, self.folder / PROBLEM_FILE))
             plan.write(self.folder)
             for name in plan.estimators:

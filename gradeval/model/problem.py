@@ -21,6 +21,7 @@ from gradeval.model.losses import Loss, check_targets, get_loss
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.problem_file import FORMAT, AffineMap, ProblemDocument, document_bytes, naming, read_document
 from gradeval.model.purity import try_loss, try_network
+from gradeval.threads import threads_for
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,8 @@ def _check_fit(problem: Problem) -> None:
     """Whether each layer takes what the one below gives, the loss takes the head's outputs, and all are functions."""
     if not problem.network.trainable():
         raise GradevalError("no parameter of the network requires a gradient: there is nothing to estimate.")
-    with torch.no_grad(), alone():
+    numbers = sum(p.numel() for p in problem.network.parameters())
+    with threads_for(problem.points * numbers), torch.no_grad(), alone():
         outputs = try_network(problem.network, problem.inputs)
         if isinstance(problem.loss, str):
             check_targets(problem.loss, problem.targets, outputs.shape[-1])

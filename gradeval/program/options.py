@@ -26,12 +26,12 @@ def specs_of(text: str) -> list[str]:
     return list(dict.fromkeys(specs))
 
 
-def check_output(folder: Path) -> None:
-    """Refuse a folder that results could not be written to, before they are computed."""
-    from gradeval.evaluation.lock import check_folder
+def check_output(folder: Path, marker: str = "plan.json") -> None:
+    """Refuse a folder that results could not be written to, before they are computed; see `check_folder`."""
+    from gradeval.folder_lock import check_folder
 
     try:
-        check_folder(folder)
+        check_folder(folder, marker)
         folder.parent.mkdir(parents=True, exist_ok=True)
         within = folder if folder.exists() else folder.parent
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=within):

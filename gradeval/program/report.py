@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradeval.files import remove_left_overs
 from gradeval.program.sweep import report_sweep
 from gradeval.program.terminal import safe, say
 from gradeval.program.train import report_training
@@ -33,12 +32,12 @@ def report_command(
         report_sweep(folder, as_json)
         return
     from gradeval.analysis.run.evaluation import Evaluation
-    from gradeval.analysis.run.folder import check_run
-    from gradeval.evaluation.lock import FolderLock
+    from gradeval.analysis.run.folder import MANIFEST, check_run
+    from gradeval.folder_lock import FolderLock
 
-    with FolderLock(folder, check_run):
+    check_run(folder)
+    with FolderLock(folder, MANIFEST):
         evaluation = Evaluation.load(folder)
-        remove_left_overs(folder)
         evaluation.rewrite(folder)
         show_run(evaluation, folder, True, as_json)
 

@@ -63,7 +63,13 @@ def run_command(
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option(help="With processes: seconds without a finished chunk until they are replaced as hung."),
+        typer.Option(
+            help="With processes: seconds for a chunk of 5000 draws, after which its estimator fails as hung."
+        ),
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(help="With processes, on Linux: GiB that each may take; its share of what is free if not given."),
     ] = None,
     exact: Annotated[
         str, typer.Option(help="Exact bias and variance on all joint states: auto (where affordable), always, never.")
@@ -87,9 +93,9 @@ def run_command(
     folder = resume or out or free_folder()
     check_output(folder)
 
-    from gradeval.evaluation.lock import FolderLock
-    from gradeval.evaluation.plan import Plan
+    from gradeval.evaluation.plan import PLAN_FILE, Plan
     from gradeval.evaluation.run import evaluate
+    from gradeval.folder_lock import FolderLock
     from gradeval.problems.catalogue import load_problem
     from gradeval.program.progress import TerminalProgress
     from gradeval.workers.pools import dask_executor
@@ -133,6 +139,7 @@ def run_command(
                 folder=folder,
                 executor=where,
                 timeout=timeout,
+                memory=None if memory is None else int(memory * 2**30),
                 precision="network",  # what a file or a run was begun with is kept
             )
         except Incomplete as error:
@@ -142,7 +149,7 @@ def run_command(
             if error.evaluation is None:
                 raise
             evaluation = error.evaluation
-    with FolderLock(folder):
+    with FolderLock(folder, PLAN_FILE):
         show_run(evaluation, folder, report, as_json)
     if failure:
         raise failure
@@ -154,7 +161,7 @@ _RUN_ARGUMENTS = (
 )
 _WITH_RESUME = {
     *("resume", "draws", "detect", "estimators", "workers", "executor", "scheduler", "timeout"),
-    *("report", "as_json", "yes", "max_seconds"),
+    *("memory", "report", "as_json", "yes", "max_seconds"),
 }
 
 

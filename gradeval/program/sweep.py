@@ -54,9 +54,13 @@ def sweep_command(
 
 def report_sweep(folder: Path, as_json: bool = False) -> None:
     """Make tables and figures of a saved sweep from the cells that are done, without evaluating, and show them."""
-    from gradeval.studies.sweeps import rebuild_sweep
+    from gradeval.folder_lock import FolderLock
+    from gradeval.studies.sweeps import SWEEP_FILE, rebuild_sweep, sweep_status
 
-    _show_with_figures(rebuild_sweep(folder), folder, as_json)
+    with FolderLock(folder, SWEEP_FILE if (folder / SWEEP_FILE).exists() else "sweep.parquet"):
+        for name in sweep_status(folder)["missing"]:
+            say(f"missing, or damaged: {name}", sys.stderr)
+        _show_with_figures(rebuild_sweep(folder), folder, as_json)
 
 
 def _show_with_figures(sweep: Sweep, folder: Path, as_json: bool = False) -> None:
@@ -96,5 +100,6 @@ def show_sweep_status(found: dict[str, Any]) -> None:
     """What `sweep_status` found in the folder of a sweep."""
     say(f"{found['folder']}, a sweep, {found['bytes'] / 1e6:.1f} MB: {found['done']} of {found['cells']} cells done")
     for name in found["missing"]:
-        say(f"missing: {name}")
-    print("complete" if found["complete"] else "not complete")
+        say(f"missing, or damaged: {name}")
+    at_work = f"in use by {found['holder']}" if found["holder"] else "nobody is at work on it"
+    say(f"{'complete' if found['complete'] else 'not complete'}; {at_work}")

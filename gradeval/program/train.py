@@ -127,11 +127,14 @@ def _has_tables(folder: Path) -> bool:
 def report_training(folder: Path, as_json: bool = False) -> None:
     """Make figures and report of a saved training, without training, and show them."""
     from gradeval.analysis.training import Training, build_training_report
+    from gradeval.analysis.training_manifest import TRAINING_FILE
+    from gradeval.folder_lock import FolderLock
 
     try:
-        training = Training.load(folder)
-        training.save(folder)
-        report_path = build_training_report(training, folder)
+        with FolderLock(folder, TRAINING_FILE):
+            training = Training.load(folder)
+            training.save(folder)
+            report_path = build_training_report(training, folder)
     except KeyboardInterrupt:
         message = f"interrupted; the tables are kept in {folder}. `gradeval report {folder}` makes the report."
         raise Incomplete(message, exit_code=130) from None
@@ -204,4 +207,5 @@ def show_training_status(found: dict[str, Any]) -> None:
             safe(row["damaged"] or row["failure"] or ""),
         )
     Console().print(table)
-    print("complete" if found["complete"] else "not complete")
+    at_work = f"in use by {found['holder']}" if found["holder"] else "nobody is at work on it"
+    say(f"{'complete' if found['complete'] else 'not complete'}; {at_work}")

@@ -23,6 +23,7 @@ from gradeval.model.randomness import GivenUniforms, RandomDraws, derived_seed, 
 from gradeval.sampling.gradients import RowChance, all_at_once, as_backward, one_by_one
 from gradeval.sampling.streaming import CHUNK, LARGEST_GRADIENT
 from gradeval.sampling.surrogates import Surrogate
+from gradeval.threads import one_thread
 
 OWN_CHANCE = "uses randomness of its own: draws do not follow from the seed"
 OTHER_BACKWARD = (
@@ -30,20 +31,6 @@ OTHER_BACKWARD = (
     "torch.func.grad (by hooks, .data, in-place writes, or tests of leaves or requires_grad?), and backward() counts"
 )
 BATCH_BYTES = 2**23  # one vectorised batch keeps its largest tensor about this small: it should stay in the cache
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute with one BLAS thread: several workers' threads would wait on each other, and change the rounding.
-
-    The number of threads is put back at the end.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def compute_seconds(device: torch.device) -> float:
@@ -134,6 +121,8 @@ def turn_of(sampler: Sampler, *names: object) -> AbstractContextManager[object]:
 class Sampler:
     """Per-draw gradients and values of one estimator, vectorised over draws where the estimator allows it.
 
+    Draws are made on one thread: on several, a batch that is small enough for the cache would mostly wait.
+
     Args:
         problem: network, data and loss.
         name: of the estimator, in messages.
@@ -173,7 +162,7 @@ class Sampler:
         trial = RandomDraws(generator(problem.network.device, "trial"), problem.network.dtype)
         reason = loop or ("it owns its sampling" if owns_sampling(estimator) else "")
         try:
-            with alone() as footprint, _flip_costs(self.notes):
+            with one_thread(), alone() as footprint, _flip_costs(self.notes):
                 gradients = self._try(trial, reason)
                 if self.vectorised and not as_backward(problem, estimator):
                     self.vectorised, self._afresh = False, True
@@ -248,6 +237,7 @@ class Sampler:
         names: list[object] = [torch.randint(2**62, [1], generator=random).item()] if self.intrudes else []
         return self._draw(uniforms, lambda row: GivenUniforms(row, random, dtype), 8 * self.batch, names)
 
+    @one_thread()
     def _draw(
         self, rows: Tensor, chance: RowChance, batch: int, names: Sequence[object], times: Times | None = None
     ) -> tuple[Tensor, Tensor]:

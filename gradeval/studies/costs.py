@@ -27,7 +27,8 @@ from gradeval.model.problem import Problem
 from gradeval.model.randomness import RandomDraws, generator
 from gradeval.progress import Progress, Silent
 from gradeval.sampling.probes import count_evaluations
-from gradeval.sampling.sampler import compute_seconds, one_thread
+from gradeval.sampling.sampler import compute_seconds
+from gradeval.threads import one_thread
 from gradeval.torch_private import TorchDispatchMode, flop_formula, storage_key
 
 SCALING = ("st", "psa", "leg", "arm", "ram")
@@ -222,7 +223,7 @@ def cost_table(
     task, progress = "cost of one draw", progress or Silent()
     progress.start(task, len(named))
     rows, draws = [], {}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), one_thread():
         warnings.simplefilter("ignore", FlipCost)
         for name, estimator in named.items():
             fitted = fit(estimator, name, problem, seed).estimator

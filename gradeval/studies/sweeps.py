@@ -9,7 +9,7 @@ The folder of a sweep:
 
 from __future__ import annotations
 
-import hashlib
+import io
 import itertools
 import json
 import tomllib
@@ -28,7 +28,8 @@ from gradeval.analysis.sweep import SWEEP_FORMAT, Sweep
 from gradeval.errors import GradevalError, Incomplete, unknown_name
 from gradeval.estimators import resolve
 from gradeval.evaluation.run import evaluate
-from gradeval.files import CannotWrite, convert, read_json, reason, write_whole
+from gradeval.files import CannotWrite, convert, digest_of, read_json, read_whole, reason, sealed, unsealed, write_whole
+from gradeval.folder_lock import FolderLock, holder_of
 from gradeval.model.problem import Problem
 from gradeval.problems.catalogue import load_problem
 from gradeval.progress import Progress, Silent
@@ -37,7 +38,7 @@ from gradeval.workers.jobs import run_jobs
 SETTINGS: dict[str, Any] = {"estimators": None, "draws": 2000, "seed": 0, "exact": "auto"}
 """The settings of [evaluate] and their defaults."""
 SWEEP_FILE = "sweep.json"
-MAX_SWEEP_BYTES = 2**26
+MAX_SWEEP_BYTES, MAX_CELL_BYTES = 2**26, 2**28
 CELLS_TASK = "cells of the sweep"
 
 
@@ -65,10 +66,17 @@ class SweepCell:
         return " ".join(f"{key}={value}" for key, value in self.problem.items())
 
     @property
-    def path(self) -> Path:
-        """The file of its table, whose name follows from the options and the settings."""
-        text = json.dumps([SWEEP_FORMAT, self.problem, self.settings], sort_keys=True)
-        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.parquet"
+    def key(self) -> str:
+        """What its table is: it follows from the options and the settings."""
+        return digest_of(json.dumps([SWEEP_FORMAT, self.problem, self.settings], sort_keys=True).encode())
+
+    def saved(self) -> bytes | None:
+        """The content of the file of its table, KEY-DIGEST.parquet; None where there is none, or a damaged one."""
+        for path in sorted(self.folder.glob(f"{self.key}-*.parquet")):
+            content = read_whole(path, MAX_CELL_BYTES)
+            if path.stem == f"{self.key}-{digest_of(content)}":
+                return content
+        return None
 
     def evaluate(self) -> None:
         """Evaluate the estimators and write the table.
@@ -90,10 +98,12 @@ class SweepCell:
             if error.exit_code == 130:
                 raise KeyboardInterrupt from None
             raise
+        content = self._table(problem, found).to_parquet(index=False)
+        path = self.folder / f"{self.key}-{digest_of(content)}.parquet"
         try:
-            write_whole(self.path, self._table(problem, found).to_parquet(index=False))
+            write_whole(path, content)
         except OSError as error:
-            raise CannotWrite(self.path, error) from None
+            raise CannotWrite(path, error) from None
 
     def _table(self, problem: Problem, found: Evaluation) -> pd.DataFrame:
         """The evaluation's table, with the options and the facts of the network in front."""
@@ -135,9 +145,7 @@ def read_sweep(path: str | Path, folder: str | Path) -> list[SweepCell]:
     """
     path = Path(path)
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise GradevalError(f"cannot read sweep file {path}: {error.strerror}.") from None
+        document = tomllib.loads(read_whole(path, MAX_SWEEP_BYTES).decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise GradevalError(f"{path}: not a TOML file ({error}).") from None
     try:
@@ -210,12 +218,18 @@ def run_sweep(path: str | Path, folder: str | Path, *, workers: int = 1, progres
     """
     folder, progress = Path(folder), progress or Silent()
     cells = read_sweep(path, folder)
+    with FolderLock(folder, SWEEP_FILE) as lock:
+        lock.hold()
+        return _carry_out(cells, folder, workers, progress)
+
+
+def _carry_out(cells: Sequence[SweepCell], folder: Path, workers: int, progress: Progress) -> Sweep:
     try:
         (folder / "cells").mkdir(parents=True, exist_ok=True)
-        write_whole(folder / SWEEP_FILE, json.dumps(_plan(cells), indent=1).encode())
+        write_whole(folder / SWEEP_FILE, sealed(_plan(cells)))
     except OSError as error:
         raise GradevalError(f"cannot write {folder}: {error.strerror}.") from None
-    todo = [cell for cell in cells if not cell.path.exists()]
+    todo = [cell for cell in cells if cell.saved() is None]
     # a process takes seconds to start: each is started once, and of n processes each evaluates every n-th cell
     count = min(workers, len(todo))
     shares = [ProcessCells(f"part {k + 1} of {count}", todo[k::count]) for k in range(count)]
@@ -224,13 +238,13 @@ def run_sweep(path: str | Path, folder: str | Path, *, workers: int = 1, progres
         failures = run_jobs(shares, min(workers, max(1, count)), progress)
         progress.finish(CELLS_TASK)
         why = "; ".join(text.rstrip(".") for text in failures.values())
-        done = [cell for cell in cells if cell.path.exists()]
+        done = _tables(cells)
         if not done:
             raise GradevalError(f"{why}.")
-        sweep = _collect(done)
+        sweep = Sweep(pd.concat(done, ignore_index=True))
         sweep.save(folder)
     except KeyboardInterrupt:
-        kept = sum(cell.path.exists() for cell in cells)
+        kept = sum(cell.saved() is not None for cell in cells)
         raise Incomplete(f"interrupted; kept in {folder}: {kept} of {len(cells)} cells.", exit_code=130) from None
     if failures:
         raise Incomplete(f"{why}; the tables in {folder} have {len(done)} of {len(cells)} cells.", exit_code=1)
@@ -239,12 +253,13 @@ def run_sweep(path: str | Path, folder: str | Path, *, workers: int = 1, progres
 
 def _plan(cells: Sequence[SweepCell]) -> dict[str, Any]:
     """The contents of sweep.json."""
-    named = [{"name": cell.name, "problem": cell.problem, "file": cell.path.name} for cell in cells]
+    named = [{"name": cell.name, "problem": cell.problem, "key": cell.key} for cell in cells]
     return {"format": SWEEP_FORMAT, "settings": cells[0].settings, "cells": named}
 
 
-def _collect(cells: Sequence[SweepCell]) -> Sweep:
-    return Sweep(pd.concat([pd.read_parquet(cell.path) for cell in cells], ignore_index=True))
+def _tables(cells: Sequence[SweepCell]) -> list[pd.DataFrame]:
+    """Those of the cells that are done."""
+    return [pd.read_parquet(io.BytesIO(content)) for cell in cells if (content := cell.saved()) is not None]
 
 
 @dataclass(frozen=True)
@@ -288,12 +303,12 @@ class SavedCell(msgspec.Struct):
     Attributes:
         name: its options as words.
         problem: its options.
-        file: of its table, in cells/.
+        key: of its table, in cells/.
     """
 
     name: str
     problem: dict[str, Any]
-    file: str
+    key: str
 
 
 class SavedSweep(msgspec.Struct):
@@ -330,9 +345,10 @@ def sweep_status(folder: str | Path) -> dict[str, Any]:
         folder: of the sweep.
 
     Returns:
-        "folder"; "bytes" in it; the "settings" of the evaluations; "cells": how many there are, and "done": how many of
-        them are done; "missing": the names of the others; "complete": whether all are done and the tables are there. It
-        can be written as JSON. A folder of an older version does not say what was to be done: all its cells are done.
+        "folder"; "holder": who is at work, in words, or None; "bytes" in it; the "settings" of the evaluations;
+        "cells": how many there are, and "done": how many of them are done; "missing": the names of the others;
+        "complete": whether all are done and the tables are there. It can be written as JSON. A folder of an older
+        version does not say what was to be done: all its cells are done.
 
     Raises:
         GradevalError: the folder is not a sweep, or its sweep.json is damaged.
@@ -346,9 +362,10 @@ def sweep_status(folder: str | Path) -> dict[str, Any]:
     if (folder / SWEEP_FILE).exists():
         saved = _read_plan(folder)
         settings, cells = saved.settings, len(saved.cells)
-        missing = [cell.name for cell in saved.cells if not (folder / "cells" / cell.file).is_file()]
+        missing = [cell.name for cell in _cells(saved, folder) if cell.saved() is None]
     return {
         "folder": str(folder),
+        "holder": holder_of(folder),
         "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
         "settings": settings,
         "cells": cells,
@@ -374,28 +391,32 @@ def rebuild_sweep(folder: str | Path) -> Sweep:
     if not (folder / SWEEP_FILE).exists():
         return Sweep.load(folder)
     saved = _read_plan(folder)
-    cells = [SweepCell(cell.problem, saved.settings, folder / "cells") for cell in saved.cells]
-    done = [cell for cell in cells if cell.path.exists()]
-    if not done:
-        raise GradevalError(f"{folder}: no cell of the sweep is done. Repeat the command that began it to resume.")
     try:
-        sweep = _collect(done)
+        done = _tables(_cells(saved, folder))
     except (OSError, ValueError) as error:
         raise GradevalError(f"{folder}: a cell cannot be read ({reason(error)}).") from None
+    if not done:
+        raise GradevalError(f"{folder}: no cell of the sweep is done. Repeat the command that began it to resume.")
+    sweep = Sweep(pd.concat(done, ignore_index=True))
     sweep.save(folder)
     return sweep
+
+
+def _cells(saved: SavedSweep, folder: Path) -> list[SweepCell]:
+    return [SweepCell(cell.problem, saved.settings, folder / "cells") for cell in saved.cells]
 
 
 def _read_plan(folder: Path) -> SavedSweep:
     path = folder / SWEEP_FILE
     document = read_json(path, MAX_SWEEP_BYTES)
     if document.get("format") != SWEEP_FORMAT:
-        raise GradevalError(f"{path}: this version reads '{SWEEP_FORMAT}', found {document.get('format')!r}.")
+        raise GradevalError(
+            f"{path}: this version reads '{SWEEP_FORMAT}', found {document.get('format')!r:.80}: repeat the command "
+            "that made it, with a new --out."
+        )
+    document = unsealed(document, path)
     try:
         saved = convert(document, SavedSweep, "")
     except GradevalError as error:
         raise GradevalError(f"{path}: {error}") from None
-    for cell in saved.cells:
-        if Path(cell.file).name != cell.file:
-            raise GradevalError(f"{path}: a cell's file must be a name without folders, found {cell.file!r}.")
     return saved

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from gradeval.errors import GradevalError
-from gradeval.files import CannotWrite, write_whole
+from gradeval.files import DIGEST_DIGITS, CannotWrite, digest_of, read_whole, reason, write_whole
+
+MAX_CHECKPOINT_BYTES = 2**34
 
 
 class Phase(StrEnum):
@@ -64,9 +66,10 @@ class Checkpoint:
         content = io.BytesIO()
         state = {part.name: getattr(self, part.name) for part in fields(self)}
         torch.save(state | {"phase": self.phase.value}, content)  # what weights_only reads again: plain text
+        written = content.getvalue()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, content.getvalue())
+            write_whole(path, digest_of(written).encode() + written)
         except OSError as error:
             raise CannotWrite(path, error) from None
 
@@ -85,10 +88,14 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
     """
     if not path.exists():
         return None
+    content = read_whole(path, MAX_CHECKPOINT_BYTES)
+    digest, written = content[:DIGEST_DIGITS], content[DIGEST_DIGITS:]
     try:
-        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        if digest != digest_of(written).encode():
+            raise ValueError("its digest is wrong")
+        state: dict[str, Any] = torch.load(io.BytesIO(written), weights_only=True, map_location="cpu")
         return Checkpoint(**(state | {"phase": Phase(state["phase"])}))
     except Exception as error:  # whatever a strange file makes a parser say
         raise GradevalError(
-            f"{path}: not a readable checkpoint ({type(error).__name__}); remove it to train that estimator again."
+            f"{path}: not a readable checkpoint ({reason(error)}); remove it to train that estimator again."
         ) from None

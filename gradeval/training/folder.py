@@ -17,7 +17,8 @@ from typing import Any
 
 from gradeval.analysis.training_manifest import TRAINING_FILE, TRAINING_FORMAT, read_training_manifest
 from gradeval.errors import GradevalError
-from gradeval.files import CannotWrite, write_whole
+from gradeval.files import CannotWrite, sealed, write_whole
+from gradeval.folder_lock import holder_of
 from gradeval.problems.tasks import Task
 from gradeval.training.checkpoint import Phase, read_checkpoint
 from gradeval.training.measures import enumerable
@@ -58,7 +59,7 @@ def open_folder(folder: Path, plan: TrainingPlan, arguments: dict[str, Any]) -> 
     """Begin a training in a new folder, or resume the one that the folder holds.
 
     Args:
-        folder: of the training.
+        folder: of the training; the caller holds it.
         plan: what is trained and how.
         arguments: of the command, kept in a new manifest.
 
@@ -66,18 +67,16 @@ def open_folder(folder: Path, plan: TrainingPlan, arguments: dict[str, Any]) -> 
         The manifest.
 
     Raises:
-        GradevalError: the folder holds another training, or something else, or cannot be written.
+        GradevalError: the folder holds another training, or cannot be written.
     """
     if is_training(folder):
         manifest = read_training_manifest(folder)
         _refuse_another(folder, manifest["kind"], plan.as_json())
         return manifest
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise GradevalError(f"{folder} exists and is not a training: choose another folder or remove it.")
     manifest = _new_manifest(plan, arguments)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / TRAINING_FILE, json.dumps(manifest, indent=1).encode())
+        write_whole(folder / TRAINING_FILE, sealed(manifest))
     except OSError as error:
         raise CannotWrite(folder, error) from None
     return manifest
@@ -120,10 +119,10 @@ def training_status(folder: str | Path) -> dict[str, Any]:
         folder: of the training.
 
     Returns:
-        "folder"; "bytes" in it; the "problem"; "complete": whether every estimator is trained and the tables are there;
-        and for each of the "estimators" its name, "phase" (search, runs, gradients, done), the "epoch" and the "epochs"
-        of that phase, the learning "rate" once it is chosen, "damaged": the file of a checkpoint that cannot be read,
-        and its "failure". It can be written as JSON.
+        "folder"; "bytes" in it; "holder": who is at work, in words, or None; the "problem"; "complete": whether every
+        estimator is trained and the tables are there; and for each of the "estimators" its name, "phase" (search, runs,
+        gradients, done), the "epoch" and the "epochs" of that phase, the learning "rate" once it is chosen, "damaged":
+        the file of a checkpoint that cannot be read, and its "failure". It can be written as JSON.
 
     Raises:
         GradevalError: the folder is not a training.
@@ -136,6 +135,7 @@ def training_status(folder: str | Path) -> dict[str, Any]:
         "folder": str(folder),
         "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
         "problem": manifest["problem"]["name"],
+        "holder": holder_of(folder),
         "complete": bool(manifest.get("estimators")) and all(row["phase"] == Phase.DONE for row in rows),
         "estimators": rows,
     }

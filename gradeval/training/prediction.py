@@ -11,6 +11,7 @@ from torch import Tensor
 from gradeval.errors import GradevalError, unknown_name
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import Randomness
+from gradeval.threads import threads_for
 
 PREDICTORS = ("ensemble", "mode", "mean-field")
 """The ways to predict, see `predict`."""
@@ -50,7 +51,7 @@ def predict(
     network, link = problem.network, _link(problem.loss)
     repeats = draws if predictor == "ensemble" else 1
     parts = []
-    with torch.no_grad():
+    with torch.no_grad(), threads_for(_multiply_adds(problem)):
         for inputs in problem.inputs.split(POINTS_AT_ONCE):
             total: Tensor | float = 0.0
             for _ in range(repeats):
@@ -110,7 +111,7 @@ def expected_loss(problem: Problem, randomness: Randomness, draws: int) -> float
         The estimate of J.
     """
     network, total = problem.network, 0.0
-    with torch.no_grad():
+    with torch.no_grad(), threads_for(_multiply_adds(problem)):
         for inputs, targets in zip(
             problem.inputs.split(POINTS_AT_ONCE), problem.targets.split(POINTS_AT_ONCE), strict=True
         ):
@@ -121,6 +122,11 @@ def expected_loss(problem: Problem, randomness: Randomness, draws: int) -> float
                     x = layer.encode(randomness.bernoulli(layer.probability(layer.preactivation(x))))
                 total += float(loss(x).sum())
     return total / (problem.points * draws)
+
+
+def _multiply_adds(problem: Problem) -> int:
+    """What one pass of the points that are taken at once through linear maps takes, about."""
+    return min(problem.points, POINTS_AT_ONCE) * sum(p.numel() for p in problem.network.parameters())
 
 
 def _link(loss: object) -> Callable[[Tensor], Tensor]:

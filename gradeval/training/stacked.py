@@ -24,6 +24,7 @@ from gradeval.isolation import alone
 from gradeval.model.randomness import GivenUniforms, derived_seed, generator
 from gradeval.problems.tasks import Task, with_parameters
 from gradeval.sampling.surrogates import Surrogate
+from gradeval.threads import threads_for
 from gradeval.torch_private import quiet_vmap
 from gradeval.training.optimisers import OPTIMISERS
 
@@ -85,7 +86,9 @@ class RunGradients:
         self._counting = generator(self.device, "count")  # how many numbers an estimator takes is counted with it
         self._numbers: dict[int, int] = {}
         self.vectorised = not learns(self.estimator) and theta.shape[1] <= VECTORISED
-        self._try_out(theta, min(recipe.batch, self.problem.points))
+        points = min(recipe.batch, self.problem.points)
+        with threads_for(theta.numel() * points):
+            self._try_out(theta, points)
 
     def _try_out(self, theta: Tensor, points: int) -> None:
         """Make one step's gradients; decides whether they are vectorised."""
@@ -231,11 +234,14 @@ class Stack:
         orders = [torch.randperm(points, generator=generator("cpu", "order", s, self.epoch)) for s in self.seeds]
         order = torch.stack(orders).to(self.device)
         chance = [generator(self.device, "chance", seed, self.epoch) for seed in self.seeds]
+        work = self.theta.numel() * size
         if not self.gradients.vectorised:
-            self.gradients.begin_epoch(self.theta, self.epoch)
+            with threads_for(work):
+                self.gradients.begin_epoch(self.theta, self.epoch)
+        names = self.recipe.name, *self.seeds, self.epoch
         steps = self.epoch * -(-points // size)
         try:
-            with quiet_vmap(), alone(derived_seed(self.recipe.name, *self.seeds, self.epoch, "the process")):
+            with threads_for(work), quiet_vmap(), alone(derived_seed(*names, "the process")):
                 for index, batch in enumerate(order.split(size, dim=1), 1):
                     gradient = self.gradients(self.theta, batch, chance)
                     self.update(self.theta, gradient, self.rates, self.state, steps + index)

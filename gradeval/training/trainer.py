@@ -13,9 +13,12 @@ from typing import Any, TypedDict, Unpack
 
 import pandas as pd
 
-from gradeval.analysis.training import TRAINING_TABLES, Training
+from gradeval.analysis.training import Training
+from gradeval.analysis.training_folder import TRAINING_TABLES
+from gradeval.analysis.training_manifest import TRAINING_FILE
 from gradeval.errors import GradevalError, Incomplete, check_options, enumeration
 from gradeval.estimators import Estimator, claims_unbiased, get_facts, resolve
+from gradeval.folder_lock import FolderLock
 from gradeval.problems.tasks import Task
 from gradeval.progress import Progress, foretell
 from gradeval.training.checkpoint import Checkpoint, read_checkpoint
@@ -84,7 +87,16 @@ def train(
     if workers > 1 and not all(isinstance(given, str) for given in estimators):
         raise GradevalError("with several workers estimators must be given by name, not as objects.")
     folder, plan = Path(folder), TrainingPlan(task, list(resolved), protocol or Protocol())
-    foretell(execution.get("progress"), lambda: _predicted(folder, plan, resolved, workers))
+    with FolderLock(folder, TRAINING_FILE) as lock:
+        foretell(execution.get("progress"), lambda: _predicted(folder, plan, resolved, workers))
+        lock.hold()
+        return _carry_out(folder, plan, resolved, execution)
+
+
+def _carry_out(
+    folder: Path, plan: TrainingPlan, resolved: dict[str, Estimator], execution: TrainingExecution
+) -> Training:
+    task, workers = plan.task, execution.get("workers", 1)
     manifest = open_folder(folder, plan, execution.get("arguments") or {})
     paths = {name: checkpoint_path(folder, name) for name in resolved}
     # another process imports a user's own estimator again, by its name

@@ -1,6 +1,7 @@
 """Calls made by many workers: given out a few at a time, their results handed on in order.
 
-Memory is bounded, since few results wait. A worker that dies or hangs costs the calls it had; they are given out again.
+Memory is bounded, since few results wait. A call that was lost with its worker is given out again: a process may have
+been killed for the memory that another one took. A call that hung is not.
 """
 
 from __future__ import annotations
@@ -10,25 +11,26 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from gradeval.errors import GradevalError
+from gradeval.progress import Progress
 from gradeval.workers.pools import Pool, PoolKind
+from gradeval.workers.processes import Allowance, CallLost
 
-ATTEMPTS = 3  # of one call, if each time its worker dies or hangs
-DIED = "its worker process died"
+ATTEMPTS = {PoolKind.PROCESSES: 2, PoolKind.GIVEN: 3}  # of one call, if each time its worker is lost
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Lost:
-    """In place of a result: every worker that made the call died or hung.
+    """In place of a result: the workers that made the call died or hung.
 
     Args:
-        message: how often, and how.
+        message: how, and how often.
     """
 
     message: str
@@ -42,18 +44,20 @@ class Assignment(Generic[Result]):
         key: whatever the caller knows it by.
         call, arguments: the call.
         result: its result, where that is known already; else it is filled in.
+        owner: whom it is for. A process works for one owner only, and where a call of an owner is lost, its others are.
+        progress: the last argument of the call, if given; it is told here.
         future: the call under way.
-        attempts: how often it was lost by its own fault.
-        suspect: it was lost together with others, so it runs alone until the one at fault is known.
+        attempts: how often it was lost.
     """
 
     key: Any
     call: Callable[..., Result]
     arguments: tuple[Any, ...]
     result: Result | Lost | None = None
+    owner: str = ""
+    progress: Progress | None = None
     future: Future[Result] | None = None
     attempts: int = 0
-    suspect: bool = False
 
 
 class Workers:
@@ -62,12 +66,12 @@ class Workers:
     Args:
         executor: "threads", "processes", or an executor of the caller's, which is left running.
         workers: how many calls are made at once.
-        timeout: seconds without any result after which the workers count as hung (new processes have a minute to
-            start); None waits for ever.
+        allowance: what a process may take; of an executor of the caller's, the seconds without any result after which
+            its workers count as hung.
         preload: modules that processes are started with.
 
     Raises:
-        GradevalError: an unknown executor, or a timeout that is not positive or is for threads.
+        GradevalError: an unknown executor, or a limit that is not positive or is for other workers.
 
     Examples:
         >>> calls = (Assignment(k, pow, (k, 2)) for k in range(4))
@@ -77,12 +81,13 @@ class Workers:
     """
 
     def __init__(
-        self, executor: str | Executor, workers: int, timeout: float | None = None, preload: Sequence[str] = ()
+        self, executor: str | Executor, workers: int, allowance: Allowance | None = None, preload: Sequence[str] = ()
     ) -> None:
-        self.pool = Pool(executor, workers, timeout, preload)
+        self.pool = Pool(executor, workers, allowance or Allowance(), preload)
         self.workers = workers
         self._events: queue.SimpleQueue[Future[Any] | None] = queue.SimpleQueue()  # futures done; None: Ctrl-C
         self._interrupted = False
+        self._lost: dict[str, Lost] = {}  # by owner
 
     @property
     def shares_memory(self) -> bool:
@@ -90,7 +95,8 @@ class Workers:
         return self.pool.shares_memory
 
     @property
-    def _own_processes(self) -> bool:
+    def own_processes(self) -> bool:
+        """Whether calls are made by processes that are our own."""
         return self.pool.kind is PoolKind.PROCESSES
 
     def __enter__(self) -> Workers:
@@ -146,35 +152,35 @@ class Workers:
         self._events.put(None)
 
     def _give_out(self, ahead: Iterable[Assignment[Result]], done: Callable[[Assignment[Result]], None]) -> None:
-        """Submit what waits; while there are suspects, only the first of them."""
+        """Submit what waits."""
         waiting = [assignment for assignment in ahead if assignment.result is None]
-        suspects = [assignment for assignment in waiting if assignment.suspect]
         running = sum(assignment.future is not None for assignment in waiting)
-        for assignment in suspects[:1] or waiting:
-            # a process of ours gets a call when the result before it has been taken: little is lost when it dies
-            if assignment.future is not None or (self._own_processes and running >= self.workers):
+        for assignment in [assignment for assignment in waiting if assignment.future is None]:
+            if assignment.owner in self._lost:
+                assignment.result = self._lost[assignment.owner]
                 continue
+            # a process of ours gets a call when the result before it has been taken: few are given out in vain
+            if self.own_processes and running >= self.workers:
+                break
+            threads = self.pool.kind is PoolKind.THREADS
+            call = (_make_and_tell, assignment, done) if threads else (assignment.call, *assignment.arguments)
             try:
-                if self.pool.kind is PoolKind.THREADS:
-                    assignment.future = self.pool.submit(_make_and_tell, assignment, done)
-                else:
-                    assignment.future = self.pool.submit(assignment.call, *assignment.arguments)
+                assignment.future = self.pool.submit(assignment.owner, assignment.progress, *call)
             except Exception as error:
-                if not self._own_processes or not isinstance(error, BrokenExecutor):
-                    raise GradevalError(f"the executor takes no more work: {error}") from error
-                if running == 0:
-                    self._replace([assignment], DIED)
-                return  # else those that were lost are collected first
+                raise GradevalError(f"the executor takes no more work: {error}") from error
             running += 1
             assignment.future.add_done_callback(self._events.put)
 
     def _collect(self, ahead: Iterable[Assignment[Result]], done: Callable[[Assignment[Result]], None]) -> None:
-        """Wait for the next result."""
+        """Wait for the next result, if any call is under way."""
         running = {a.future: a for a in ahead if a.future is not None and a.result is None}
+        if not running:
+            return
         try:
             future = self._events.get(timeout=self.pool.patience)
         except queue.Empty:
-            self._replace(list(running.values()), f"it took more than {self.pool.patience:g} s")
+            for assignment in running.values():
+                self._again(assignment, CallLost(f"it took more than {self.pool.patience:g} s", again=True))
             return
         if future is None:
             raise KeyboardInterrupt
@@ -182,30 +188,27 @@ class Workers:
             return
         assignment = running[future]
         try:
-            result = future.result()
+            assignment.result = future.result()
         except Exception as error:  # not the call's own errors, which are results
             if self.pool.kind is PoolKind.THREADS:
                 raise
-            if isinstance(error, BrokenExecutor):
-                self._replace(list(running.values()), DIED)
-            else:
-                assignment.future = None
-                _blame(assignment, f"{type(error).__name__}: {error}")
+            self._again(assignment, error)
         else:
-            self.pool.cold = False
-            assignment.result = result
             if self.pool.kind is not PoolKind.THREADS:
                 done(assignment)
 
-    def _replace(self, lost: list[Assignment[Any]], why: str) -> None:
-        """Give lost assignments out again, to new processes where they are ours. Whose fault it was may be unknown."""
-        for assignment in lost:
-            if assignment.future is not None:
-                assignment.future.cancel()
-            assignment.future, assignment.suspect = None, self._own_processes
-            if len(lost) == 1 or not self._own_processes:
-                _blame(assignment, why)
-        self.pool.replace()
+    def _again(self, assignment: Assignment[Any], error: Exception) -> None:
+        """Give a lost assignment out again, where that may help and was not tried often enough."""
+        assert assignment.future is not None
+        assignment.future.cancel()
+        assignment.future = None
+        assignment.attempts += 1
+        why, again = _reason(error)
+        if not again or assignment.attempts >= ATTEMPTS[self.pool.kind]:
+            often = f" ({assignment.attempts} times)" if assignment.attempts > 1 else ""
+            assignment.result = Lost(why + often)
+            if assignment.owner:
+                self._lost[assignment.owner] = assignment.result
 
 
 @contextmanager
@@ -224,13 +227,14 @@ def _interrupts_deferred(note: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, signal.default_int_handler)
 
 
-def _blame(assignment: Assignment[Any], why: str) -> None:
-    assignment.attempts += 1
-    if assignment.attempts >= ATTEMPTS:
-        assignment.result = Lost(f"lost {ATTEMPTS} times ({why})")
+def _reason(error: Exception) -> tuple[str, bool]:
+    """Why a call was lost, and whether it may succeed if it is made again."""
+    if isinstance(error, CallLost):
+        return str(error), error.again
+    return f"{type(error).__name__}: {error}", True  # of an executor of the caller's
 
 
 def _make_and_tell(assignment: Assignment[Result], done: Callable[[Assignment[Result]], None]) -> Result:
-    result = assignment.call(*assignment.arguments)
+    result = assignment.call(*assignment.arguments, *([] if assignment.progress is None else [assignment.progress]))
     done(replace(assignment, result=result))
     return result

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -13,9 +13,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from gradeval.errors import GradevalError, TooLong
 from gradeval.progress import Progress, Silent
-from gradeval.workers.pools import end_with_parent
+from gradeval.workers.messages import Sender
+from gradeval.workers.processes import end_with_parent
 
-SEND_SECONDS = 0.5  # a process tells of its steps no more often than this
+LOOK_SECONDS = 1.0  # how often processes that are silent are looked at
 
 
 @runtime_checkable
@@ -67,34 +68,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, progress: Progress | None = None
     return failures
 
 
-# --- what a process sends ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Started:
-    task: str
-    total: int
-
-    def pass_on(self, progress: Progress) -> None:
-        progress.start(self.task, self.total)
-
-
-@dataclass(frozen=True)
-class _Advanced:
-    task: str
-    steps: int
-
-    def pass_on(self, progress: Progress) -> None:
-        progress.advance(self.task, self.steps)
-
-
-@dataclass(frozen=True)
-class _Finished:
-    task: str
-    note: str
-
-    def pass_on(self, progress: Progress) -> None:
-        progress.finish(self.task, self.note)
+# --- in a process -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -104,41 +78,13 @@ class _JobEnded:
     failure: str | None
 
 
-class _Sender:
-    """Progress in a process: it is sent to the program, steps a few at a time."""
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-        self._steps: dict[str, int] = {}
-        self._last = 0.0
-
-    def start(self, task: str, total: int) -> None:
-        self.send_steps()
-        self._connection.send(_Started(task, total))
-
-    def advance(self, task: str, steps: int) -> None:
-        self._steps[task] = self._steps.get(task, 0) + steps
-        if time.monotonic() - self._last > SEND_SECONDS:
-            self.send_steps()
-
-    def finish(self, task: str, note: str = "") -> None:
-        self.send_steps()
-        self._connection.send(_Finished(task, note))
-
-    def send_steps(self) -> None:
-        for task, steps in self._steps.items():
-            self._connection.send(_Advanced(task, steps))
-        self._steps.clear()
-        self._last = time.monotonic()
-
-
 def _work(connection: Any) -> None:
     """What a process does: jobs come in; progress and the end of every job go out; None ends it."""
     end_with_parent()
     import torch
 
     torch.set_num_threads(1)
-    sender = _Sender(connection)
+    sender = Sender(connection.send)
     while (job := connection.recv()) is not None:
         failure = None
         try:
@@ -167,7 +113,10 @@ class _Crew:
             for _ in range(min(workers, len(self.todo))):
                 self._start()
             while self.processes:
-                for connection in wait(list(self.processes)):
+                heard = wait(list(self.processes), LOOK_SECONDS)
+                # what a job has begun may outlive its process and hold the pipe
+                ended = [connection for connection, process in self.processes.items() if not process.is_alive()]
+                for connection in {*heard, *ended}:
                     self._hear(connection)
         finally:
             for process in self.processes.values():
@@ -187,11 +136,14 @@ class _Crew:
         """Send the next job, or None: there is no more."""
         job = self.todo.popleft() if self.todo else None
         self.current[connection] = job
-        connection.send(job)
+        with suppress(OSError):  # it has ended, which is heard next
+            connection.send(job)
 
     def _hear(self, connection: Any) -> None:
         job = self.current[connection]
         try:
+            if not connection.poll():
+                raise EOFError
             message = connection.recv()
         except (EOFError, ConnectionResetError):
             self._ended(connection, job)
@@ -204,12 +156,12 @@ class _Crew:
         self._give(connection)
 
     def _ended(self, connection: Any, job: Job | None) -> None:
-        """A process has ended: by itself where it had no job, else something killed it."""
+        """A process has ended: by itself where it had no job; else its job has failed, and another takes its place."""
         process = self.processes.pop(connection)
         process.join()
+        connection.close()
         if job is None:
             return
         self.failures[job.name] = f"the process of '{job.name}' ended with code {process.exitcode}."
-        if not self.processes:
-            for left in self.todo:
-                self.failures[left.name] = f"'{left.name}' was not begun, since no process was left."
+        if self.todo:
+            self._start()

@@ -1,21 +1,17 @@
-"""Threads, processes or an executor of the caller's: how workers are started, replaced and ended."""
+"""Threads, processes or an executor of the caller's: how workers are started and ended."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from enum import StrEnum
-from multiprocessing import forkserver
 from typing import Any
 
 from gradeval.errors import GradevalError, unknown_name
-
-START_SECONDS = 60.0  # new processes may take this long until their first result
+from gradeval.progress import Progress
+from gradeval.workers.memory import share_of_memory
+from gradeval.workers.processes import Allowance, Processes
 
 
 class PoolKind(StrEnum):
@@ -31,78 +27,80 @@ EXECUTORS = (PoolKind.THREADS.value, PoolKind.PROCESSES.value)
 
 
 class Pool:
-    """Workers that calls are submitted to. Those that it has started itself it also replaces and ends.
+    """Workers that calls are submitted to. Those that it has started itself it also ends.
 
     Args:
         executor: "threads", "processes", or an executor of the caller's, which is left running.
         workers: how many calls run at once.
-        timeout: seconds without any result after which processes count as hung; None: they never do.
+        allowance: for the workers, where they are not threads.
         preload: modules that processes are started with.
 
     Attributes:
         kind: where calls run.
-        cold: whether the processes are new: none of their calls has returned yet.
         shares_memory: whether calls run in this process, so that nothing has to be pickled.
 
     Raises:
-        GradevalError: an unknown name of an executor, or a timeout that is not positive or is for threads.
+        GradevalError: an unknown name of an executor, or a limit that is not positive or is for other workers.
     """
 
     def __init__(
-        self, executor: str | Executor, workers: int, timeout: float | None = None, preload: Sequence[str] = ()
+        self, executor: str | Executor, workers: int, allowance: Allowance, preload: Sequence[str] = ()
     ) -> None:
         if isinstance(executor, str) and executor not in EXECUTORS:
             raise unknown_name("executor", executor, EXECUTORS)
         self.kind = PoolKind(executor) if isinstance(executor, str) else PoolKind.GIVEN
         self.shares_memory = self.kind is PoolKind.THREADS or isinstance(executor, ThreadPoolExecutor)
-        if timeout is not None and self.shares_memory:
+        self._check(allowance)
+        self.patience = allowance.seconds if self.kind is PoolKind.GIVEN else None
+        self._executor: Executor | Processes
+        if not isinstance(executor, str):
+            self._executor = executor
+        elif self.kind is PoolKind.THREADS:
+            self._executor = ThreadPoolExecutor(workers)
+        else:
+            memory = share_of_memory(workers) if allowance.memory is None else allowance.memory
+            self._executor = Processes(workers, Allowance(allowance.seconds, memory), preload)
+
+    def _check(self, allowance: Allowance) -> None:
+        if allowance.seconds is not None and self.shares_memory:
             raise GradevalError("a timeout needs processes (--executor processes): threads that hang cannot be ended.")
-        if timeout is not None and not timeout > 0:
-            raise GradevalError(f"the timeout must be a positive number of seconds, found {timeout}.")
-        self.cold = False
-        self._workers, self._timeout, self._preload = workers, timeout, preload
-        self._executor: Executor = self._start() if isinstance(executor, str) else executor
+        if allowance.seconds is not None and not allowance.seconds > 0:
+            raise GradevalError(f"the timeout must be a positive number of seconds, found {allowance.seconds}.")
+        if allowance.memory is not None and self.kind is not PoolKind.PROCESSES:
+            raise GradevalError("a limit on memory needs processes of this machine (--executor processes).")
+        if allowance.memory is not None and not allowance.memory > 0:
+            raise GradevalError(f"the limit on memory must be positive, found {allowance.memory}.")
 
-    def _start(self) -> Executor:
-        if self.kind is PoolKind.THREADS:
-            return ThreadPoolExecutor(self._workers)
-        self.cold = True
-        return ProcessPoolExecutor(self._workers, _process_context(self._preload), end_with_parent)
-
-    @property
-    def patience(self) -> float | None:
-        """Seconds to wait for the next result; None: for ever. New processes have a minute to start."""
-        return self._timeout and max(self._timeout, START_SECONDS if self.cold else 0)
-
-    def submit(self, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    def submit(
+        self, owner: object, progress: Progress | None, call: Callable[..., Any], *arguments: Any
+    ) -> Future[Any]:
         """Have a call made by a worker.
 
         Args:
+            owner: whom the call is for; a process of our own works for one only.
+            progress: is the last argument of the call, unless it is None; calls of the caller's executor have none.
             call: what is called.
             arguments: its arguments.
 
         Returns:
-            The future result.
+            The future result; the error of a process of our own is `CallLost`.
         """
-        return self._executor.submit(call, *arguments)
-
-    def replace(self) -> None:
-        """Kill the processes, if they are our own, and start others."""
-        if self.kind is PoolKind.PROCESSES:
-            self.stop()
-            self._executor = self._start()
+        if isinstance(self._executor, Processes):
+            return self._executor.submit(owner, progress, call, *arguments)
+        return self._executor.submit(call, *arguments, *([] if progress is None else [progress]))
 
     def stop(self) -> None:
         """End our own workers: processes at once, threads after the call that they are making."""
-        if isinstance(self._executor, ProcessPoolExecutor) and self.kind is PoolKind.PROCESSES:
-            for process in list((self._executor._processes or {}).values()):  # Python 3.14: kill_workers
-                process.kill()
-        if self.kind is not PoolKind.GIVEN:
+        if isinstance(self._executor, Processes):
+            self._executor.stop()
+        elif self.kind is PoolKind.THREADS:
             self._executor.shutdown(cancel_futures=True)
 
     def close(self) -> None:
         """End our own workers once they have finished their calls."""
-        if self.kind is not PoolKind.GIVEN:
+        if isinstance(self._executor, Processes):
+            self._executor.close()
+        elif self.kind is PoolKind.THREADS:
             self._executor.shutdown()
 
 
@@ -135,35 +133,3 @@ def dask_executor(address: str, seconds: float = 60.0, at_least: int = 1) -> Ite
         except TimeoutError:
             raise GradevalError(f"the Dask scheduler at '{address}' has no workers: start some.") from None
         yield client.get_executor(), sum(client.nthreads().values())
-
-
-def end_with_parent() -> None:
-    """Prepare a worker process: it leaves Ctrl-C to its parent, and ends when the parent dies by whatever signal."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)  # at once: the files are the parent's business
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _process_context(preload: Sequence[str]) -> Any:
-    """Processes are not forked from this one: a fork of a process with threads, such as torch's, can hang."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
-    # The server imports these before it has our sys.path: a folder `gradeval` where we stand must not come first.
-    safe = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
-    try:
-        forkserver.ensure_running()
-    finally:
-        if safe is None:
-            del os.environ["PYTHONSAFEPATH"]
-        else:
-            os.environ["PYTHONSAFEPATH"] = safe
-    return context

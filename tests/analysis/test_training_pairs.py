@@ -11,7 +11,8 @@ import pytest
 from scipy.stats import ttest_rel
 from statsmodels.stats.multitest import multipletests
 
-from gradeval.analysis.training import TRAINING_TABLES, Training, build_training_report, training_answer
+from gradeval.analysis.training import Training, build_training_report, training_answer
+from gradeval.analysis.training_folder import TRAINING_TABLES
 from gradeval.analysis.training_pairs import against, paired_differences
 
 NAMES = ("a", "b", "c")

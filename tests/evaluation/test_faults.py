@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from gradeval import GradevalError, Problem, evaluate
 from gradeval.errors import Incomplete
 from gradeval.evaluation.status import run_status
 from gradeval.files import CannotWrite
+from gradeval.progress import Silent
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
 ROOT = Path(__file__).parents[2]
@@ -27,10 +29,12 @@ TABLES = ("summary", "curves", "exact_moments", "fits")
 ENVIRONMENT = os.environ | {"PYTHONWARNINGS": "default"}
 
 MINE = '''
-import multiprocessing, os, signal, time
+import multiprocessing, os, signal, threading, time, traceback
 from pathlib import Path
 from gradeval.estimators import get_estimator
+import torch
 
+KEPT = []
 HERE = Path(__file__).parent
 IN_WORKER = multiprocessing.parent_process() is not None
 
@@ -47,14 +51,47 @@ def dies_once(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     return get_estimator("st")(*arguments)
 
-def hangs_once(*arguments):
-    if IN_WORKER and first("hung"):
-        time.sleep(3600)
-    return get_estimator("reinforce")(*arguments)
+def drawing():
+    """Whether a chunk is made: no first draws."""
+    return IN_WORKER and not any("introduction.py" in frame.filename for frame in traceback.extract_stack())
 
-def always_dies(*arguments):
+def hangs(*arguments):
     if IN_WORKER:
-        os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(3600)
+    return get_estimator("psa")(*arguments)
+
+def hangs_late(*arguments):
+    if drawing():
+        (HERE / "hung").touch()
+        time.sleep(3600)
+    return get_estimator("psa")(*arguments)
+
+def exits(*arguments):
+    if IN_WORKER:
+        os._exit(0)
+    return get_estimator("psa")(*arguments)
+
+def exits_late(*arguments):
+    if drawing():
+        os._exit(0)
+    return get_estimator("psa")(*arguments)
+
+def eats(*arguments):
+    for _ in range(100 * IN_WORKER):
+        KEPT.append(torch.ones(2**22))  # 16 MiB
+    return get_estimator("psa")(*arguments)
+
+def eats_late(*arguments):
+    for _ in range(100 * drawing()):
+        KEPT.append(bytearray(2**24))
+    return get_estimator("psa")(*arguments)
+
+def starts_threads(*arguments):
+    for _ in range(3000 * IN_WORKER):
+        threading.Thread(target=time.sleep, args=(60,)).start()
+    return get_estimator("psa")(*arguments)
+
+def plain(*arguments):
     return get_estimator("psa")(*arguments)
 
 def slow(*arguments):
@@ -82,25 +119,77 @@ def test_kill_9() -> None:
     assert "byte-identical" in done.stdout
 
 
-def test_workers_that_die_or_hang_once_cost_nothing(small: Problem, mine: Path, tmp_path: Path) -> None:
-    """Planted: one kill −9 of a worker by itself, and one worker asleep for an hour."""
-    specs = ["st", f"{mine}:dies_once", "reinforce", f"{mine}:hangs_once"]
+def test_a_worker_that_dies_once_costs_nothing(small: Problem, mine: Path, tmp_path: Path) -> None:
+    """Planted: one kill −9 of a worker by itself."""
+    specs = ["st", f"{mine}:dies_once", "reinforce"]
     evaluate(small, specs, draws=20_000, exact="never", folder=tmp_path / "undisturbed")
     assert not (tmp_path / "died").exists()
     folder = tmp_path / "run"
-    evaluate(small, specs, draws=20_000, exact="never", folder=folder, executor="processes", workers=2, timeout=4.0)
+    evaluate(small, specs, draws=20_000, exact="never", folder=folder, executor="processes", workers=2, timeout=20.0)
     assert (tmp_path / "died").exists()
-    assert (tmp_path / "hung").exists()
     assert tables(tmp_path / "run") == tables(tmp_path / "undisturbed")
 
 
-def test_an_estimator_that_kills_its_workers_fails_alone(small: Problem, mine: Path, tmp_path: Path) -> None:
-    specs = ["st", f"{mine}:always_dies", "reinforce"]
-    message = r"always_dies': its chunk 0 was lost 3 times \(its worker process died\).*kept: st, reinforce"
-    with pytest.raises(Incomplete, match=message):
-        evaluate(small, specs, draws=20_000, exact="never", folder=tmp_path / "run", executor="processes", workers=2)
-    failures = {row["estimator"]: row["failure"] for row in run_status(tmp_path / "run")["estimators"]}
-    assert [name for name, failure in failures.items() if failure] == [f"{mine}:always_dies"]
+def test_processes_give_the_tables_of_threads(small: Problem, mine: Path, tmp_path: Path) -> None:
+    """Of estimators that learn, too: they are fitted in a process, and their progress is told here."""
+
+    class Told(Silent):
+        steps = 0
+
+        def advance(self, task: str, steps: int) -> None:
+            self.steps += steps * (task == "fitting relax")
+
+    specs, told = ["st", "relax", f"{mine}:plain", "concrete"], (Told(), Told())
+    for executor, progress in zip(("threads", "processes"), told, strict=True):
+        options: dict[str, Any] = {"executor": executor, "workers": 2, "progress": progress}
+        evaluate(small, specs, draws=10_000, folder=tmp_path / executor, **options)
+    assert tables(tmp_path / "threads") == tables(tmp_path / "processes")
+    assert told[0].steps == told[1].steps > 0
+    plans = [json.loads((tmp_path / executor / "plan.json").read_text()) for executor in ("threads", "processes")]
+    assert plans[0]["estimators"] == plans[1]["estimators"]
+
+
+def failures_of(small: Problem, mine: Path, names: list[str], **options: Any) -> dict[str, str]:
+    """The failures of own estimators in a run with two others, whose tables are checked to be undisturbed."""
+    mine.with_name("rest").mkdir()
+    evaluate(small, ["st", "reinforce"], draws=20_000, folder=mine.with_name("rest"))
+    specs = ["st", *(f"{mine}:{name}" for name in names), "reinforce"]
+    folder = mine.with_name("run")
+    with pytest.raises(Incomplete, match=r"kept: st, reinforce\.$") as error:
+        evaluate(small, specs, draws=20_000, folder=folder, executor="processes", workers=2, **options)
+    assert "\n" not in str(error.value)
+    assert tables(folder) == tables(mine.with_name("rest"))
+    found: dict[str, str] = json.loads((folder / "manifest.json").read_text())["failures"]
+    return {name.removeprefix(f"{mine}:"): text.replace(f"{mine}:", "") for name, text in found.items()}
+
+
+def test_estimators_that_hang_fail_alone(small: Problem, mine: Path) -> None:
+    """In their first draws, or in their chunks. Planted: a second attempt, or a run that waits for ever."""
+    began = time.monotonic()
+    failures = failures_of(small, mine, ["hangs", "hangs_late"], timeout=4.0)
+    assert time.monotonic() - began < 60
+    hung = "it hung: no result within 4 s."
+    assert failures == {
+        "hangs": f"estimator 'hangs', first draws: {hung}",
+        "hangs_late": f"estimator 'hangs_late', chunk 0: {hung}",
+    }
+    rows = {row["estimator"]: row["failure"] for row in run_status(mine.with_name("run"))["estimators"]}
+    assert [name for name, failure in rows.items() if failure] == [f"{mine}:hangs_late"]
+
+
+def test_estimators_that_end_their_process_or_eat_memory_fail_alone(small: Problem, mine: Path) -> None:
+    """Planted: an exit code 0 that is waited for for ever; memory and threads that the next estimator inherits."""
+    limited = sys.platform == "linux"
+    names = ["exits", "exits_late", *(["eats", "eats_late", "starts_threads"] if limited else [])]
+    failures = failures_of(small, mine, names, memory=2**29 if limited else None)
+    ended = "its worker process ended with exit code 0 (2 times)."
+    assert failures.pop("exits") == f"estimator 'exits', first draws: {ended}"
+    assert failures.pop("exits_late") == f"estimator 'exits_late', chunk 0: {ended}"
+    if limited:
+        assert "can't allocate memory" in failures.pop("eats")
+        assert failures.pop("eats_late").startswith("estimator 'eats_late' raised MemoryError")
+        assert "can't start new thread" in failures.pop("starts_threads")
+    assert not failures
 
 
 COMMAND = [sys.executable, "-c", "from gradeval.program.app import main; main()"]
@@ -138,6 +227,30 @@ def test_sigterm_keeps_what_is_finished_and_leaves_no_worker(
     assert done.returncode == 0, done.stderr
     assert kept <= {path.name for path in tmp_path.glob("run/chunks/*/*.safetensors")}
     assert json.loads(done.stdout)["summary"][0]["draws"] == 40_000
+
+
+def test_sigterm_while_an_estimator_hangs(small: Problem, mine: Path, tmp_path: Path) -> None:
+    """The program ends in seconds, what had finished is kept. Planted: a pool that waits for its last call."""
+    small.save(tmp_path / "p.json")
+    options = ["run", "p.json", "--estimators", "st,mine.py:hangs_late", "--draws", "5000", "--out", "run"]
+    options += ["--executor", "processes", "--workers", "2", "--no-report"]
+    with subprocess.Popen([*COMMAND, *options], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE) as process:
+        while process.poll() is None and not (
+            (tmp_path / "hung").exists() and list(tmp_path.glob("run/chunks/*/*.safetensors"))
+        ):
+            time.sleep(0.01)
+        time.sleep(0.5)  # the chunk is merged
+        children = _children(process.pid)
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert process.stderr is not None
+        message = process.stderr.read().decode()
+        assert process.wait(timeout=60) == 130, message
+        assert time.monotonic() - began < 20
+    assert "interrupted; kept: st." in message
+    assert "Traceback" not in message
+    assert len(children) >= 2
+    _wait_until_gone(children)
 
 
 def test_workers_end_when_their_parent_is_killed(small: Problem, mine: Path, tmp_path: Path) -> None:

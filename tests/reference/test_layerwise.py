@@ -79,7 +79,7 @@ FAULTS: dict[str, tuple[str, Callable[..., object]]] = {
         "distinct_targets",
         lambda right: lambda targets: (right(targets)[0].flip(0), right(targets)[1]),
     ),
-    "a chunk counted twice": ("_chunks", lambda right: lambda *given: [*right(*given), *right(*given)][:-1]),
+    "a chunk counted twice": ("_pieces", lambda right: lambda *given: [*right(*given), *right(*given)][:-1]),
     "zeros replaced by too much": ("TINY", lambda right: 1e-6),
 }
 

@@ -9,9 +9,10 @@ import torch
 
 from gradeval import Problem, evaluate, load_problem
 from gradeval.estimators import get_estimator
-from gradeval.sampling.sampler import Sampler, one_thread
+from gradeval.sampling.sampler import Sampler
 from gradeval.sampling.timing import FEWEST_BATCHES, LOOP, TIMED_BATCHES, further_times
 from gradeval.studies.costs import Meter
+from gradeval.threads import one_thread
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 from gradeval import GradevalError
 from gradeval.analysis.training import Training
 from gradeval.errors import Incomplete
+from gradeval.files import sealed
+from gradeval.folder_lock import FolderLock
 from gradeval.problems.catalogue import load_task
 from gradeval.problems.tasks import Task
 from gradeval.training.folder import checkpoint_path, is_training, training_status
@@ -53,7 +56,7 @@ def test_another_training_in_the_folder_is_refused(task: Task, trained: Path) ->
 
 def test_a_folder_of_something_else_is_refused(task: Task, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("dear reader")
-    with pytest.raises(GradevalError, match="exists and is not a training: choose another folder or remove it"):
+    with pytest.raises(GradevalError, match="exists and is not empty: choose another folder or remove it"):
         train(task, ["st"], SHORT, folder=tmp_path)
     assert not is_training(tmp_path)
 
@@ -75,7 +78,7 @@ def without(document: dict[str, Any], *keys: str) -> None:
         ),
         (lambda d: d.update(failures=[]), r"training\.json: failures: expected `object`, got `array`"),
         (lambda d: d["estimators"]["st"].update(unbiased_claim=0), r"unbiased_claim: expected `bool`, got `int`"),
-        (lambda d: d.update(format="gradeval-training/9"), r"this version reads 'gradeval-training/1', found '.*/9'"),
+        (lambda d: d.update(format="gradeval-training/9"), r"this version reads 'gradeval-training/2', found '.*/9'"),
     ],
 )
 def test_a_damaged_manifest_is_one_line_with_the_place(
@@ -85,7 +88,7 @@ def test_a_damaged_manifest_is_one_line_with_the_place(
     path = tmp_path / "run" / "training.json"
     document = json.loads(path.read_text())
     damage(document)
-    path.write_text(json.dumps(document))
+    path.write_bytes(sealed({key: value for key, value in document.items() if key != "digest"}))
     for use in (
         lambda: train(task, ["st", "psa"], SHORT, folder=tmp_path / "run"),
         lambda: Training.load(tmp_path / "run"),
@@ -101,6 +104,39 @@ def test_a_key_that_stands_twice_is_refused(trained: Path, tmp_path: Path) -> No
     (tmp_path / "training.json").write_text(text.replace('"failures"', '"failures": {}, "failures"'))
     with pytest.raises(GradevalError, match="the key 'failures' stands twice"):
         training_status(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["training.json", "curves.parquet", "predictions.parquet"])
+def test_a_flipped_bit_is_noticed(trained: Path, tmp_path: Path, name: str) -> None:
+    copytree(trained, tmp_path / "run")
+    content = bytearray((tmp_path / "run" / name).read_bytes())
+    content[len(content) // 2] ^= 2
+    (tmp_path / "run" / name).write_bytes(content)
+    with pytest.raises(GradevalError, match=name):
+        Training.load(tmp_path / "run")
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_noticed(task: Task, trained: Path, tmp_path: Path) -> None:
+    copytree(trained, tmp_path / "run")
+    path = checkpoint_path(tmp_path / "run", "st")
+    good = path.read_bytes()
+    for place in (0, 40, len(good) // 2, len(good) - 1):
+        content = bytearray(good)
+        content[place] ^= 1
+        path.write_bytes(content)
+        assert [row["damaged"] for row in training_status(tmp_path / "run")["estimators"]] == [path.name, None]
+
+
+def test_one_process_at_a_time(task: Task, trained: Path, tmp_path: Path) -> None:
+    copytree(trained, tmp_path / "run")
+    with FolderLock(tmp_path / "run", "training.json"):
+        assert f"process {os.getpid()} on" in training_status(tmp_path / "run")["holder"]
+        with pytest.raises(GradevalError, match="is in use by process"):
+            train(task, ["st", "psa"], SHORT, folder=tmp_path / "run")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").touch()
+    with pytest.raises(GradevalError, match="exists and is not empty"):
+        train(task, ["st", "psa"], SHORT, folder=tmp_path / "other")
 
 
 def test_a_damaged_checkpoint_is_named(task: Task, trained: Path, tmp_path: Path) -> None:

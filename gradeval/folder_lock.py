@@ -1,32 +1,31 @@
-"""Who holds a run's folder: one process at a time writes it."""
+"""Who holds the folder of a run, a training or a sweep: one process at a time writes it."""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from gradeval.errors import GradevalError
-from gradeval.files import read_json, reason, refuse_links, write_whole
+from gradeval.files import is_left_over, read_json, reason, refuse_links, remove_left_overs, write_whole
 
 LOCK_FILES = ("lock", "holder.json")
 
 
 class FolderLock:
-    """The lock of a run's folder, with a note of who holds it; a context manager that holds a folder that exists.
+    """The lock of a folder, with a note of who holds it; a context manager that holds a folder that exists.
 
     Args:
         folder: need not exist before it is held.
-        check: refuses a folder that holds something else.
+        marker: the name of a file that tells that the folder is one of ours; an empty folder is as good.
     """
 
-    def __init__(self, folder: Path, check: Callable[[Path], None] = lambda folder: None) -> None:
-        self.folder, self._check = folder, check
+    def __init__(self, folder: Path, marker: str) -> None:
+        self.folder, self._marker = folder, marker
         self._lock = FileLock(folder / "lock", timeout=0.5)  # `status` takes it for an instant
 
     def __enter__(self) -> FolderLock:
@@ -46,11 +45,12 @@ class FolderLock:
         """
         if self._lock.is_locked:
             return
-        self._check(self.folder)
+        check_folder(self.folder, self._marker)
         refuse_links(self.folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
+            remove_left_overs(self.folder)
             since = datetime.now(UTC).isoformat(timespec="seconds")
             holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
             write_whole(self.folder / "holder.json", json.dumps(holder).encode())
@@ -69,19 +69,20 @@ class FolderLock:
             self._lock.release()
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that holds something else than a run that can be continued.
+def check_folder(folder: Path, marker: str) -> None:
+    """Refuse a folder that holds something else than what can be continued.
 
     Args:
-        folder: that a run is to be written to.
+        folder: that is to be written to.
+        marker: as of `FolderLock`.
 
     Raises:
         GradevalError: it holds something else.
     """
     if folder.exists() and not folder.is_dir():
         raise GradevalError(f"{folder} is a file, not a folder: choose another folder.")
-    if folder.exists() and not (folder / "plan.json").exists():
-        others = [path for path in folder.iterdir() if path.name not in LOCK_FILES and path.suffix != ".part"]
+    if folder.exists() and not (folder / marker).exists():
+        others = [path for path in folder.iterdir() if path.name not in LOCK_FILES and not is_left_over(path.name)]
         if others:
             raise GradevalError(f"{folder} exists and is not empty: choose another folder or remove it.")
 
@@ -90,7 +91,7 @@ def holder_of(folder: Path) -> str | None:
     """Who holds a folder, in words; None where nobody does.
 
     Args:
-        folder: of a run.
+        folder: of a run, a training or a sweep.
 
     Returns:
         Process, host and since when, or None.
