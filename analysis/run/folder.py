@@ -145,7 +145,7 @@ def read_run(folder: Path) -> Record:
             name: Moments(
                 layout,
                 facts["draws"],
-                *(arrays[f"{part}/{name}"] for part in PARTS),
+                **{part: arrays[f"{part}/{name}"] for part in PARTS},
                 deterministic=facts["deterministic"],
             )
             for name, facts in manifest["estimators"].items()

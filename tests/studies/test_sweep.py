@@ -14,6 +14,7 @@ from gradeval import GradevalError
 from gradeval.analysis.sweep import Sweep, build_sweep_figures, regress
 from gradeval.errors import Incomplete
 from gradeval.files import sealed
+from gradeval.program.sweep import report_sweep
 from gradeval.studies.sweeps import is_sweep, read_sweep, rebuild_sweep, run_sweep, sweep_status
 
 FILE = """
@@ -123,7 +124,7 @@ def test_a_damaged_plan_is_one_line_with_the_place(swept, tmp_path: Path, old: s
     assert "\n" not in str(caught.value)
 
 
-def test_a_damaged_cell_is_evaluated_again(swept, tmp_path: Path) -> None:
+def test_a_damaged_cell_is_evaluated_again(swept, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A flipped bit went into the tables in silence."""
     file, folder, sweep = swept
     copytree(folder, tmp_path / "s")
@@ -132,6 +133,8 @@ def test_a_damaged_cell_is_evaluated_again(swept, tmp_path: Path) -> None:
     content[len(content) // 2] ^= 1
     cell.write_bytes(content)
     (missing,) = sweep_status(tmp_path / "s")["missing"]
+    report_sweep(tmp_path / "s")
+    assert capsys.readouterr().err == f"missing, or damaged: {missing}\n"
     assert len(rebuild_sweep(tmp_path / "s").table["net"].unique()) == len(sweep.table["net"].unique()) - 1
     again = run_sweep(file, tmp_path / "s").table
     kept = [c for c in again if not c.startswith("seconds")]
