@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from gradeval.errors import GradevalError
+from gradeval.evaluation.chunks import ChunkMaker
 from gradeval.evaluation.curves import joint_states
 from gradeval.reference import MAX_BITS
 from gradeval.sampling.sampler import Sampler
@@ -18,25 +18,24 @@ LEAST_SECONDS = 1e-7  # of a draw, where none can be timed
 ENTRIES_A_SECOND = 1e8  # joint states × points × parameters
 
 
-def seconds_of_draws(made: Callable[[int], object], sampler: Sampler, draws: int) -> float:
+def seconds_of_draws(maker: ChunkMaker | None, draws: int) -> float:
     """Predict the seconds of compute that draws take, from a few, and from more where that is not short.
 
     Args:
-        made: makes a chunk of so many draws, where chunks are made.
-        sampler: of the estimator.
+        maker: of the estimator's chunks; None where none may be made here.
         draws: their number.
 
     Returns:
-        The seconds on one thread; of few draws zero.
+        The seconds on one thread; of few draws zero; the least there can be, where none are made.
     """
     if draws < TIMED_FROM:
         return 0.0
-    if sampler.own_chance:  # more draws might change those that follow
+    if maker is None or maker.sampler.own_chance:  # more draws might change those that follow
         return draws * LEAST_SECONDS
     predicted = 0.0
     for count in (2, 32, 512, CHUNK):
         began = time.perf_counter()
-        if count > draws or not isinstance(made(count), ChunkStatistics):  # what fails has its say when it counts
+        if count > draws or not isinstance(maker(1, count), ChunkStatistics):  # what fails has its say when it counts
             break
         seconds = time.perf_counter() - began
         predicted = draws * seconds / count

@@ -227,7 +227,8 @@ class _Run:
 
     def _tasks(self, pool: Workers) -> Iterator[Assignment[ChunkStatistics | Failure]]:
         for name in self.known:
-            call = _call(self, pool, name)
+            maker = _maker(self, name)
+            call = maker if pool.shares_memory else Sent(maker, self.request.spec(name))
             total = self._draws(name)
             for index in range(-(-total // CHUNK)):
                 if name in self.failures:
@@ -296,25 +297,20 @@ class _Run:
         return Evaluation(*made, *mean_prediction(problem), self.rare)
 
 
-def _call(run: _Run, pool: Workers, name: str) -> ChunkMaker | Sent:
-    """What makes an estimator's chunks, wherever the workers are."""
+def _maker(run: _Run, name: str) -> ChunkMaker:
+    """What makes an estimator's chunks."""
     names, known = (run.request.seed, run.fingerprint), run.known[name]
-    maker = ChunkMaker(known.sampler, run.scorer, names, known.pointwise, run.request.draws)
-    return maker if pool.shares_memory else Sent(maker, run.request.spec(name))
+    return ChunkMaker(known.sampler, run.scorer, names, known.pointwise, run.request.draws)
 
 
 def _forecast(run: _Run, pool: Workers, workers: int) -> dict[str, float]:
     """Seconds of the draws that are still to be made, and of exact moments, by task."""
     seconds = {}
     for name, known in run.known.items():
-
-        def made(count: int, name: str = name) -> ChunkStatistics | Failure | Lost:
-            call = Assignment((name, 1, count), _call(run, pool, name), (1, count), owner=name)
-            ((_, chunk),) = pool.in_order([call], lambda finished: None)
-            return chunk
-
         left = run._draws(name) - (kept_draws(run.store.folder, name) if run.store else 0)
-        seconds[name] = seconds_of_draws(made, known.sampler, left) / workers
+        # one that hangs later must not hang this process, nor keep the others from their draws
+        maker = None if pool.own_processes else _maker(run, name)
+        seconds[name] = seconds_of_draws(maker, left) / workers
         enumeration = seconds_of_moments(known.sampler, run.request.exact, len(run.truth.vector))
         seconds[moments_task(name)] = enumeration / workers
     return seconds
