@@ -105,6 +105,9 @@ class Sendable(Protocol):
 
         Args:
             estimator: None on the way to another process.
+
+        Returns:
+            A copy.
         """
 
     def __call__(self, *arguments: Any) -> Any:

@@ -121,7 +121,11 @@ class Introducer:
 
 
 class SentIntroducer(Sent):
-    """An `Introducer` for workers in other processes; what it finds comes back without problem and estimator."""
+    """An `Introducer` for workers in other processes; what it finds comes back without problem and estimator.
+
+    Args:
+        call, spec: as of `Sent`.
+    """
 
     def __call__(self, *arguments: Any) -> Any:
         """As of `Introducer`."""

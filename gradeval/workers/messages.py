@@ -25,37 +25,61 @@ class Told(Protocol):
 
 @dataclass(frozen=True)
 class Started:
-    """A task begins."""
+    """A task begins.
+
+    Args:
+        task, total: as of `Progress.start`.
+    """
 
     task: str
     total: int
 
     def pass_on(self, progress: Progress) -> None:
-        """As of `Told`."""
+        """As of `Told`.
+
+        Args:
+            progress: that is told.
+        """
         progress.start(self.task, self.total)
 
 
 @dataclass(frozen=True)
 class Advanced:
-    """More steps of a task are done."""
+    """More steps of a task are done.
+
+    Args:
+        task, steps: as of `Progress.advance`.
+    """
 
     task: str
     steps: int
 
     def pass_on(self, progress: Progress) -> None:
-        """As of `Told`."""
+        """As of `Told`.
+
+        Args:
+            progress: that is told.
+        """
         progress.advance(self.task, self.steps)
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A task has ended."""
+    """A task has ended.
+
+    Args:
+        task, note: as of `Progress.finish`.
+    """
 
     task: str
     note: str
 
     def pass_on(self, progress: Progress) -> None:
-        """As of `Told`."""
+        """As of `Told`.
+
+        Args:
+            progress: that is told.
+        """
         progress.finish(self.task, self.note)
 
 
@@ -72,18 +96,30 @@ class Sender:
         self._last = 0.0
 
     def start(self, task: str, total: int) -> None:
-        """As of `Progress`."""
+        """As of `Progress`.
+
+        Args:
+            task, total: of it.
+        """
         self.send_steps()
         self._send(Started(task, total))
 
     def advance(self, task: str, steps: int) -> None:
-        """As of `Progress`."""
+        """As of `Progress`.
+
+        Args:
+            task, steps: of it.
+        """
         self._steps[task] = self._steps.get(task, 0) + steps
         if time.monotonic() - self._last > SEND_SECONDS:
             self.send_steps()
 
     def finish(self, task: str, note: str = "") -> None:
-        """As of `Progress`."""
+        """As of `Progress`.
+
+        Args:
+            task, note: of it.
+        """
         self.send_steps()
         self._send(Finished(task, note))
 

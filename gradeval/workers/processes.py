@@ -56,7 +56,12 @@ class Allowance:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a process sends at the end of a call: its result, or the error that it raised, in words."""
+    """What a process sends at the end of a call.
+
+    Args:
+        result: of the call.
+        error: that it raised, in words; None where it raised none.
+    """
 
     result: Any = None
     error: str | None = None
