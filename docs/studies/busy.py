@@ -26,15 +26,14 @@ from statistics import mean
 
 import torch
 
-from gradeval.estimators import get_estimator
+from gradeval import evaluate
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.problem import Problem
 from gradeval.reference import exact_gradient
-from gradeval.sampling.sampler import Sampler
 
 BEFORE = "0de3b30"  # the last commit whose small work ran on all threads
 WIDTHS = (5, 10, 12, 16)
-RUN = "PSA, 1000 draws of 5-5-5"
+RUN = "PSA on 5-5-5, 2000 draws"
 SHARE = "a loop in Python"  # on one thread, without torch: the share that the system gives
 LONG = "16-16-16"  # of the code before a minute a call, beside others
 FAIR = 3.0
@@ -66,8 +65,7 @@ def work() -> Iterator[tuple[str, Callable[[], object]]]:
     for n in WIDTHS:
         net = problem(n)
         yield f"{n}-{n}-{n}", lambda net=net: exact_gradient(net)  # type: ignore[misc]
-    sampler = Sampler(problem(5), "psa", get_estimator("psa"))
-    yield RUN, lambda: sampler.chunk(1000, "busy")
+    yield RUN, lambda: evaluate(problem(5), ["psa"], draws=2000, exact="never")
     yield SHARE, lambda: sum(range(100_000))
 
 
