@@ -34,7 +34,7 @@ import torch
 
 from gradeval import Evaluation, GradevalError, Problem, evaluate, load_problem
 from gradeval.analysis.comparison.baseline import Baseline
-from gradeval.analysis.tables import table_files
+from gradeval.analysis.tables import table_files, without_timings
 from gradeval.evaluation.status import run_status
 from gradeval.files import is_left_over
 
@@ -250,7 +250,7 @@ def checked(folder: Path, given: Problem, step: Callable[..., None], sides: list
 
 def _tables_of(folder: Path) -> Seen:
     run = Evaluation.load(folder)
-    return {"estimators": list(run.moments), "summary": run.summary.drop(columns="seconds_per_draw").to_csv()}
+    return {"estimators": list(run.moments), "summary": without_timings(run.summary).to_csv()}
 
 
 def kills(home: Path, boundaries: int, moments: int, chance: random.Random) -> tuple[Counter[str], list[str]]:

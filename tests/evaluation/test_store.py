@@ -23,7 +23,7 @@ from safetensors.numpy import load, save
 from gradeval import Evaluation, GradevalError, Problem, evaluate
 from gradeval.errors import Incomplete
 from gradeval.evaluation.chunk_file import chunk_bytes, parse_chunk
-from gradeval.evaluation.plan import Plan, Planned
+from gradeval.evaluation.plan import Plan, Planned, check_problem
 from gradeval.evaluation.status import run_status
 from gradeval.evaluation.store import Store
 from gradeval.files import sealed
@@ -336,6 +336,30 @@ def test_the_second_process_is_told_who_holds_the_folder(small: Problem, begun: 
     assert (begun / "holder.json").exists()  # it had no time to tidy up
     assert run_status(begun)["holder"] is None
     evaluate(small, SPECS, draws=12_500, seed=5, folder=begun)
+
+
+@pytest.mark.parametrize("place", ["chunks/st-56af4bde", "summary.csv", "plan.json", "lock"])
+def test_a_stranger_s_links_lead_nowhere(small: Problem, begun: Path, tmp_path: Path, place: str) -> None:
+    """Planted: a link in the place of a file or of a chunk folder; files outside were overwritten or deleted."""
+    outside = tmp_path / "outside"
+    (begun / place).rename(outside)
+    (begun / place).symlink_to(outside)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(GradevalError, match=rf"{place} is a link: gradeval writes only where"):
+        evaluate(small, SPECS, draws=12_500, seed=5, folder=begun)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_the_problem_of_a_run_is_the_plan_s(small: Problem, begun: Path) -> None:
+    """Another description would go into the report of a resumed run."""
+    assert run_status(begun)["damaged"] == []
+    replace(small, description="another").save(begun / "problem.json")
+    (text,) = run_status(begun)["damaged"]
+    assert "problem.json is not the problem of this run" in text
+    with pytest.raises(GradevalError, match=r"problem.json is not the problem of this run"):
+        check_problem(begun, Plan.read(begun))
+    evaluate(small, SPECS, draws=12_500, seed=5, folder=begun)  # the command again writes it again
+    assert run_status(begun)["complete"]
 
 
 def test_two_runs_in_one_process_do_not_share_a_folder(begun: Path) -> None:
