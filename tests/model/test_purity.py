@@ -62,7 +62,7 @@ def problem(
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        (nn.Dropout(0.02), "chance"),
+        (nn.Dropout(0.02), "has chance of its own"),
         (nn.BatchNorm1d(3, dtype=DOUBLE), "batch normalisation in training mode"),
         (nn.BatchNorm1d(3, dtype=DOUBLE, track_running_stats=False), "mixes data points"),
         (OfManyPoints(), "mixes data points"),
