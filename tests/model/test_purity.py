@@ -93,7 +93,7 @@ def test_functions_are_accepted(part: nn.Module) -> None:
     [
         (lambda h, y: (h.squeeze(-1) - h.mean()) ** 2, "the loss mixes data points"),
         (lambda h, y: h.squeeze(-1) * torch.arange(6), "the loss mixes data points"),
-        (lambda h, y: h.squeeze(-1) + torch.rand(1), "the loss gives other numbers when it is called again"),
+        (lambda h, y: h.squeeze(-1) + torch.rand(1), "the loss has chance of its own"),
         (lambda h, y: h.squeeze(-1) + 0 * torch.rand(1), "the loss has chance of its own"),
         (lambda h, y: h[:, 0] * y, "the loss must accept leading axes|the loss mixes data points"),
         (lambda h, y: h.squeeze(-1) / 0, "the loss gives infinite numbers or NaN"),
