@@ -106,14 +106,14 @@ def fit_table(curves: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
         summary: of the run.
 
     Returns:
-        One row per estimator × layer whose curve has at least three points with an error.
+        One row per estimator × layer whose curve has at least three numbers of samples, with errors.
     """
     from statsmodels.regression.linear_model import WLS
 
     rows = []
     direct = summary.set_index(["estimator", "layer"])
     for (name, layer), curve in curves.groupby(["estimator", "layer"], sort=False):
-        if len(curve) < 3 or not (curve["blocks_rmse_se"] > 0).all():
+        if curve["samples"].nunique() < 3 or not (curve["blocks_rmse_se"] > 0).all():
             continue
         design = np.column_stack([np.ones(len(curve)), 1 / curve["samples"]])
         error = np.asarray(2 * curve["blocks_rmse"] * curve["blocks_rmse_se"])

@@ -268,3 +268,5 @@ def _check_tables(record: Record) -> None:
                 raise ValueError(f"column {column} of {name}.parquet is no number")
             elif len(table) and (values.abs() >= LARGEST).any():
                 raise ValueError(f"column {column} of {name}.parquet has numbers beyond {LARGEST:g}")
+    if len(record.curves) and not (record.curves["samples"] >= 1).all():
+        raise ValueError("curves.parquet has means of less than one draw")

@@ -72,3 +72,11 @@ def test_exact_errors_lead_where_they_are_known(curves: pd.DataFrame) -> None:
     other = best_curves(curves, known.assign(estimator="psa"))
     assert not other["exact"].any()
     assert other[curves.columns].equals(curves)
+
+
+def test_a_curve_of_two_numbers_of_samples_is_not_fitted(curves: pd.DataFrame) -> None:
+    """A stranger's run may hold the same number again and again: the fit would be singular, and statsmodels warn."""
+    summary = pd.DataFrame({"estimator": ["st"], "layer": ["all"], "relative_bias": [0.3], "relative_variance": [2.0]})
+    assert len(fit_table(curves, summary)) == 1
+    for repeated in (2, [1, 2] * 3):
+        assert fit_table(curves.assign(samples=repeated), summary).empty

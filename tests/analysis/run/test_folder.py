@@ -171,6 +171,7 @@ def in_table(name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Calla
         ),
         (in_table("curves", lambda t: t.assign(estimator="psa")), "curves.parquet names another estimator"),
         (in_table("curves", lambda t: t.assign(cosine="0.5")), "column cosine of curves.parquet is no number"),
+        (in_table("curves", lambda t: t.assign(samples=0)), r"curves\.parquet has means of less than one draw"),
         (in_table("exact_moments", lambda t: t.assign(exact_scale=1e200)), "column exact_scale .* beyond 1e\\+100"),
         (in_table("curves", lambda t: t.drop(columns="samples")), "curves.parquet: damaged .*no column samples"),
     ],
