@@ -10,7 +10,7 @@ import numpy as np
 from gradeval.analysis.hypotheses import FAMILY_ALPHA, BiasTest, bias_test
 from gradeval.analysis.measures import relative, relative_variance, scale
 from gradeval.analysis.run.moments import Moments
-from gradeval.analysis.run.rare import NOTHING_RARE, RareStates
+from gradeval.analysis.run.rare import NOTHING_RARE, Missing, RareStates
 from gradeval.analysis.statistics import (
     LEVEL,
     UNKNOWN,
@@ -35,11 +35,13 @@ class Accuracy:
         bias: ‖E g − g*‖.
         variance: tr Σ of one draw.
         correlation: of the errors of bias² and variance, as both are estimated from the same draws.
+        missing: what states too rare to be drawn may be missing; the intervals of bias and variance reach that far.
     """
 
     bias: Interval
     variance: Interval
     correlation: float = 0.0
+    missing: Missing = NOTHING_RARE
 
     def rmse(self, samples: int = 1) -> Interval:
         """√(bias² + variance/M), with an interval from those of the two.
@@ -86,14 +88,15 @@ def accuracies_of(moments: Moments, exact: Array, rare: RareStates | None) -> di
     """
     found = {}
     for layer in moments.layout.layers:
-        missing_bias, missing_square = unseen(rare, moments, layer, (1 - LEVEL) / 2)
+        missing = unseen(rare, moments, layer, (1 - LEVEL) / 2)
         n, variance, error = moments.draws, *total_variance(moments, exact, layer)
         skew = skewness(float(moments.third(layer)[2]), math.sqrt(moments.deviation(layer)[1] / n), n)
         bias = bias_interval(moments.bias(layer), moments.spread(layer), n)
         found[layer] = Accuracy(
-            bias.widened(missing_bias, missing_bias),
-            positive_mean_interval(variance, error, n, skew).widened(0.0, missing_square),
+            bias.widened(missing.mean, missing.mean),
+            positive_mean_interval(variance, error, n, skew).widened(0.0, missing.square),
             _correlation(moments, layer),
+            missing,
         )
     return found
 
@@ -109,8 +112,8 @@ def _correlation(moments: Moments, layer: str) -> float:
     return min(1.0, max(-1.0, joint / math.sqrt(variances[0]) / math.sqrt(variances[1])))
 
 
-def unseen(rare: RareStates | None, moments: Moments, layer: str, level: float) -> tuple[float, float]:
-    """What rare states may be missing in an estimator's mean gradient, and in its mean square; see `RareStates`.
+def unseen(rare: RareStates | None, moments: Moments, layer: str, level: float) -> Missing:
+    """What rare states may be missing in an estimator's draws; see `RareStates`.
 
     Args:
         rare: what is known of rare states, or None.
@@ -119,7 +122,7 @@ def unseen(rare: RareStates | None, moments: Moments, layer: str, level: float) 
         level: of a test or an interval.
 
     Returns:
-        Both, in the units of the gradient and of its square; zero for a deterministic estimator.
+        It, in the units of the gradient and of its square; nothing for a deterministic estimator.
     """
     if rare is None or moments.deterministic:
         return NOTHING_RARE
@@ -146,15 +149,23 @@ def intervals(moments: Moments, exact: Array, layer: str, accuracy: Accuracy) ->
     third, errors = moments.third(layer), [math.sqrt(cosine_variance / n)]
     errors.append(math.sqrt(max(0.0, direction @ covariance @ direction) / n))
     skew = [skewness(float(third[1]), errors[0], n), skewness(float(third[3]), errors[1] * norm, n)]
-    cosines = mean_interval(cosine, errors[0], n, skew[0]).map(within_bounds)
+    cosines, missing = mean_interval(cosine, errors[0], n, skew[0]), accuracy.missing
+    along = mean_interval(float(direction @ bias) + norm, errors[1], n, skew[1])
+    # a draw that was missed may point anywhere: its cosine is between −1 and 1
+    cosines = _reaching(cosines, missing.share * (1 + cosine), missing.share * (1 - cosine)).map(within_bounds)
     return {
         "relative_bias": relative(accuracy.bias, norm),
         "relative_variance": relative_variance(accuracy.variance, norm),
         "cosine": cosines if norm else UNKNOWN,
         "relative_rmse": relative(accuracy.rmse(), norm),
         "descent_probability": _proportion(moments.descent(layer), n, moments.deterministic),
-        "scale": scale(mean_interval(float(direction @ bias) + norm, errors[1], n, skew[1]), norm),
+        "scale": scale(_reaching(along, missing.mean, missing.mean), norm),
     }
+
+
+def _reaching(interval: Interval, below: float, above: float) -> Interval:
+    """The interval of a number of any sign with its ends moved outward."""
+    return Interval(interval.estimate, interval.low - below, interval.high + above)
 
 
 def unbiasedness(
@@ -212,7 +223,7 @@ class Direction:
     """What the direction of a mean of many draws follows from, in one layer; all is relative to ‖g*‖.
 
     Attributes:
-        along: ⟨E g, g*⟩/‖g*‖², and its standard error.
+        along: ⟨E g, g*⟩/‖g*‖², its standard error, and how far rare states may move it.
         across: the length of what E g has beside the direction of g*, which is a bias too.
         aside: its unit vector, as was seen, in the eigenbasis of Σ.
         direction: g*/‖g*‖ in that basis.
@@ -220,7 +231,7 @@ class Direction:
         error: relative standard error of tr Σ.
     """
 
-    along: tuple[float, float]
+    along: tuple[float, float, float]
     across: Interval
     aside: Array
     direction: Array
@@ -228,13 +239,14 @@ class Direction:
     error: float
 
     @classmethod
-    def of(cls, moments: Moments, exact: Array, layer: str) -> Direction:
+    def of(cls, moments: Moments, exact: Array, layer: str, missing: float = 0.0) -> Direction:
         """The direction of one estimator's mean.
 
         Args:
             moments: of the estimator.
             exact: g* of all layers, [P].
             layer: its name; its gradient is not zero.
+            missing: the norm that may be missing in the mean gradient, since states are too rare to be drawn.
 
         Returns:
             What its cosines follow from.
@@ -243,13 +255,17 @@ class Direction:
         norm = float(np.linalg.norm(target))
         unit = target / norm
         outside = np.eye(len(unit)) - np.outer(unit, unit)
-        across = bias_interval(outside @ bias, outside @ covariance @ outside, n) / norm
+        across = bias_interval(outside @ bias, outside @ covariance @ outside, n).widened(missing, missing) / norm
         values, vectors = np.linalg.eigh(covariance)
         aside = vectors.T @ (outside @ bias)
         length = float(np.linalg.norm(aside))
         variance, variance_error = total_variance(moments, exact, layer)
         return cls(
-            (1 + float(unit @ bias) / norm, math.sqrt(max(0.0, float(unit @ covariance @ unit)) / n) / norm),
+            (
+                1 + float(unit @ bias) / norm,
+                math.sqrt(max(0.0, float(unit @ covariance @ unit)) / n) / norm,
+                missing / norm,
+            ),
             across,
             aside / length if length > 0 else 0 * aside,
             vectors.T @ unit,
@@ -276,9 +292,9 @@ class Direction:
             mean = along * self.direction + across * self.aside
             return _normal_cosine(self.direction, mean, size * self.variances / samples)
 
-        (along, error), across = self.along, self.across
+        (along, error, missing), across = self.along, self.across
         found = at(along, across.estimate)
-        moved = [at(along + z * error, across.estimate) for z in (-Z, Z)]
+        moved = [at(along + z * (error + missing / Z), across.estimate) for z in (-Z, Z)]
         moved += [at(along, across.estimate, math.exp(z * self.error)) for z in (-Z, Z)]
         ends = [found, *moved, at(along, across.low), at(along, across.high)]
         pairs = [(ends[i], ends[i + 1]) for i in (1, 3, 5)]

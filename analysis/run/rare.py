@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from gradeval.analysis.statistics import Array
 
 COLUMNS = 5
+
+
+class Missing(NamedTuple):
+    """What may be missing in draws, since states are too rare to be drawn.
+
+    Attributes:
+        mean: the norm that may be missing in the mean gradient.
+        square: what may be missing in E‖g‖².
+        share: of draws with such a state, at most.
+    """
+
+    mean: float
+    square: float
+    share: float
 
 
 @dataclass(frozen=True)
@@ -33,8 +48,8 @@ class RareStates:
     cells: Array
     usual: Array
 
-    def unseen(self, layer: str, draws: int, level: float) -> tuple[float, float]:
-        """What may be missing in the mean and in the mean square of some draws.
+    def unseen(self, layer: str, draws: int, level: float) -> Missing:
+        """What may be missing in some draws.
 
         Events of an expected number below log(1/level) per run go unseen with a probability above ``level``. The
         largest gradients that are together as rare as that are taken to be missing; no state that is more probable
@@ -46,7 +61,7 @@ class RareStates:
             level: of a test or interval.
 
         Returns:
-            U, the norm that may be missing in the mean gradient, and V, what may be missing in E‖g‖².
+            It, in the units of the gradient and of its square.
         """
         allowed = math.log(1 / level) / draws
         which = (self.cells[:, 0] == self.layers.index(layer)) & (self.cells[:, 1] < allowed)
@@ -54,7 +69,8 @@ class RareStates:
         before = np.cumsum(rate) - rate
         share = np.clip((allowed - before) / np.where(rate > 0, rate, 1.0), 0.0, 1.0)
         instead = float(share @ rate) * float(self.usual[self.layers.index(layer)])
-        return (float(share @ size) + instead) / self.points, float(share @ square) / self.points**2
+        mean, squares = (float(share @ size) + instead) / self.points, float(share @ square) / self.points**2
+        return Missing(mean, squares, min(1.0, float(share @ rate)))
 
 
-NOTHING_RARE = (0.0, 0.0)
+NOTHING_RARE = Missing(0.0, 0.0, 0.0)

@@ -110,7 +110,7 @@ def _row(record: Record, name: str, layer: str, accuracy: Accuracy) -> dict[str,
     moments, norm = record.moments[name], record.norms[layer]
     facts = record.manifest["estimators"][name]
     comparisons = len(record.moments) * len(record.slices) * looks_factor(record.looks)
-    missing, _ = unseen(record.rare, moments, layer, FAMILY_ALPHA / comparisons)
+    missing = unseen(record.rare, moments, layer, FAMILY_ALPHA / comparisons).mean
     rounding = ROUNDING_OF_SINGLE if record.manifest.get("dtype") == "float32" else 0.0
     test = unbiasedness(moments, record.exact, layer, comparisons, missing, rounding)
     found = intervals(moments, record.exact, layer, accuracy)

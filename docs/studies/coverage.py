@@ -42,6 +42,8 @@ REACHING = (
     "relative_bias",
     "relative_variance",
     "relative_rmse",
+    "cosine",
+    "scale",
 )  # as far as states that were not drawn could take them
 RARE = 0.01  # of ‖g*‖: what such states may be missing in the mean, from where on they count
 
@@ -143,7 +145,7 @@ class Draw:
 
     def missing(self, n: int, level: float) -> float:
         """What rare states may be missing in the mean of n draws, in the units of the gradient."""
-        return self.rare.unseen(self.layer, n, level)[0]
+        return self.rare.unseen(self.layer, n, level).mean
 
     def moments(self, counts: np.ndarray) -> Moments:
         """The moments of a run in which the values were drawn so often, as evaluation streams them."""
@@ -302,7 +304,7 @@ def page(table: pd.DataFrame, replicates: int) -> str:
             f"(±{1.96 * (0.95 * 0.05 / replicates) ** 0.5:.2%}).\n",
             *summary,
             "\nRows with “rare states”: states too rare for so few draws may be missing more than 1 % of ‖g*‖ in the",
-            "mean gradient, as the network itself tells. There the intervals of bias, variance and RMSE reach as far",
+            "mean gradient, as the network itself tells. There the intervals reach as far",
             "as these states could take them, and cover more than 95 %.",
             "\n## Outside 94–96 %\n",
             "A bias of exactly zero counts from 94.5 % upwards, for its interval can miss on one side only; where rare",

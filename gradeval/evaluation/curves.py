@@ -110,7 +110,7 @@ def curves_of(
         if samples < NORMAL:
             return UNKNOWN
         if layer not in directions:
-            directions[layer] = Direction.of(moments, exact, layer)
+            directions[layer] = Direction.of(moments, exact, layer, accuracies[layer].missing.mean)
         return directions[layer].cosine(samples)
 
     for samples, _ in tree(draws // MIN_BLOCKS):

@@ -136,6 +136,14 @@ def test_rare_states_widen_what_is_said() -> None:
     assert wide.bias.high == pytest.approx(plain.bias.high + 0.05)
     assert wide.variance.high == pytest.approx(plain.variance.high + 2.5)
     assert (wide.variance.low, wide.bias.estimate) == (plain.variance.low, plain.bias.estimate)
+    missed = [intervals(made_up, EXACT, "all", found) for found in (plain, wide)]
+    (cosine, wide_cosine), (along, wide_scale) = ([found[key] for found in missed] for key in ("cosine", "scale"))
+    assert wide_cosine.low == pytest.approx(cosine.low - 1e-3 * 1.5)  # of its share of draws, which may point anywhere
+    assert wide_cosine.high == pytest.approx(cosine.high + 1e-3 * 0.5)
+    assert (wide_scale.low, wide_scale.high) == pytest.approx((along.low - 0.05 / 5, along.high + 0.05 / 5))
+    near, far = (Direction.of(made_up, EXACT, "all", missing).cosine(100) for missing in (0.0, 0.05))
+    assert far.low < near.low
+    assert far.high >= near.high
     assert wide.rmse().high > plain.rmse().high
     assert wide.rmse().low < plain.rmse().low
 
@@ -176,9 +184,9 @@ def test_the_interval_of_a_normal_cosine_covers() -> None:
 def test_a_direction_of_which_little_is_known_has_a_cosine() -> None:
     """A bias across g* without an upper bound, as on saturated nets, and numbers whose squares are out of range."""
     unit, aside = np.array([1.0, 0.0]), np.array([0.0, 1.0])
-    unbounded = Direction((1.0, 0.1), Interval(0.5, 0.0, math.inf), aside, unit, np.ones(2), 0.1).cosine(1000)
+    unbounded = Direction((1.0, 0.1, 0.0), Interval(0.5, 0.0, math.inf), aside, unit, np.ones(2), 0.1).cosine(1000)
     assert abs(unbounded.low) < 0.01 < unbounded.estimate < unbounded.high <= 1
-    huge = Direction((1e200, 0.0), Interval(1e200, 1e200, 1e200), aside, unit, np.full(2, 1e300), 0.0).cosine(1)
+    huge = Direction((1e200, 0.0, 0.0), Interval(1e200, 1e200, 1e200), aside, unit, np.full(2, 1e300), 0.0).cosine(1)
     assert huge.estimate == pytest.approx(math.sqrt(0.5), rel=2e-6)  # the integral leaves out 1e-6 of its range
 
 

@@ -19,7 +19,8 @@ def rare(*cells: tuple[float, float, float], usual: float = 0.0) -> RareStates:
 def test_the_largest_gradients_are_missing_up_to_the_rate_that_may_go_unseen() -> None:
     """At level e⁻⁴ events of an expected 4 in 1000 draws may go unseen: 1e-3 of the rarest, 3e-3 of the next."""
     states = rare((1e-3, 1e-3, 50.0), (0.0, 0.1, 2.0), (0.0, 1.9, 0.1))
-    bias, square = states.unseen("1", 1000, math.exp(-4))
+    bias, square, share = states.unseen("1", 1000, math.exp(-4))
+    assert share == pytest.approx(4e-3)
     assert bias == pytest.approx((1e-3 * 50 + 3e-3 * 2) / 2)
     assert square == pytest.approx((1e-3 * 50**2 + 3e-3 * 2**2) / 4)
 
@@ -42,4 +43,8 @@ def test_a_state_that_is_seen_for_certain_is_not_missing() -> None:
 
 def test_what_stands_in_the_place_of_a_missing_state_counts() -> None:
     """A rare state without gradient: the mean is too large by its probability times the usual gradient."""
-    assert rare((1e-3, 1e-3, 0.0), usual=5.0).unseen("1", 1000, math.exp(-4)) == (pytest.approx(1e-3 * 5 / 2), 0.0)
+    assert rare((1e-3, 1e-3, 0.0), usual=5.0).unseen("1", 1000, math.exp(-4)) == (
+        pytest.approx(1e-3 * 5 / 2),
+        0.0,
+        pytest.approx(1e-3),
+    )
