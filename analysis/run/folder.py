@@ -191,7 +191,10 @@ def _arrays(path: Path, content: bytes) -> dict[str, Array]:
             if sum(entry.file_size for entry in entries.infolist()) > MAX_ARRAY_BYTES:
                 raise ValueError(f"larger than {MAX_ARRAY_BYTES >> 30} GiB")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            found = {name: arrays[name] for name in arrays.files}
+        if other := [name for name, array in found.items() if not isinstance(array, np.ndarray)]:
+            raise ValueError(f"{other[0]!r:.80} is no array")
+        return found
     except Exception as error:  # zip, zlib and numpy have many ways to say it
         raise GradevalError(f"{path}: damaged ({reason(error)}).") from None
 
@@ -270,3 +273,5 @@ def _check_tables(record: Record) -> None:
                 raise ValueError(f"column {column} of {name}.parquet has numbers beyond {LARGEST:g}")
     if len(record.curves) and not (record.curves["samples"] >= 1).all():
         raise ValueError("curves.parquet has means of less than one draw")
+    if (record.exact_moments[["exact_relative_bias", "exact_relative_variance"]] < 0).any(axis=None):
+        raise ValueError("exact_moments.parquet has a bias or a variance below zero")

@@ -180,8 +180,7 @@ def probe_numbers(sampler: Sampler, fingerprint: str) -> list[float]:
     if sampler.own_chance:
         return []
     try:
-        with one_thread():
-            gradients, values = sampler.chunk(1, "probe", fingerprint, sampler.name)
+        gradients, values = sampler.chunk(1, "probe", fingerprint, sampler.name)
     except GradevalError:  # it may do better in the chunks
         return []
     numbers = torch.cat([gradients[0, :32], values])

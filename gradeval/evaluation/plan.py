@@ -83,7 +83,7 @@ class Plan:
         """
         path = folder / PLAN_FILE
         document = read_json(path, MAX_PLAN_BYTES)
-        found = document.pop("format", None)
+        found = document.get("format")
         if found != FORMAT:
             raise GradevalError(
                 f"{folder} was begun by another version of gradeval (its format is {found!r:.40}, this version "
@@ -91,7 +91,7 @@ class Plan:
             )
         if document.get("chunk") != CHUNK:
             raise GradevalError(f"{folder}: its chunks are not of {CHUNK} draws, so it cannot be continued.")
-        content = unsealed({"format": found, **document}, path)
+        content = unsealed(document, path)
         plan = convert({key: content[key] for key in content if key not in ("format", "chunk")}, cls, f"{path}: ")
         for name, (start, stop) in plan.layers.items():
             if not 0 <= start < stop <= len(plan.exact):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -120,6 +122,15 @@ def in_arrays(change: Callable[[dict[str, np.ndarray]], Any]) -> Callable[[Path]
     return damage
 
 
+def foreign_entry(folder: Path) -> None:
+    """An entry of the archive that is no array, in the place of one."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(folder / "moments.npz") as old, zipfile.ZipFile(content, "w") as new:
+        for entry in old.namelist():
+            new.writestr("exact" if entry == "exact.npy" else entry, b"x" if entry == "exact.npy" else old.read(entry))
+    (folder / "moments.npz").write_bytes(content.getvalue())
+
+
 def in_table(name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
         change(pd.read_parquet(folder / f"{name}.parquet")).to_parquet(folder / f"{name}.parquet")
@@ -172,6 +183,11 @@ def in_table(name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Calla
         (in_table("curves", lambda t: t.assign(estimator="psa")), "curves.parquet names another estimator"),
         (in_table("curves", lambda t: t.assign(cosine="0.5")), "column cosine of curves.parquet is no number"),
         (in_table("curves", lambda t: t.assign(samples=0)), r"curves\.parquet has means of less than one draw"),
+        (
+            in_table("exact_moments", lambda t: t.assign(exact_relative_variance=-1.0)),
+            r"exact_moments\.parquet has a bias or a variance below zero",
+        ),
+        (foreign_entry, r"moments\.npz: damaged \(ValueError: 'exact' is no array\)"),
         (in_table("exact_moments", lambda t: t.assign(exact_scale=1e200)), "column exact_scale .* beyond 1e\\+100"),
         (in_table("curves", lambda t: t.drop(columns="samples")), "curves.parquet: damaged .*no column samples"),
     ],
