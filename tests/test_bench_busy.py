@@ -7,11 +7,10 @@ tox -e bench -- -k bench_busy
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import runpy
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,30 +20,7 @@ from gradeval.reference import exact_gradient
 from gradeval.sampling.sampler import Sampler
 from gradeval.threads import one_thread
 
-RIVALS = 2
-RIVAL = """
-import torch
-torch.set_num_threads(2)
-square = torch.randn(600, 600, dtype=torch.float64)
-print("ready", flush=True)
-while True:
-    square @ square
-"""
-
-
-@contextmanager
-def rivals() -> Iterator[None]:
-    command = [sys.executable, "-P", "-c", RIVAL]
-    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(RIVALS)]
-    try:
-        for process in started:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        yield
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate()
+study = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "studies" / "busy.py"), run_name="busy")
 
 
 @pytest.mark.parametrize(("n", "rounds"), [(5, 200), (10, 100), (12, 30), (16, 3)])
@@ -75,7 +51,7 @@ def measure(benchmark, call: Callable[[], object], rounds: int) -> None:
     benchmark.pedantic(call, rounds=rounds, warmup_rounds=1)
     if benchmark.disabled:
         return
-    with rivals():
+    with study["rivals"]():
         began = time.perf_counter()
         for _ in range(rounds):
             call()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from copy import deepcopy
 
 from gradeval.checking.claims import Claims, State, worst
 from gradeval.checking.coupling import variance_growth
@@ -16,7 +15,7 @@ from gradeval.checking.replicates import Replicates
 from gradeval.checking.sequential import level_of_look
 from gradeval.errors import GradevalError
 from gradeval.estimators import Estimator
-from gradeval.estimators.protocol import fit, repeats_of
+from gradeval.estimators.protocol import copied, fit, repeats_of
 from gradeval.model.problem import Problem
 from gradeval.reference import exact_gradient
 from gradeval.sampling.probes import Coupled, describe, probe
@@ -65,7 +64,7 @@ class Subject:
         self.coupled, self.coupling = "", 1.0
         try:
             with one_thread():
-                estimator = fit(_copied(estimator), name, problem, limits.seed).estimator
+                estimator = fit(copied(estimator), name, problem, limits.seed).estimator
                 self.behaviour = probe(problem, estimator)
             self.notes = list(self.behaviour.notes)
             self.estimator = estimator
@@ -172,14 +171,6 @@ class Subject:
         if self.claims.unbiased and self.value and self.value.unequal:
             states.append(State.FAILS)
         self.state = worst(states)
-
-
-def _copied(estimator: Estimator) -> Estimator:
-    """A copy, so that a state which an estimator keeps is that of one problem; itself, where it cannot be copied."""
-    try:
-        return deepcopy(estimator)
-    except Exception:
-        return estimator
 
 
 def _can_be_enumerated(subject: Subject) -> bool:

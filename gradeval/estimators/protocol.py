@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
@@ -108,6 +109,21 @@ def fit(estimator: Estimator, name: str, problem: Problem, *seeds: object, advan
         raise
     except Exception as error:
         raise estimator_error(name, error) from error
+
+
+def copied(estimator: Estimator) -> Estimator:
+    """A copy of an estimator, so that a state which it keeps stays as it is.
+
+    Args:
+        estimator: any.
+
+    Returns:
+        The copy; the estimator itself, where it cannot be copied.
+    """
+    try:
+        return deepcopy(estimator)
+    except Exception:
+        return estimator
 
 
 def owns_sampling(estimator: Estimator) -> bool:

@@ -24,7 +24,7 @@ from gradeval.analysis.run.times import time_of_draw, timing_entries
 from gradeval.analysis.statistics import Interval
 from gradeval.errors import GradevalError, Incomplete, check_options
 from gradeval.estimators import Estimator, get_facts, resolve
-from gradeval.estimators.protocol import learns
+from gradeval.estimators.protocol import copied, learns
 from gradeval.evaluation.chunks import ChunkMaker, Failure, Sent
 from gradeval.evaluation.curves import curves_of, exact_rows, moments_of, moments_task, target_of
 from gradeval.evaluation.forecast import seconds_of_draws, seconds_of_moments
@@ -309,7 +309,7 @@ def _forecast(run: _Run, pool: Workers, workers: int) -> dict[str, float]:
     for name, known in run.known.items():
         left = run._draws(name) - (kept_draws(run.store.folder, name) if run.store else 0)
         # one that hangs later must not hang this process, nor keep the others from their draws
-        maker = None if pool.own_processes else _maker(run, name)
+        maker = None if pool.own_processes else _maker(run, name).with_estimator(copied(known.sampler.estimator))
         seconds[name] = seconds_of_draws(maker, left) / workers
         enumeration = seconds_of_moments(known.sampler, run.request.exact, len(run.truth.vector))
         seconds[moments_task(name)] = enumeration / workers

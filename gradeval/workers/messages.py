@@ -5,82 +5,32 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal
 
 from gradeval.progress import Progress
 
 SEND_SECONDS = 0.5  # a process tells of its steps no more often than this
 
 
-class Told(Protocol):
-    """Something that a process tells of its progress."""
-
-    def pass_on(self, progress: Progress) -> None:
-        """Tell it.
-
-        Args:
-            progress: whom.
-        """
-
-
 @dataclass(frozen=True)
-class Started:
-    """A task begins.
+class Told:
+    """Something that a process tells of its progress: a call of `Progress`.
 
     Args:
-        task, total: as of `Progress.start`.
+        method: its name.
+        arguments: of the call.
     """
 
-    task: str
-    total: int
+    method: Literal["start", "advance", "finish"]
+    arguments: tuple[Any, ...]
 
     def pass_on(self, progress: Progress) -> None:
-        """As of `Told`.
+        """Make the call.
 
         Args:
             progress: that is told.
         """
-        progress.start(self.task, self.total)
-
-
-@dataclass(frozen=True)
-class Advanced:
-    """More steps of a task are done.
-
-    Args:
-        task, steps: as of `Progress.advance`.
-    """
-
-    task: str
-    steps: int
-
-    def pass_on(self, progress: Progress) -> None:
-        """As of `Told`.
-
-        Args:
-            progress: that is told.
-        """
-        progress.advance(self.task, self.steps)
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A task has ended.
-
-    Args:
-        task, note: as of `Progress.finish`.
-    """
-
-    task: str
-    note: str
-
-    def pass_on(self, progress: Progress) -> None:
-        """As of `Told`.
-
-        Args:
-            progress: that is told.
-        """
-        progress.finish(self.task, self.note)
+        getattr(progress, self.method)(*self.arguments)
 
 
 class Sender:
@@ -102,7 +52,7 @@ class Sender:
             task, total: of it.
         """
         self.send_steps()
-        self._send(Started(task, total))
+        self._send(Told("start", (task, total)))
 
     def advance(self, task: str, steps: int) -> None:
         """As of `Progress`.
@@ -121,11 +71,11 @@ class Sender:
             task, note: of it.
         """
         self.send_steps()
-        self._send(Finished(task, note))
+        self._send(Told("finish", (task, note)))
 
     def send_steps(self) -> None:
         """Send what steps have not been sent yet."""
         for task, steps in self._steps.items():
-            self._send(Advanced(task, steps))
+            self._send(Told("advance", (task, steps)))
         self._steps.clear()
         self._last = time.monotonic()

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gradeval import Problem, evaluate
+from gradeval.estimators.surrogate import carry, sample_path
 from gradeval.evaluation.forecast import LEAST_SECONDS
 from gradeval.progress import Silent
 
@@ -76,3 +77,26 @@ def test_numbers_do_not_depend_on_it(problem: Problem, name: str) -> None:
     )
     columns = [column for column in plain.summary if not column.startswith("seconds")]
     assert plain.summary[columns].equals(timed.summary[columns])
+
+
+class RunningAverage:
+    """REINFORCE with the running mean of past losses as its baseline: what it gives follows from the draws before."""
+
+    def __init__(self) -> None:
+        self.baseline = 0.0
+
+    def __call__(self, network, inputs, loss, randomness):
+        steps, x = sample_path(network, inputs, randomness)
+        f = loss(x)
+        baseline, self.baseline = self.baseline, 0.9 * self.baseline + 0.1 * float(f.detach().mean())
+        return f + (f.detach() - baseline) * carry(sum(t.layer.log_prob(t.s, t.a) for t in steps))
+
+
+def test_an_estimator_that_remembers_is_not_changed(problem: Problem) -> None:
+    """Planted: draws that were timed on the estimator itself, so that a run with a terminal gave other numbers."""
+    runs = [
+        evaluate(problem, [RunningAverage()], draws=1200, exact="never", progress=progress, workers=1)
+        for progress in (Silent(), Told())
+    ]
+    (plain,), (foretold,) = (run.moments.values() for run in runs)
+    assert plain.mean[:3].tolist() == foretold.mean[:3].tolist()
