@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from gradeval.errors import GradevalError
 from gradeval.estimators import Estimator
+from gradeval.estimators.protocol import copied
 from gradeval.problems.tasks import Task
 from gradeval.training.protocol import Protocol
 from gradeval.training.stacked import Recipe, Stack
@@ -33,7 +34,7 @@ def training_seconds(
     at_once = min(workers, len(estimators))
     for name, estimator in estimators.items():
         try:
-            epoch, rowwise = _seconds_of_epoch(task, name, estimator, protocol)
+            epoch, rowwise = _seconds_of_epoch(task, name, copied(estimator), protocol)
         except GradevalError:
             epoch, rowwise = 0.0, False
         trials = len(protocol.rates) * protocol.tuning_seeds if len(protocol.rates) > 1 else 0
