@@ -35,6 +35,10 @@ GROUPED_POINTS = 256
 TINY = 1e-30
 
 
+Top = Callable[[Tensor, Tensor], Tensor]
+"""(states of the layer below the last, [states, units]; targets) ↦ Vᴸ⁻¹, [targets, states]."""
+
+
 @dataclass(frozen=True)
 class _Work:
     """Who shares it, and who is told the multiply–adds that are done."""
@@ -82,7 +86,7 @@ def plain_values(problem: Problem) -> Float[Tensor, " points"]:
 
 
 def layerwise_value_and_gradient(
-    problem: Problem, targets_at_once: int, advance: Advance
+    problem: Problem, targets_at_once: int, advance: Advance, top: Top | None = None
 ) -> tuple[Tensor, list[Tensor]]:
     """J and its gradient by layerwise enumeration.
 
@@ -90,6 +94,7 @@ def layerwise_value_and_gradient(
         problem: network, data and loss.
         targets_at_once: for how many distinct targets tables are kept in memory.
         advance: a callback for progress; it is given the multiply–adds of each chunk that is done.
+        top: gives V of all states of the layer below the last, which is then not enumerated.
 
     Returns:
         J, and its gradient for every trainable parameter, in their order.
@@ -102,7 +107,8 @@ def layerwise_value_and_gradient(
     with work.crew.at_work():
         for some in torch.arange(len(targets), device=which.device).split(targets_at_once):
             mine = (which >= some[0]) & (which <= some[-1])
-            part = _sum(problem, problem.inputs[order[mine]], targets[some], which[mine] - some[0], work)
+            table = _first_table(problem, targets[some], lambda p, table: _Expectation.apply(p, table, work), top)
+            part = _sum(problem, problem.inputs[order[mine]], table, which[mine] - some[0], work)
             part = part / problem.points
             value += part.detach()
             for total, piece in zip(gradient, torch.autograd.grad(part, parameters, allow_unused=True), strict=True):
@@ -124,12 +130,15 @@ def _values(
 
 
 def _sum(
-    problem: Problem, inputs: Tensor, targets: Tensor, which: Int[Tensor, " points"], work: _Work
+    problem: Problem,
+    inputs: Tensor,
+    table: Float[Tensor, "targets states"],
+    which: Int[Tensor, " points"],
+    work: _Work,
 ) -> Float[Tensor, ""]:
-    """The sum of `_values`, faster where many points have the same target."""
-    table = _first_table(problem, targets, lambda p, table: _Expectation.apply(p, table, work))
-    chances, blocks = _chances(problem.network.layers[0]), list(_blocks(which, len(targets)))
-    if len(blocks) == len(targets):
+    """The sum of `_values`, from V¹; faster where many points have the same target."""
+    chances, blocks = _chances(problem.network.layers[0]), list(_blocks(which, len(table)))
+    if len(blocks) == len(table):
         return _SumOfExpectations.apply(chances(inputs), table, torch.bincount(which).tolist(), work)
     total = inputs.new_zeros(())
     for rows, group in blocks:
@@ -139,25 +148,26 @@ def _sum(
 
 
 def _first_table(
-    problem: Problem, targets: Tensor, expectation: Callable[[Tensor, Tensor], Tensor]
+    problem: Problem, targets: Tensor, expectation: Callable[[Tensor, Tensor], Tensor], top: Top | None = None
 ) -> Float[Tensor, "targets states"]:
     """V¹ of every target and state of layer 1; ``expectation(p, V)`` is Σ_x P(x | r) V(x) for every row r of p."""
     network = problem.network
+    layers, widths = (part if top is None else part[:-1] for part in (list(network.layers), problem.widths))
 
     def losses(x: Tensor) -> Tensor:
         output = network.head(x)  # [rows, outputs], the same for every target
         return problem.output_loss(output[:, None].expand(-1, len(targets), *output.shape[1:]), targets)
 
-    states = [layer.encode(_all_digits(n, targets)) for layer, n in zip(network.layers, problem.widths, strict=True)]
-    table = _in_pieces(losses, states[-1], targets.numel()).mT
-    for layer, below in zip(reversed(network.layers[1:]), reversed(states[:-1]), strict=True):
+    states = [layer.encode(all_digits(n, targets)) for layer, n in zip(layers, widths, strict=True)]
+    table = top(states[-1], targets) if top else _in_pieces(losses, states[-1], targets.numel()).mT
+    for layer, below in zip(reversed(layers[1:]), reversed(states[:-1]), strict=True):
         table = expectation(_in_pieces(_chances(layer), below, below.shape[-1]), table)
     return table
 
 
 def _probabilities(p: Float[Tensor, "rows units"]) -> Float[Tensor, "rows states"]:
     """Πⱼ P(sⱼ) for every state."""
-    return torch.where(_all_digits(p.shape[-1], p) > 0, p[:, None], 1 - p[:, None]).prod(-1)
+    return torch.where(all_digits(p.shape[-1], p) > 0, p[:, None], 1 - p[:, None]).prod(-1)
 
 
 def _chances(layer: BinaryLayer) -> Callable[[Tensor], Tensor]:
@@ -363,14 +373,22 @@ def _slopes(
 ) -> Float[Tensor, "targets units rows"]:
     """E[V | sⱼ = 1] − E[V | sⱼ = 0] of these units, from P V of all their states."""
     targets, units = len(weighted), len(chance)
-    on = _all_digits(units, weighted).mT
+    on = all_digits(units, weighted).mT
     off_on = torch.stack((1 - on, on), 1).flatten(0, 1)
     off, on = ((off_on @ weighted).view(targets, *chance.shape) / chance).unbind(2)
     return on - off
 
 
-def _all_digits(width: int, like: Tensor) -> Float[Tensor, "states units"]:
-    """s of every state."""
+def all_digits(width: int, like: Tensor) -> Float[Tensor, "states units"]:
+    """s of every state of a layer.
+
+    Args:
+        width: its number of units.
+        like: has the precision and the device.
+
+    Returns:
+        0 or 1 of every unit, [2^width, width]; unit j is bit j of a state's number.
+    """
     return binary_digits(torch.arange(2**width, device=like.device), 0, width).to(like.dtype)
 
 
