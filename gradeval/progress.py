@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
@@ -80,6 +81,8 @@ def duration_words(seconds: float) -> str:
         >>> [duration_words(seconds) for seconds in (59.6, 300.0, 9000.0, 1e12)]
         ['59.6 seconds', '5 minutes', '2.5 hours', '3.17e+04 years']
     """
+    if seconds == math.inf:
+        return "more years than can be counted"
     for unit, length in (("years", 31_557_600), ("days", 86_400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.3g} {unit}"

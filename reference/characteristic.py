@@ -1,8 +1,8 @@
 """E cos(t z) of z = b + Σⱼ wⱼsⱼ with independent binary sⱼ: n complex factors in the place of 2ⁿ states.
 
-E e^{itz} = e^{itb} Πⱼ fⱼ with fⱼ = 1 + pⱼvⱼ, vⱼ = e^{itwⱼ} − 1. The derivatives need the product without one factor, which
-is the product over it: no fⱼ is 0, since a floating-point number is no multiple of π and so sin(twⱼ) is not 0 unless
-wⱼ is; and the quotient is as exact as the product, since the same rounded factor is in both.
+E e^{itz} = e^{itb} Πⱼ fⱼ with fⱼ = 1 + pⱼvⱼ, vⱼ = e^{itwⱼ} − 1. The derivatives need the product without one factor,
+which is the product over it: no fⱼ is 0, since a floating-point number is no multiple of π and so sin(twⱼ) is not 0
+unless wⱼ is; and the quotient is as exact as the product, since the same rounded factor is in both.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from gradeval.threads import Crew
 
 BLOCK_ENTRIES = 2**15  # rows × terms of a block: its arrays stay in a core's cache
 BLOCK_ROWS = 128
+MULTIPLY_ADDS = 30  # of a matrix product take as long as a factor, which is some 20 operations; a third of them forward
 KEPT_BYTES = 2**28  # of products, kept for the backward pass where they take less
 
 
@@ -56,7 +57,7 @@ class SumOfCosines(torch.autograd.Function):
                 value[rows] += part
                 if product:
                     kept.append(product)
-                advance(_size(p, series) // len(blocks))
+                advance(_size(p, series) // 3 // len(blocks))
         ctx.save_for_backward(p, weight, offset)
         ctx.series, ctx.work, ctx.kept, ctx.blocks = series, work, kept, blocks
         return value
@@ -76,22 +77,22 @@ class SumOfCosines(torch.autograd.Function):
         with crew.at_work():
             numbers = range(len(ctx.blocks))
             for (rows, terms), (d_p, d_weight, d_offset) in zip(
-                ctx.blocks, crew.in_order(slopes, numbers, 2 * _size(p, series)), strict=True
+                ctx.blocks, crew.in_order(slopes, numbers, _size(p, series)), strict=True
             ):
                 of_p[:, rows] += d_p
                 of_weight.index_add_(0, series.output[terms], d_weight.mT)
                 of_offset.index_add_(0, series.output[terms], d_offset)
-                advance(2 * _size(p, series) // len(ctx.blocks))
+                advance(2 * _size(p, series) // 3 // len(ctx.blocks))
         return of_p.mT, of_weight, of_offset, None, None
 
 
 def _size(p: Tensor, series: Series) -> int:
-    """Factors that are multiplied."""
-    return p.numel() * len(series.output)
+    """Factors that are multiplied, in the multiply–adds of a product that take as long."""
+    return MULTIPLY_ADDS * p.numel() * len(series.output)
 
 
 def _blocks(rows: int, terms: int) -> Iterator[tuple[slice, slice]]:
-    high = min(rows, BLOCK_ROWS)
+    high = -(-rows // -(-rows // BLOCK_ROWS))  # all about equally high
     wide = max(1, BLOCK_ENTRIES // high)
     for first in range(0, terms, wide):
         for top in range(0, rows, high):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from gradeval.errors import GradevalError
+from gradeval.errors import GradevalError, unknown_name
 from gradeval.model.problem import Problem
 from gradeval.progress import duration_words
+from gradeval.reference.characteristic import KEPT_BYTES, MULTIPLY_ADDS
 from gradeval.reference.layerwise import CHUNK_BYTES, GROUPED_POINTS, distinct_targets
+from gradeval.reference.transform import output_terms, why_not
 from gradeval.threads import AHEAD, MOST_THREADS, Crew
 
 # Measured on one core of a server of 2021: multiply–adds of a matrix product, operations on single numbers, a second.
@@ -21,8 +24,12 @@ ELEMENT_RATE = 1e8
 # Seconds that the calls themselves take for every layer and, with matrix products, for every distinct target.
 LAYER_SECONDS = 5e-4
 TARGET_SECONDS = 2e-5
+CALL_SECONDS = 1e-4  # of the transform, for every unit
+# Enumeration that is predicted to take no longer is always preferred: it has no error of its own.
+ENUMERATED_SECONDS = 0.5
 # Below this many multiply–adds the rate above will do; beyond, the machine's own is measured (in some 10 ms).
 MEASURE_FROM = 2**30
+METHODS = ("auto", "layerwise", "plain", "joint", "transform")
 
 
 @dataclass(frozen=True)
@@ -30,8 +37,9 @@ class Cost:
     """What J and its gradient take.
 
     Attributes:
-        method: "layerwise", "plain" or "joint".
-        multiply_adds: of the matrix products, forward and backward; for the other methods, factors multiplied.
+        method: "layerwise", "plain", "joint" or "transform".
+        multiply_adds: of the matrix products, forward and backward, or what takes as long; for "plain" and "joint",
+            factors multiplied.
         bytes: peak memory beyond the problem's own with one target at a time in memory.
         bytes_per_target: what every further target in memory adds.
         seconds: a prediction from this machine's rate.
@@ -74,12 +82,44 @@ def method_costs(
     # One probability for every pair of states, the product of as many factors as there are units.
     factors = sum(rows * 2**n * n for rows, n in zip([points, *(2**n for n in widths)], widths, strict=False))
     joint = points * 2 ** sum(widths) * sum(widths)
-    seconds = products / rate + 2 * calls + TARGET_SECONDS * targets * len(widths)
+    seconds = _seconds(products, rate) + 2 * calls + TARGET_SECONDS * targets * len(widths)
     return {
         "layerwise": Cost("layerwise", products, shared + per_target, per_target, seconds),
-        "plain": Cost("plain", factors, 4 * itemsize * factors, 0, factors / ELEMENT_RATE + calls),
-        "joint": Cost("joint", joint, 2**29, 0, joint / ELEMENT_RATE + calls),
+        "plain": Cost("plain", factors, 4 * itemsize * factors, 0, _seconds(factors, ELEMENT_RATE) + calls),
+        "joint": Cost("joint", joint, 2**29, 0, _seconds(joint, ELEMENT_RATE) + calls),
     }
+
+
+def transform_cost(
+    widths: Sequence[int], points: int, targets: int, outputs: int, terms: int, rate: float = PRODUCT_RATE
+) -> Cost:
+    """The cost of the method "transform".
+
+    Args:
+        widths: the number of units of each layer.
+        points: the number of data points.
+        targets: how many of the points' targets are distinct.
+        outputs: the number of outputs of the head.
+        terms: the number of cosines of all outputs together; 0 of squares.
+        rate: multiply–adds a second of a matrix product.
+
+    Returns:
+        The cost.
+    """
+    rows = 2 ** widths[-2] if len(widths) > 1 else points
+    below = method_costs(widths[:-1], points, targets)["layerwise"] if len(widths) > 1 else None
+    work = rows * widths[-1] * (MULTIPLY_ADDS * terms + 6 * outputs) + (targets * rows * outputs if below else 0)
+    memory = 8 * rows * (4 * widths[-1] + 6 * outputs) + min(KEPT_BYTES, 16 * rows * terms) + 2**27
+    seconds = _seconds(work, rate) + LAYER_SECONDS + CALL_SECONDS * widths[-1]
+    if below is None:
+        return Cost("transform", work, memory, 0, seconds)
+    memory += below.bytes + (targets - 1) * below.bytes_per_target
+    return Cost("transform", work + below.multiply_adds, memory, 0, seconds + below.seconds)
+
+
+def _seconds(work: int, rate: float) -> float:
+    """Work over a rate; infinite where the work is no floating-point number."""
+    return work / rate if work < 2**1000 else math.inf
 
 
 def predicted_cost(problem: Problem, method: str = "auto") -> Cost:
@@ -89,13 +129,14 @@ def predicted_cost(problem: Problem, method: str = "auto") -> Cost:
 
     Args:
         problem: network, data and loss.
-        method: "layerwise", "plain", "joint" or "auto", the one with the fewest predicted seconds.
+        method: "layerwise", "plain", "joint", "transform" or "auto": the enumeration with the fewest predicted seconds,
+            or the transform where that is much faster and a second counts.
 
     Returns:
         The cost; its seconds are a prediction.
 
     Raises:
-        GradevalError: an unknown method.
+        GradevalError: an unknown method, or "transform" where it does not apply.
 
     Examples:
         >>> from gradeval import load_problem
@@ -106,11 +147,17 @@ def predicted_cost(problem: Problem, method: str = "auto") -> Cost:
     """
     widths, points, targets, itemsize = _sizes(problem)
     found = method_costs(widths, points, targets, itemsize)
-    if method not in (*found, "auto"):
-        raise GradevalError(f"unknown method '{method}': use 'auto', {', '.join(map(repr, found))}.")
-    if found["layerwise"].multiply_adds > MEASURE_FROM:
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
+    if method in ("auto", "layerwise") and found["layerwise"].multiply_adds > MEASURE_FROM:
         found = method_costs(widths, points, targets, itemsize, _product_rate(problem))
-    return min(found.values(), key=lambda cost: cost.seconds) if method == "auto" else found[method]
+    if method in found:
+        return found[method]
+    enumeration = min(found.values(), key=lambda cost: cost.seconds)
+    if method == "auto" and (enumeration.seconds <= ENUMERATED_SECONDS or why_not(problem)):
+        return enumeration
+    transform = transform_cost(widths, points, targets, *output_terms(problem), PRODUCT_RATE * _threads(problem))
+    return enumeration if method == "auto" and enumeration.seconds <= 2 * transform.seconds else transform
 
 
 def check_affordable(problem: Problem, cost: Cost, memory: int, seconds: float) -> None:
@@ -128,25 +175,35 @@ def check_affordable(problem: Problem, cost: Cost, memory: int, seconds: float) 
     if cost.seconds <= seconds and cost.bytes <= memory:
         return
     widths, points, targets, itemsize = _sizes(problem)
-    rate = cost.multiply_adds / cost.seconds if cost.method == "layerwise" else PRODUCT_RATE
+    measured = cost.method == "layerwise" and cost.seconds < math.inf
+    rate = cost.multiply_adds / cost.seconds if measured else PRODUCT_RATE
     narrower = list(widths)
-    joint = cost.method == "joint"
+    transform = output_terms(problem) if cost.method == "transform" else None
     while max(narrower) > 1:
         # The wider layer of those with the most states, one unit at a time.
-        narrower[max(_widest(narrower, joint), key=lambda k: narrower[k])] -= 1
-        smaller = method_costs(narrower, points, targets, itemsize, rate)[cost.method]
+        narrower[max(_widest(narrower, cost.method), key=lambda k: narrower[k])] -= 1
+        if transform:
+            smaller = transform_cost(narrower, points, targets, *transform)
+        else:
+            smaller = method_costs(narrower, points, targets, itemsize, rate)[cost.method]
         if smaller.seconds <= seconds and smaller.bytes <= memory:
             break
-    wide = _widest(widths, joint)
+    wide = _widest(widths, cost.method)
     bits = sum(widths[k] for k in wide)
     named = " and ".join(f"layer {k + 1} ({widths[k]} units)" for k in wide)
     raise GradevalError(
         f"{cost.method} enumeration is too large: {named} {'has' if len(wide) == 1 else 'together have'} "
-        f"2^{bits} = {2.0**bits:.3g} states; predicted {duration_words(cost.seconds)} and {_size(cost.bytes)} of "
-        f"memory, the limits are {duration_words(seconds)} and {_size(memory)}. The smallest change that fits is "
+        f"2^{bits}{f' = {2.0**bits:.3g}' if bits < 1000 else ''} states; predicted "
+        f"{duration_words(cost.seconds)} and {_size(cost.bytes)} of memory, the limits are {duration_words(seconds)} "
+        f"and {_size(memory)}. The smallest change that fits is "
         f"{'-'.join(map(str, widths))} to {'-'.join(map(str, narrower))}; from Python, "
-        "exact_gradient(problem, seconds=…, memory=…) raises the limit."
+        f"exact_gradient(problem, seconds=…, memory=…) raises the limit.{_why_no_transform(problem, cost)}"
     )
+
+
+def _why_no_transform(problem: Problem, cost: Cost) -> str:
+    reason = why_not(problem) if cost.method != "transform" else ""
+    return f" (The transform, which takes any width of the last layer, does not apply: {reason}.)" if reason else ""
 
 
 def _sizes(problem: Problem) -> tuple[list[int], int, int, int]:
@@ -154,12 +211,18 @@ def _sizes(problem: Problem) -> tuple[list[int], int, int, int]:
     return problem.widths, problem.points, len(targets), problem.network.dtype.itemsize
 
 
-def _widest(widths: Sequence[int], joint: bool) -> range:
+def _widest(widths: Sequence[int], method: str) -> range:
     """The numbers of the two layers in sequence (or the only one, or for joint states all) with the most states."""
-    if joint:
+    if method == "joint":
         return range(len(widths))
+    if method == "transform":  # does not enumerate the last
+        widths = widths[:-1] or widths
     first = max(range(max(1, len(widths) - 1)), key=lambda k: sum(widths[k : k + 2]))
     return range(first, min(first + 2, len(widths)))
+
+
+def _threads(problem: Problem) -> int:
+    return Crew(problem.network.device).threads
 
 
 def _product_rate(problem: Problem) -> float:
@@ -175,6 +238,8 @@ def _product_rate(problem: Problem) -> float:
 
 
 def _size(size: int) -> str:
+    if size >= 2**100:
+        return f"2^{size.bit_length() - 1} bytes"
     for unit, power in (("TiB", 40), ("GiB", 30)):
         if size >= 2**power:
             return f"{size / 2**power:.3g} {unit}"

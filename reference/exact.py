@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from gradeval.progress import Advance, Progress, foretell
 from gradeval.reference.cost import Cost, check_affordable, predicted_cost
 from gradeval.reference.joint import joint_value_and_gradient
 from gradeval.reference.layerwise import layerwise_value_and_gradient, plain_values
+from gradeval.reference.transform import transform_value_and_gradient
 from gradeval.sampling.streaming import LARGEST_GRADIENT
 from gradeval.threads import threads_for
 
@@ -33,11 +34,16 @@ class ExactGradient:
         value: J = mean over points of E[f(x^L)].
         gradient: ∂J/∂θ by the name of every trainable parameter, each with the parameter's shape.
         slices: where each layer's parameters lie in ``vector``.
+        method: how it was made.
+        error: a bound of the norm of ∇J's error by layer, proven for the method "transform"
+            (`gradeval.reference.transform_error`); empty for enumeration, which is exact to rounding.
     """
 
     value: float
     gradient: dict[str, Tensor]
     slices: dict[str, slice]
+    method: str = "layerwise"
+    error: dict[str, float] = field(default_factory=dict)
 
     @property
     def vector(self) -> Tensor:
@@ -75,19 +81,21 @@ def exact_gradient(
     progress: Progress | None = None,
     precision: str = "double",
 ) -> ExactGradient:
-    """J and its gradient, by enumeration of all binary states.
+    """J and its gradient, by enumeration of all binary states, or of those of all layers but the last.
 
-    Small work is done on one thread, large work on as many as torch has; of the methods "layerwise" and "joint" no
-    number depends on how many these are.
+    Small work is done on one thread, large work on as many as torch has; of the methods "layerwise", "joint" and
+    "transform" no number depends on how many these are.
 
     Args:
         problem: network, data and loss. Parameters that do not require a gradient are left out.
         method: "layerwise" (Σₖ 2^(nₖ₋₁+nₖ) terms by matrix products), "plain" (the same terms one by one, for small
-            nets), "joint" (2^(n₁+…+n_L) terms: the oracle), or "auto", the one predicted to be fastest.
+            nets), "joint" (2^(n₁+…+n_L) terms: the oracle), "transform" (a last layer of any width, for losses that are
+            sums over outputs: logistic, bernoulli, squared, cross-entropy of two classes; an affine head), or "auto",
+            the one predicted to be fastest.
         memory: bytes that may be used beyond the problem's own; many distinct targets are taken in turn to keep to it.
         seconds: refuse what is predicted to take longer.
-        progress: gets the task "exact gradient", in percent, where the layerwise method is predicted to take over two
-            seconds. By default nothing is reported.
+        progress: gets the task "exact gradient", in percent, where a method other than "plain" and "joint" is
+            predicted to take over two seconds. By default nothing is reported.
         precision: "double", whatever the network's, or "network" for its own.
 
     Returns:
@@ -115,6 +123,9 @@ def exact_gradient(
         with threads_for(cost.multiply_adds):
             value = plain_values(problem).mean()
             found = list(torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True))
+    elif cost.method == "transform":
+        with _percent(progress if cost.seconds > PATIENCE else None, cost) as advance:
+            value, found, errors = transform_value_and_gradient(problem, advance)
     else:
         at_once = 1 + (memory - cost.bytes) // cost.bytes_per_target
         with _percent(progress if cost.seconds > PATIENCE else None, cost) as advance:
@@ -124,7 +135,8 @@ def exact_gradient(
         raise GradevalError(
             "the exact gradient, or J, is infinite or NaN: the problem's weights, states or targets are too large."
         )
-    return ExactGradient(value.item(), gradient, problem.network.layer_slices())
+    error = errors() if cost.method == "transform" else {}
+    return ExactGradient(value.item(), gradient, problem.network.layer_slices(), cost.method, error)
 
 
 @contextmanager

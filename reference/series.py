@@ -6,17 +6,17 @@ q̂(t) = πt/sinh πt. Repeated with the period 2T, q becomes Q(z) = 1/(2T) + (1
 
     H(z) = log 2 + z²/(4T) + Σₖ cₖ (1 − cos tₖz),   cₖ = q̂(tₖ)/(T tₖ²) = π/(T tₖ sinh πtₖ).
 
-*Error of the period.* q(z) ≤ e^−|z|, so 0 ≤ Q(z) − q(z) ≤ Σ_{m≥1} e^−2Tm (e^z + e^−z) = 2 cosh(z)/(e^2T − 1). Integrated
-once and twice: |H′ − h′| ≤ 2 sinh(R)/(e^2T − 1) and |H − h| ≤ 2 (cosh(R) − 1)/(e^2T − 1) on |z| ≤ R, both below
-e^(R−2T)/(1 − e^−2T).
+*Error of the period.* q(z) ≤ e^−|z|, so 0 ≤ Q(z) − q(z) ≤ Σ_{m≥1} e^−2Tm (e^z + e^−z) = 2 cosh(z)/(e^2T − 1).
+Integrated once and twice: |H′ − h′| ≤ 2 sinh(R)/(e^2T − 1) and |H − h| ≤ 2 (cosh(R) − 1)/(e^2T − 1) on |z| ≤ R, both
+below e^(R−2T)/(1 − e^−2T).
 
 *Error of the rest*, k > K: sinh x ≥ ½ eˣ (1 − e^−2x) and tₖ ≥ t_{K+1} make Σ cₖtₖ a geometric series below
 ρ = 2π e^(−π t_{K+1}) / (T (1 − e^(−π²/T)) (1 − e^(−2π t_{K+1}))). In H′ the rest is below ρ, in H below 2ρ/t_{K+1}.
 
 *Range.* z = b + Σⱼ wⱼsⱼ is at most Z = max |z| over all states. With many units it hardly ever leaves
-|z| ≤ R = |E z| + u + maxⱼ|wⱼ|, where by Hoeffding's inequality P(|z − E z| > u + maxⱼ|wⱼ|) ≤ 2 exp(−2u²/Σw²), also where
-one unit's state is given. Beyond R the errors of H and H′ are at most B = 2 + L/6 + Z + Z²/72 (for T ≥ L/2 = 18), so u is
-taken such that 2B exp(−2u²/Σw²) = e^−L: that much is added to both errors.
+|z| ≤ R = |E z| + u + maxⱼ|wⱼ|, where by Hoeffding's inequality P(|z − E z| > u + maxⱼ|wⱼ|) ≤ 2 exp(−2u²/Σw²), also
+where one unit's state is given. Beyond R the errors of H and H′ are at most B = 2 + L/6 + Z + Z²/72 (for T ≥ 18), so u
+is taken such that 2B exp(−2u²/Σw²) = e^−L: that much is added to both errors.
 
 With T = (R + L)/2 every part is about e^−L. In finance this is the COS method (Fang & Oosterlee 2008,
 doi:10.1137/080718061); the formulas with rigorous errors are derived here.

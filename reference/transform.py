@@ -1,10 +1,11 @@
 """The last layer without enumeration: losses that are sums over outputs of a function of one affine form.
 
-f = Σₒ h(zₒ) + rₒ zₒ + constant, zₒ = bₒ + Σⱼ wₒⱼ sⱼ, with h(z) = log(2 cosh(z/2)) (logistic loss, Bernoulli cross-entropy,
-cross-entropy of two classes) or h(z) = z², and r, which alone depends on the target. Given the layer below, the sⱼ are
-independent with P(sⱼ = 1) = pⱼ; then E zₒ = bₒ + Σ wₒⱼpⱼ, E zₒ² = (E zₒ)² + Σ wₒⱼ² pⱼ(1 − pⱼ), and E h is a sum of cosines
-(`gradeval.reference.series`) of which each has its expectation in closed form (`gradeval.reference.characteristic`).
-Only p enters: the noise, the map and the states' values may be any. Layers below the last are enumerated as ever.
+f = Σₒ h(zₒ) + rₒ zₒ + constant, zₒ = bₒ + Σⱼ wₒⱼ sⱼ, with h(z) = log(2 cosh(z/2)) (logistic loss, Bernoulli
+cross-entropy, cross-entropy of two classes) or h(z) = z², and r and a constant, which alone depend on the target. Given
+the layer below, the sⱼ are independent with P(sⱼ = 1) = pⱼ; then E zₒ = bₒ + Σ wₒⱼpⱼ,
+E zₒ² = (E zₒ)² + Σ wₒⱼ² pⱼ(1 − pⱼ), and E h is a sum of cosines (`gradeval.reference.series`), each with an expectation
+in closed form (`gradeval.reference.characteristic`). Only p enters: the noise, the map and the states' values may be
+any. Layers below the last are enumerated as ever.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from gradeval.errors import GradevalError
 from gradeval.model.affine import affine_form
 from gradeval.model.losses import bernoulli, cross_entropy, get_loss, logistic, squared
 from gradeval.model.problem import Problem
+from gradeval.model.randomness import generator
 from gradeval.progress import Advance
 from gradeval.reference.characteristic import SumOfCosines
 from gradeval.reference.layerwise import layerwise_value_and_gradient
@@ -174,6 +176,27 @@ def transform_value_and_gradient(
     below, series = found[0]
     used = Used(last.weight.detach(), last.offset.detach(), series, below, last.loss.contrast)
     return value, gradient, lambda: error_bounds(problem, used)
+
+
+def output_terms(problem: Problem) -> tuple[int, int]:
+    """How many outputs there are, and how many cosines, about.
+
+    Args:
+        problem: that the transform applies to.
+
+    Returns:
+        Both numbers; of squares no cosines.
+    """
+    last, layer = LastLayer.of(problem), problem.network.layers[-1]
+    if last.loss.square:
+        return len(last.offset), 0
+    x = problem.inputs
+    if len(problem.widths) > 1:  # some states of the layer below
+        chance = torch.rand(64, problem.widths[-2], generator=generator(x.device, "transform"), dtype=x.dtype)
+        x = problem.network.layers[-2].encode((chance.to(x.device) < 0.5).to(x.dtype))
+    with torch.no_grad():
+        mean = last.offset + layer.probability(layer.preactivation(x)) @ last.weight.mT
+        return len(last.offset), len(Series.of(last.weight, last.offset, mean.abs().amax(0)).output)
 
 
 def _loss_of(problem: Problem) -> object:

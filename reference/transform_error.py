@@ -2,21 +2,21 @@
 
 Proven are the errors of the expectations and of their derivatives in p, w and b. With the unit roundoff ε = 2⁻⁵³ and n
 units, for one term: the angle tw has an error of 4ε|tw|, and v = e^{itw} − 1 one of 4ε|tw| + 6.5ε|v|; so a factor
-f = 1 + pv, |f| ≤ 1, is within ε(4|tw| + 17), and a complex product adds √5 ε. All that is multiplied is at most 1, so the
-errors add up:
+f = 1 + pv, |f| ≤ 1, is within ε(4|tw| + 17), and a complex product adds √5 ε. All that is multiplied is at most 1, so
+the errors add up:
 
     η = ε (4 t (|b| + Σⱼ|wⱼ|) + 20 n + 4)
 
-bounds the error of E e^{itz}, and of every product without one factor. Sums of s numbers and of rows add (s + 30) ε times
-the sum of their sizes. With the errors of the series itself (`gradeval.reference.series`), for output o,
+bounds the error of E e^{itz}, and of every product without one factor. Sums of s numbers add (s + 30) ε times the sum
+of their sizes. With the errors of the series itself (`gradeval.reference.series`), for output o,
 
     σₒ = slope error + Σₖ cₖ tₖ (η + (s + 30) ε) + ε (n + 6) (Sₒ/Tₒ + 2),  Sₒ = |bₒ| + Σⱼ|wₒⱼ|
     νₒ = value error + Σₖ cₖ (η + (2s + 30) ε) + ε (n + 6) (Sₒ²/Tₒ + 2Sₒ + 2)
 
-bound the errors of ∂/∂bₒ, of ∂/∂wₒⱼ and, times |wₒⱼ| and summed over o, of ∂/∂pⱼ; and of E h(zₒ) + rₒ E zₒ. (Of squares only
-the last terms are left.) They reach a parameter through F′(a) and ∂a/∂θ, whose norms are computed; in layers below the
-last, ∂/∂p is a difference of two expectations, each within Σ νₒ. The roundings on that way, which all methods have, are
-left out; the bounds above are larger than what is seen by ten times and more.
+bound the errors of ∂/∂bₒ, of ∂/∂wₒⱼ and, times |wₒⱼ| and summed over o, of ∂/∂pⱼ; and of E h(zₒ) + rₒ E zₒ. (Of squares
+only the last terms are left.) They reach a parameter through F′(a) and ∂a/∂θ, whose norms are computed; in layers below
+the last, ∂/∂p is a difference of two expectations, each within Σ νₒ. The roundings on that way, which all methods have,
+are left out; the bounds above are larger than what is seen by ten times and more.
 """
 
 from __future__ import annotations

@@ -87,8 +87,8 @@ def main() -> int:
         "",
         f"`python docs/studies/memory.py`: {options.draws:,} draws of REINFORCE on a problem of 10 parameters and 4 "
         f"points, kept in a folder, in {seconds:.0f} s. From a tenth of the draws on, the process grew by "
-        f"{growth / 2**20:.1f} MiB at most; between two looks the allocator kept up to {trace.kept / 2**20:.0f} MiB that "
-        f"were free. The folder holds {files:,} chunks, {size / 1e6:.0f} MB.",
+        f"{growth / 2**20:.1f} MiB at most; between two looks the allocator kept up to {trace.kept / 2**20:.0f} MiB "
+        f"that were free. The folder holds {files:,} chunks, {size / 1e6:.0f} MB.",
         "",
         "![resident memory over draws](memory.svg)",
         "",

@@ -288,14 +288,14 @@ def test_auto_takes_the_cheapest(make_problem) -> None:
 )
 def test_too_wide_is_refused_at_once(make_problem, units: tuple[int, ...], message: str) -> None:
     with pytest.raises(GradevalError, match=message) as error:
-        exact_gradient(make_problem(units))
+        exact_gradient(make_problem(units), "layerwise")
     assert "\n" not in str(error.value)
 
 
 def test_the_change_that_fits_does_fit(make_problem) -> None:
     """And one unit more does not: the message's widths for a limit of memory."""
     with pytest.raises(GradevalError, match="smallest change that fits is 25-3 to 20-3;") as error:
-        exact_gradient(make_problem((25, 3)), memory=2**31)
+        exact_gradient(make_problem((25, 3)), "layerwise", memory=2**31)
     assert "the limits are 60 minutes and 2 GiB" in str(error.value)
     assert method_costs((20, 3), 4, 2)["layerwise"].bytes <= 2**31 < method_costs((21, 3), 4, 2)["layerwise"].bytes
 
