@@ -12,7 +12,7 @@ import torch
 from gradeval.errors import GradevalError
 from gradeval.model.problem import Problem
 from gradeval.progress import duration_words
-from gradeval.reference.layerwise import CHUNK_BYTES, GROUPED_POINTS, distinct_targets
+from gradeval.reference.layerwise import CHUNK_BYTES, GROUPED_POINTS, distinct_points
 from gradeval.threads import AHEAD, MOST_THREADS, Crew
 
 # Measured on one core of a server of 2021: multiply–adds of a matrix product, operations on single numbers, a second.
@@ -150,7 +150,7 @@ def check_affordable(problem: Problem, cost: Cost, memory: int, seconds: float) 
 
 
 def _sizes(problem: Problem) -> tuple[list[int], int, int, int]:
-    targets, _ = distinct_targets(problem.targets)
+    targets, _ = distinct_points(problem)
     return problem.widths, problem.points, len(targets), problem.network.dtype.itemsize
 
 

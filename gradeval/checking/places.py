@@ -40,7 +40,7 @@ def place_of(problem: Problem, estimator: Estimator) -> Place:
         outputs,
         problem.network.noise.name,
         problem.network.states,
-        problem.loss if isinstance(problem.loss, str) else getattr(problem.loss, "__name__", "own"),
+        problem.loss_name,
         problem.points,
         samples_of(estimator),
         is_saturated(problem),

@@ -38,7 +38,7 @@ def problem_facts(problem: Problem, exact: ExactGradient, fingerprint: str) -> d
         "widths": problem.widths,
         "noise": network.noise.name,
         "states": list(network.states),
-        "loss": problem.loss if isinstance(problem.loss, str) else getattr(problem.loss, "__name__", "callable"),
+        "loss": problem.loss_name,
         "parameters": len(exact.vector),
         "exact_value": exact.value,
         "gradient_norms": {layer: float(g.norm()) for layer, g in exact.by_layer().items()},

@@ -75,14 +75,38 @@ def cross_entropy(
     )  # classes first: long rows are fast
 
 
-LOSSES: dict[str, Loss] = {"logistic": logistic, "squared": squared, "cross-entropy": cross_entropy}
+def bernoulli(
+    output: Float[Tensor, "*batch points outputs"], target: Float[Tensor, "points outputs"]
+) -> Float[Tensor, "*batch points"]:
+    """The cross-entropy Σₒ softplus(hₒ) − yₒ hₒ of Bernoulli variables with logits h, −log P(y) for y of 0 and 1.
+
+    Args:
+        output: h, [..., points, outputs].
+        target: y, each from 0 to 1, [points, outputs].
+
+    Returns:
+        One number per point, [..., points].
+
+    Examples:
+        >>> bernoulli(torch.tensor([[0.0, 2.0]]), torch.tensor([[0.5, 1.0]]))
+        tensor([0.8201])
+    """
+    return -(logsigmoid(-output) + target * output).sum(-1)
+
+
+LOSSES: dict[str, Loss] = {
+    "logistic": logistic,
+    "squared": squared,
+    "cross-entropy": cross_entropy,
+    "bernoulli": bernoulli,
+}
 
 
 def get_loss(name: str) -> Loss:
     """A loss by its name.
 
     Args:
-        name: "logistic", "squared" or "cross-entropy".
+        name: "logistic", "squared", "cross-entropy" or "bernoulli".
 
     Returns:
         The loss, (output, target) -> [..., points].
@@ -111,11 +135,14 @@ def check_targets(name: str, targets: Tensor, outputs: int) -> None:
             raise GradevalError(f"loss 'logistic' needs a head with 1 output, found {outputs}.")
         if targets.ndim != 1 or not bool((targets.abs() == 1).all()):
             raise GradevalError("loss 'logistic' needs one target per point, each -1 or 1.")
-    elif name == "squared":
+    elif name in ("squared", "bernoulli"):
         if targets.shape[1:] != (outputs,):
             raise GradevalError(
-                f"loss 'squared' needs targets of shape [points, {outputs}], found {list(targets.shape)}."
+                f"loss '{name}' needs targets of shape [points, {outputs}], found {list(targets.shape)}."
             )
+        if name == "bernoulli" and not bool(((targets >= 0) & (targets <= 1)).all()):
+            low, high = float(targets.min()), float(targets.max())
+            raise GradevalError(f"loss 'bernoulli' needs targets from 0 to 1, found {low:g} to {high:g}.")
     elif name == "cross-entropy":
         classes = set(targets.flatten().tolist())
         if targets.ndim != 1 or not classes <= set(range(outputs)):

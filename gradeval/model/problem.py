@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from gradeval.errors import GradevalError
 from gradeval.files import write_whole
 from gradeval.isolation import alone
+from gradeval.model.elbo import NegativeElbo
 from gradeval.model.head_loss import HeadLoss, PointLoss
 from gradeval.model.losses import Loss, check_targets, get_loss
 from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.objective import Objective, loss_identity, loss_title
 from gradeval.model.problem_file import FORMAT, AffineMap, ProblemDocument, document_bytes, naming, read_document
-from gradeval.model.purity import try_loss, try_network
+from gradeval.model.purity import try_loss, try_network, try_objective
 from gradeval.threads import threads_for
 
 
@@ -28,11 +30,15 @@ from gradeval.threads import threads_for
 class Problem:
     """A network with data and a loss; J = mean over points of E[f(x^L)], f(x^L) = loss(head(x^L), target).
 
+    Where f depends on more of the network than the head, the loss is an object with a method ``bind(network, inputs,
+    targets)`` that returns f as a function of x^L (`gradeval.model.objective`); it is bound to the network that is run.
+
     Args:
         network: the stochastic binary network.
         inputs: x⁰, [points, inputs].
         targets: [points] or [points, outputs], as the loss needs them.
-        loss: the name of a loss, or a callable (output, target) -> [..., points] that accepts leading axes.
+        loss: the name of a loss, a callable (output, target) -> [..., points] that accepts leading axes, or an
+            `Objective`, such as `NegativeElbo`.
         name: shown in reports.
         description: shown in reports.
 
@@ -54,16 +60,17 @@ class Problem:
     network: StochasticBinaryNetwork
     inputs: Shaped[Tensor, "points *inputs"]
     targets: Shaped[Tensor, "_ *outputs"]
-    loss: str | Loss = "logistic"
+    loss: str | Loss | Objective = "logistic"
     name: str = "problem"
     description: str = ""
-    _loss: Loss = field(init=False, repr=False, compare=False)
+    _loss: Loss | None = field(init=False, repr=False, compare=False)  # None of an objective
 
     def __post_init__(self) -> None:
         dtype, device = self.network.dtype, self.network.device
         for name, tensor in (("inputs", self.inputs), ("targets", self.targets)):
             object.__setattr__(self, name, tensor.to(dtype=dtype, device=device))
-        object.__setattr__(self, "_loss", get_loss(self.loss) if isinstance(self.loss, str) else self.loss)
+        output_loss = None if isinstance(self.loss, Objective) else self.loss
+        object.__setattr__(self, "_loss", get_loss(self.loss) if isinstance(self.loss, str) else output_loss)
         _check_numbers(self)
         _check_fit(self)
 
@@ -82,18 +89,46 @@ class Problem:
                 widths.append(x[0].numel())
         return widths
 
-    def loss_function(self, network: StochasticBinaryNetwork | None = None, targets: Tensor | None = None) -> PointLoss:
-        """f as a function of the last layer's states.
+    @property
+    def objective(self) -> Objective | None:
+        """The loss where it is an object with a method ``bind``; None where it takes outputs and targets."""
+        return self.loss if self._loss is None and isinstance(self.loss, Objective) else None
+
+    @property
+    def loss_name(self) -> str:
+        """What reports call the loss."""
+        return loss_title(self.loss)
+
+    def loss_function(
+        self,
+        network: StochasticBinaryNetwork | None = None,
+        targets: Tensor | None = None,
+        inputs: Tensor | None = None,
+    ) -> PointLoss:
+        """f as a function of the last layer's states, bound to a network and to data points.
 
         Args:
-            network: whose head is used; by default the problem's own.
+            network: whose head, and whatever else the loss depends on, is used; by default the problem's own.
             targets: of the points that the states belong to; by default of all points.
+            inputs: of the same points. They are needed with the targets where the loss is an `Objective`.
 
         Returns:
-            x_L ↦ loss(head(x_L), targets), [..., points, units] -> [..., points].
+            x_L ↦ f(x_L), such as loss(head(x_L), targets), [..., points, units] -> [..., points]. Of an `Objective` it
+            may be differentiated once by parameters: bind it anew for each draw.
+
+        Raises:
+            GradevalError: the loss is an `Objective`, and only one of targets and inputs is given.
         """
-        targets = self.targets if targets is None else targets
-        return HeadLoss((network or self.network).head, self._loss, targets)
+        network = network or self.network
+        if self.objective is not None:
+            if (targets is None) != (inputs is None):
+                raise GradevalError(
+                    f"the loss {self.loss_name} is bound to inputs and targets: give both, of the same points."
+                )
+            inputs, targets = (self.inputs, self.targets) if inputs is None else (inputs, targets)
+            return self.objective.bind(network, inputs, targets)  # type: ignore[arg-type]
+        assert self._loss is not None
+        return HeadLoss(network.head, self._loss, self.targets if targets is None else targets)
 
     def output_loss(self, output: Tensor, targets: Tensor) -> Tensor:
         """loss(output, targets), for outputs of the head.
@@ -104,7 +139,12 @@ class Problem:
 
         Returns:
             One number per point, [..., points].
+
+        Raises:
+            GradevalError: the loss is an `Objective`, which depends on more than outputs.
         """
+        if self._loss is None:
+            raise GradevalError(f"the loss {self.loss_name} is no function of outputs and targets alone.")
         return self._loss(output, targets)
 
     def fingerprint(self) -> str:
@@ -114,11 +154,10 @@ class Problem:
             64 hexadecimal digits. Name and description do not enter.
         """
         network = self.network
-        loss = self.loss if isinstance(self.loss, str) else f"{self.loss.__module__}:{self.loss.__qualname__}"
         tensors = [*network.state_dict().values(), self.inputs, self.targets]
         frozen = [name for name, p in network.named_parameters() if not p.requires_grad]
         special = f"|{frozen}|{_tied(network)}" if frozen or _tied(network) else ""
-        return _digest(f"{FORMAT}|{network!r}|{network.noise.name}|{network.states}|{loss}{special}", tensors)
+        return _digest(f"{FORMAT}|{network!r}|{network.noise.name}|{network.states}|{loss_identity(self.loss)}{special}", tensors)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Problem:
         """The same problem on another device or in another precision.
@@ -229,10 +268,17 @@ def _check_fit(problem: Problem) -> None:
         raise GradevalError("no parameter of the network requires a gradient: there is nothing to estimate.")
     numbers = sum(p.numel() for p in problem.network.parameters())
     with threads_for(problem.points * numbers), torch.no_grad(), alone():
-        outputs = try_network(problem.network, problem.inputs)
+        network, inputs, targets = problem.network, problem.inputs, problem.targets
+        states, outputs = try_network(network, inputs)
         if isinstance(problem.loss, str):
-            check_targets(problem.loss, problem.targets, outputs.shape[-1])
-        try_loss(problem._loss, outputs, problem.targets)
+            check_targets(problem.loss, targets, outputs.shape[-1])
+        if isinstance(problem.loss, NegativeElbo):
+            problem.loss.check(network, inputs, targets)
+        if problem.objective is not None:
+            try_objective(problem.objective, network, inputs, targets, states)
+        else:
+            assert problem._loss is not None
+            try_loss(problem._loss, outputs, targets)
 
 
 def _tied(network: nn.Module) -> list[str]:
@@ -267,7 +313,10 @@ def problem_bytes(problem: Problem) -> bytes:
 def _to_document(problem: Problem) -> ProblemDocument:
     network = problem.network
     if not isinstance(problem.loss, str):
-        raise GradevalError("a problem with a loss of your own cannot be saved: a file names its loss.")
+        raise GradevalError(
+            f"a problem with {'the loss' if problem.objective else 'a loss of your own,'} {problem.loss_name} cannot be "
+            "saved: a file names its loss, one of logistic, squared, cross-entropy and bernoulli."
+        )
     if _tied(network) or len(network.trainable()) < len(list(network.parameters())):
         raise GradevalError("a network with frozen or tied parameters cannot be saved: a file holds only numbers.")
     return ProblemDocument(

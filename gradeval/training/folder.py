@@ -193,7 +193,7 @@ def _new_manifest(plan: TrainingPlan, arguments: dict[str, Any]) -> dict[str, An
             "widths": problem.widths,
             "noise": network.noise.name,
             "states": list(network.states),
-            "loss": problem.loss if isinstance(problem.loss, str) else "callable",
+            "loss": problem.loss_name,
             "parameters": sum(p.numel() for p in network.trainable().values()),
             "enumerated": enumerable(problem),
         },

@@ -115,7 +115,7 @@ def expected_loss(problem: Problem, randomness: Randomness, draws: int) -> float
         for inputs, targets in zip(
             problem.inputs.split(POINTS_AT_ONCE), problem.targets.split(POINTS_AT_ONCE), strict=True
         ):
-            loss = problem.loss_function(targets=targets)
+            loss = problem.loss_function(targets=targets, inputs=inputs)
             for _ in range(draws):
                 x = inputs
                 for layer in network.layers:
