@@ -2,8 +2,8 @@
 
 Every table Vᵏ with k ≥ 1 depends on a data point through its target only, so points with equal targets share it. Where
 the loss is an objective it may depend on all of a point's data: then every point has tables of its own.
-Shapes: ``targets`` distinct targets, each given by the number of a point that has it, ``rows`` states of the layer below (or data points), ``units`` of the layer,
-whose states are numbered so that unit j is bit j; ``states`` is 2^units.
+Shapes: ``targets`` distinct targets, each given by the number of a point that has it, ``rows`` states of the layer
+below (or data points), ``units`` of the layer, whose states are numbered so that unit j is bit j; ``states``: 2^units.
 """
 
 from __future__ import annotations
@@ -146,17 +146,17 @@ def _first_table(
     network = problem.network
 
     data = problem.targets[targets]
-    bound = None if problem.objective is None else problem.loss_function(network, data, problem.inputs[targets])
+    output_loss, bound = problem.output_loss, problem.loss_function(network, data, problem.inputs[targets])
 
     def losses(x: Tensor) -> Tensor:
-        if bound is not None:
+        if output_loss is None:
             return bound(x[:, None].expand(-1, len(targets), -1))
         output = network.head(x)  # [rows, outputs], the same for every target
-        return problem.output_loss(output[:, None].expand(-1, len(targets), *output.shape[1:]), data)
+        return output_loss(output[:, None].expand(-1, len(targets), *output.shape[1:]), data)
 
     like = problem.inputs
     states = [layer.encode(_all_digits(n, like)) for layer, n in zip(network.layers, problem.widths, strict=True)]
-    numbers = data.numel() if bound is None else max(data.numel(), len(data) * states[-1].shape[-1])
+    numbers = data.numel() if output_loss is not None else max(data.numel(), len(data) * states[-1].shape[-1])
     table = _in_pieces(losses, states[-1], numbers).mT
     for layer, below in zip(reversed(network.layers[1:]), reversed(states[:-1]), strict=True):
         table = expectation(_in_pieces(_chances(layer), below, below.shape[-1]), table)
@@ -395,7 +395,7 @@ def distinct_points(problem: Problem) -> tuple[Int[Tensor, " targets"], Int[Tens
         >>> from gradeval import load_problem
         >>> points, which = distinct_points(load_problem("expclass", units="2-2", stage=0, points=4))
         >>> points.tolist(), which.tolist()
-        ([0, 2], [0, 0, 1, 1])
+        ([2, 0], [1, 1, 0, 0])
     """
     targets, points = problem.targets, torch.arange(problem.points, device=problem.inputs.device)
     if problem.objective is not None:

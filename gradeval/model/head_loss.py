@@ -29,7 +29,17 @@ class FlippableLoss(Protocol):
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
-    def flipped(self, layer: BinaryLayer, s: Tensor) -> Tensor: ...
+    def flipped(self, layer: BinaryLayer, s: Tensor) -> Tensor:
+        """f with every unit of the last layer flipped in turn.
+
+        Args:
+            layer: the last layer.
+            s: its states, 0 or 1, [..., points, units].
+
+        Returns:
+            f, [units, ..., points].
+        """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,18 @@ class Objective(Protocol):
         1.0
     """
 
-    def bind(self, network: StochasticBinaryNetwork, inputs: Tensor, targets: Tensor) -> PointLoss: ...
+    def bind(self, network: StochasticBinaryNetwork, inputs: Tensor, targets: Tensor) -> PointLoss:
+        """f as a function of the last layer's states.
+
+        Args:
+            network: whose parameters f depends on.
+            inputs: x⁰ of some points, [points, inputs].
+            targets: of the same points, [points] or [points, outputs].
+
+        Returns:
+            x_L ↦ f(x_L), [..., points, units] -> [..., points].
+        """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from gradeval.files import write_whole
 from gradeval.isolation import alone
 from gradeval.model.elbo import NegativeElbo
 from gradeval.model.head_loss import HeadLoss, PointLoss
-from gradeval.model.losses import Loss, check_targets, get_loss
+from gradeval.model.losses import LOSSES, Loss, check_targets, get_loss
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.objective import Objective, loss_identity, loss_title
 from gradeval.model.problem_file import FORMAT, AffineMap, ProblemDocument, document_bytes, naming, read_document
@@ -90,14 +90,14 @@ class Problem:
         return widths
 
     @property
-    def objective(self) -> Objective | None:
-        """The loss where it is an object with a method ``bind``; None where it takes outputs and targets."""
-        return self.loss if self._loss is None and isinstance(self.loss, Objective) else None
+    def output_loss(self) -> Loss | None:
+        """The loss as a function of the head's outputs and the targets; None where it is an `Objective`."""
+        return self._loss
 
     @property
-    def loss_name(self) -> str:
-        """What reports call the loss."""
-        return loss_title(self.loss)
+    def objective(self) -> Objective | None:
+        """The loss where it is an `Objective`, which is bound to a network; else None."""
+        return self.loss if self._loss is None and isinstance(self.loss, Objective) else None
 
     def loss_function(
         self,
@@ -110,42 +110,16 @@ class Problem:
         Args:
             network: whose head, and whatever else the loss depends on, is used; by default the problem's own.
             targets: of the points that the states belong to; by default of all points.
-            inputs: of the same points. They are needed with the targets where the loss is an `Objective`.
+            inputs: of the same points; an `Objective` needs them where it is given targets.
 
         Returns:
-            x_L ↦ f(x_L), such as loss(head(x_L), targets), [..., points, units] -> [..., points]. Of an `Objective` it
-            may be differentiated once by parameters: bind it anew for each draw.
+            x_L ↦ f(x_L), such as loss(head(x_L), targets), [..., points, units] -> [..., points]. Bind an `Objective`
+            anew for every draw: a part of its graph may stand for all calls.
 
         Raises:
             GradevalError: the loss is an `Objective`, and only one of targets and inputs is given.
         """
-        network = network or self.network
-        if self.objective is not None:
-            if (targets is None) != (inputs is None):
-                raise GradevalError(
-                    f"the loss {self.loss_name} is bound to inputs and targets: give both, of the same points."
-                )
-            inputs, targets = (self.inputs, self.targets) if inputs is None else (inputs, targets)
-            return self.objective.bind(network, inputs, targets)  # type: ignore[arg-type]
-        assert self._loss is not None
-        return HeadLoss(network.head, self._loss, self.targets if targets is None else targets)
-
-    def output_loss(self, output: Tensor, targets: Tensor) -> Tensor:
-        """loss(output, targets), for outputs of the head.
-
-        Args:
-            output: [..., points, outputs].
-            targets: [points] or [points, outputs].
-
-        Returns:
-            One number per point, [..., points].
-
-        Raises:
-            GradevalError: the loss is an `Objective`, which depends on more than outputs.
-        """
-        if self._loss is None:
-            raise GradevalError(f"the loss {self.loss_name} is no function of outputs and targets alone.")
-        return self._loss(output, targets)
+        return _bound(self, network or self.network, targets, inputs)
 
     def fingerprint(self) -> str:
         """A SHA-256 of everything that the exact gradient depends on.
@@ -153,11 +127,7 @@ class Problem:
         Returns:
             64 hexadecimal digits. Name and description do not enter.
         """
-        network = self.network
-        tensors = [*network.state_dict().values(), self.inputs, self.targets]
-        frozen = [name for name, p in network.named_parameters() if not p.requires_grad]
-        special = f"|{frozen}|{_tied(network)}" if frozen or _tied(network) else ""
-        return _digest(f"{FORMAT}|{network!r}|{network.noise.name}|{network.states}|{loss_identity(self.loss)}{special}", tensors)
+        return _fingerprint(self)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Problem:
         """The same problem on another device or in another precision.
@@ -197,18 +167,7 @@ class Problem:
         Raises:
             GradevalError: one line that names the file and the place in it.
         """
-        path = Path(path)
-        document = read_document(path)
-        with naming(path):
-            network = StochasticBinaryNetwork(
-                [_from_affine(layer, dtype) for layer in document.layers],
-                _from_affine(document.head, dtype),
-                document.noise,
-                document.states,
-            )
-            inputs, targets = (_tensor(numbers, dtype) for numbers in (document.inputs, document.targets))
-            name = document.name or path.stem
-            return cls(network, inputs, targets, document.loss, name, document.description)
+        return _read(Path(path), dtype)
 
 
 def own_copy(problem: Problem) -> Problem:
@@ -277,8 +236,32 @@ def _check_fit(problem: Problem) -> None:
         if problem.objective is not None:
             try_objective(problem.objective, network, inputs, targets, states)
         else:
-            assert problem._loss is not None
-            try_loss(problem._loss, outputs, targets)
+            assert problem.output_loss is not None
+            try_loss(problem.output_loss, outputs, targets)
+
+
+def _bound(
+    problem: Problem, network: StochasticBinaryNetwork, targets: Tensor | None, inputs: Tensor | None
+) -> PointLoss:
+    if problem.output_loss is not None:
+        return HeadLoss(network.head, problem.output_loss, problem.targets if targets is None else targets)
+    if targets is None and inputs is None:
+        targets, inputs = problem.targets, problem.inputs
+    if targets is None or inputs is None:
+        raise GradevalError(
+            f"the loss {loss_title(problem.loss)} is bound to inputs and targets: give both, of the same points."
+        )
+    assert problem.objective is not None
+    return problem.objective.bind(network, inputs, targets)
+
+
+def _fingerprint(problem: Problem) -> str:
+    network = problem.network
+    tensors = [*network.state_dict().values(), problem.inputs, problem.targets]
+    frozen = [name for name, p in network.named_parameters() if not p.requires_grad]
+    special = f"|{frozen}|{_tied(network)}" if frozen or _tied(network) else ""
+    loss = loss_identity(problem.loss)
+    return _digest(f"{FORMAT}|{network!r}|{network.noise.name}|{network.states}|{loss}{special}", tensors)
 
 
 def _tied(network: nn.Module) -> list[str]:
@@ -314,8 +297,8 @@ def _to_document(problem: Problem) -> ProblemDocument:
     network = problem.network
     if not isinstance(problem.loss, str):
         raise GradevalError(
-            f"a problem with {'the loss' if problem.objective else 'a loss of your own,'} {problem.loss_name} cannot be "
-            "saved: a file names its loss, one of logistic, squared, cross-entropy and bernoulli."
+            f"a problem with the loss {loss_title(problem.loss)} cannot be saved: a file names its loss, one of "
+            f"{', '.join(LOSSES)}."
         )
     if _tied(network) or len(network.trainable()) < len(list(network.parameters())):
         raise GradevalError("a network with frozen or tied parameters cannot be saved: a file holds only numbers.")
@@ -331,6 +314,20 @@ def _to_document(problem: Problem) -> ProblemDocument:
         inputs=problem.inputs.tolist(),
         targets=problem.targets.tolist(),
     )
+
+
+def _read(path: Path, dtype: torch.dtype) -> Problem:
+    document = read_document(path)
+    with naming(path):
+        network = StochasticBinaryNetwork(
+            [_from_affine(layer, dtype) for layer in document.layers],
+            _from_affine(document.head, dtype),
+            document.noise,
+            document.states,
+        )
+        inputs, targets = (_tensor(numbers, dtype) for numbers in (document.inputs, document.targets))
+        name = document.name or path.stem
+        return Problem(network, inputs, targets, document.loss, name, document.description)
 
 
 def _to_affine(map: nn.Module, place: str) -> AffineMap:

@@ -7,7 +7,7 @@ if what a map gives for one point depends on nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from functools import partial
 
@@ -62,8 +62,7 @@ def try_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> None:
     """
     with _watched("the loss", None):
         _try_points(loss, outputs, targets)
-        with torch.enable_grad():
-            used = _parameters_of(loss(outputs.detach(), targets))
+        used = _parameters_of(lambda: loss(outputs.detach(), targets))
         if used:
             raise GradevalError(
                 f"the loss uses a parameter (of the shape {list(used[0].shape)}) that is not one of its arguments: its "
@@ -98,9 +97,8 @@ def try_objective(
 
     with _watched("the loss", network):
         _try_points(bound, states, inputs, targets)
-        with torch.enable_grad():
-            own = {id(parameter) for parameter in network.parameters()}
-            used = _parameters_of(objective.bind(deepcopy(network), inputs, targets)(states))
+        own = {id(parameter) for parameter in network.parameters()}
+        used = _parameters_of(lambda: objective.bind(deepcopy(network), inputs, targets)(states))
         if any(id(parameter) in own for parameter in used):
             raise GradevalError(
                 "the loss's bind uses another network than the one it is given: estimators run on copies, so its "
@@ -131,16 +129,18 @@ def _try_points(loss: Callable[..., Tensor], x: Tensor, *data: Tensor) -> None:
         _check_same(found[some], part, f"{name} {_MIXES}")
 
 
-def _parameters_of(result: Tensor) -> list[nn.Parameter]:
-    """The parameters that require a gradient and that a tensor was computed from."""
-    waiting, met, found = [result.grad_fn], set(), []
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in met:
-            met.add(node)
-            variable = getattr(node, "variable", None)
-            found += [variable] * isinstance(variable, nn.Parameter)
-            waiting += [before for before, _ in node.next_functions]
+def _parameters_of(call: Callable[[], Tensor]) -> list[nn.Parameter]:
+    """The parameters that require a gradient and enter what a call returns; none where it raises."""
+    met, found = set(), []
+    with suppress(Exception), torch.enable_grad():  # what it raises is shown where it is used
+        waiting = [call().grad_fn]
+        while waiting:
+            node = waiting.pop()
+            if node is not None and node not in met:
+                met.add(node)
+                variable = getattr(node, "variable", None)
+                found += [variable] if isinstance(variable, nn.Parameter) else []
+                waiting += [before for before, _ in node.next_functions]
     return found
 
 
