@@ -228,7 +228,7 @@ def fit_network(problem: Problem, epochs: int, seed: int, progress: Progress | N
         for _ in range(epochs):
             for batch in torch.randperm(problem.points, generator=order).split(_BATCH):
                 optimiser.zero_grad()
-                loss = problem.loss_function(targets=problem.targets[batch])
+                loss = problem.loss_function(targets=problem.targets[batch], inputs=problem.inputs[batch])
                 reinforce(problem.network, problem.inputs[batch], loss, randomness).mean().backward()
                 optimiser.step()
             progress.advance(task, 1)

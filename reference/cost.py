@@ -14,7 +14,7 @@ from gradeval.errors import GradevalError, unknown_name
 from gradeval.model.problem import Problem
 from gradeval.progress import duration_words
 from gradeval.reference.characteristic import KEPT_BYTES, MULTIPLY_ADDS
-from gradeval.reference.layerwise import CHUNK_BYTES, GROUPED_POINTS, distinct_targets
+from gradeval.reference.layerwise import CHUNK_BYTES, GROUPED_POINTS, distinct_points
 from gradeval.reference.transform import output_terms, why_not
 from gradeval.threads import AHEAD, MOST_THREADS, Crew
 
@@ -207,7 +207,7 @@ def _why_no_transform(problem: Problem, cost: Cost) -> str:
 
 
 def _sizes(problem: Problem) -> tuple[list[int], int, int, int]:
-    targets, _ = distinct_targets(problem.targets)
+    targets, _ = distinct_points(problem)
     return problem.widths, problem.points, len(targets), problem.network.dtype.itemsize
 
 

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradeval.errors import GradevalError
 from gradeval.model.affine import affine_form
-from gradeval.model.losses import bernoulli, cross_entropy, get_loss, logistic, squared
+from gradeval.model.elbo import NegativeElbo
+from gradeval.model.losses import bernoulli, cross_entropy, logistic, squared
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import generator
 from gradeval.progress import Advance
@@ -87,10 +88,10 @@ class LastLayer:
         reason = why_not(problem)
         if reason:
             raise GradevalError(f"method 'transform' does not apply: {reason}.")
-        layer, units, like = problem.network.layers[-1], problem.widths[-1], problem.inputs
-        unit = torch.eye(units, dtype=problem.network.dtype, device=like.device)
-        z = problem.network.head(layer.encode(torch.cat([torch.zeros_like(unit[:1]), unit])))
-        loss = SEPARABLE[_loss_of(problem)]
+        (head, output_loss), layer, like = _head_and_loss(problem), problem.network.layers[-1], problem.inputs
+        unit = torch.eye(problem.widths[-1], dtype=problem.network.dtype, device=like.device)
+        z = head(layer.encode(torch.cat([torch.zeros_like(unit[:1]), unit])))
+        loss = SEPARABLE[output_loss]
         if loss.contrast:
             z = z[:, 1:] - z[:, :1]
         return cls((z[1:] - z[0]).mT.contiguous(), z[0], loss)
@@ -126,13 +127,16 @@ def why_not(problem: Problem) -> str:
     Returns:
         The reason; empty where it applies.
     """
-    units, loss = problem.widths[-1], _loss_of(problem)
+    (head, loss), units = _head_and_loss(problem), problem.widths[-1]
     if loss not in SEPARABLE:
-        return "the loss is not 'logistic', 'bernoulli', 'squared' or 'cross-entropy' of two classes"
-    if affine_form(problem.network.head, units, problem.inputs) is None:
+        known = "'logistic', 'bernoulli', 'squared' or 'cross-entropy' of two classes"
+        return f"the loss is not {known}, nor the negative ELBO"
+    if affine_form(head, units, problem.inputs) is None:
         return "the head is not affine by structure"
-    if SEPARABLE[loss].contrast and _outputs(problem) != 2:
-        return f"the loss is the cross-entropy of {_outputs(problem)} classes, and two are needed"
+    if SEPARABLE[loss].contrast:
+        with torch.no_grad():
+            classes = head(problem.inputs.new_full((1, units), problem.network.layers[-1].lo)).shape[-1]
+        return "" if classes == 2 else f"the loss is the cross-entropy of {classes} classes, and two are needed"
     return ""
 
 
@@ -168,14 +172,40 @@ def transform_value_and_gradient(
     with crew.at_work(), torch.enable_grad():
         if len(problem.network.layers) == 1:
             even, mean = expectations(problem.inputs)
-            odd = (last.loss.slopes(problem.targets) * mean).sum(1) + last.loss.constants(problem.targets)
-            value = (even + odd).mean()
+            value = _of_points(problem, last, even, mean).mean()
             gradient = list(torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True))
         else:
             value, gradient = layerwise_value_and_gradient(problem, problem.points, lambda done: None, table)
     below, series = found[0]
-    used = Used(last.weight.detach(), last.offset.detach(), series, below, last.loss.contrast)
+    used = Used(
+        last.weight.detach(), last.offset.detach(), series, below, last.loss.contrast, _head_and_loss(problem)[0]
+    )
     return value, gradient, lambda: error_bounds(problem, used)
+
+
+def transform_values(problem: Problem) -> Float[Tensor, " points"]:
+    """E f(x^L) for every data point of a network of one layer.
+
+    Args:
+        problem: network, data and loss.
+
+    Returns:
+        The expectations, [points], differentiable in the network's parameters.
+
+    Raises:
+        GradevalError: the transform does not apply, or there are layers below the last.
+    """
+    if len(problem.network.layers) > 1:
+        raise GradevalError("values of points are by transform for networks of one layer; this has more.")
+    last, layer, crew = LastLayer.of(problem), problem.network.layers[-1], Crew(problem.network.device)
+    with crew.at_work():
+        p = layer.probability(layer.preactivation(problem.inputs))
+        return _of_points(problem, last, *last.expectations(p, crew, lambda done: None)[:2])
+
+
+def _of_points(problem: Problem, last: LastLayer, even: Tensor, mean: Tensor) -> Float[Tensor, " points"]:
+    odd = (last.loss.slopes(problem.targets) * mean).sum(1) + last.loss.constants(problem.targets)
+    return even + odd + _constant(problem)
 
 
 def output_terms(problem: Problem) -> tuple[int, int]:
@@ -199,11 +229,15 @@ def output_terms(problem: Problem) -> tuple[int, int]:
         return len(last.offset), len(Series.of(last.weight, last.offset, mean.abs().amax(0)).output)
 
 
-def _loss_of(problem: Problem) -> object:
-    return get_loss(problem.loss) if isinstance(problem.loss, str) else problem.loss
+def _head_and_loss(problem: Problem) -> tuple[nn.Module, object]:
+    """What makes the outputs, and the loss of these."""
+    if isinstance(problem.loss, NegativeElbo):
+        return problem.network.head.get_submodule("map"), bernoulli
+    return problem.network.head, problem.output_loss
 
 
-def _outputs(problem: Problem) -> int:
-    x = problem.inputs.new_full((1, problem.widths[-1]), problem.network.layers[-1].lo)
-    with torch.no_grad():
-        return int(problem.network.head(x).shape[-1])
+def _constant(problem: Problem) -> Tensor:
+    """What the loss has beside that of the outputs: the negative ELBO's divergence, whose expectation is exact."""
+    if isinstance(problem.loss, NegativeElbo):
+        return problem.loss.divergence(problem.network, problem.inputs)
+    return problem.inputs.new_zeros(())

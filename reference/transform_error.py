@@ -49,6 +49,7 @@ class Used:
         series: of h; None where h is a square.
         below: the rows that the last layer was given: the inputs, or all states of the layer below, [rows, inputs].
         contrast: whether the one output is a difference of two of the head's.
+        head: the affine map that makes the outputs.
     """
 
     weight: Float[Tensor, "outputs units"]
@@ -56,6 +57,7 @@ class Used:
     series: Series | None
     below: Tensor
     contrast: bool
+    head: nn.Module
 
 
 def error_bounds(problem: Problem, used: Used) -> dict[str, float]:
@@ -117,7 +119,7 @@ def _through(layer: BinaryLayer, rows: Tensor, units: Float[Tensor, " units"]) -
 
 def _of_head(problem: Problem, used: Used, slopes: Float[Tensor, " outputs"]) -> float:
     """The most that errors of ∂/∂w and ∂/∂b make in the head's parameters."""
-    head, layer, units = problem.network.head, problem.network.layers[-1], used.weight.shape[1]
+    head, layer, units = used.head, problem.network.layers[-1], used.weight.shape[1]
     if isinstance(head, nn.Linear):
         squares = ((layer.delta + abs(layer.lo)) ** 2 * units + 1) * (slopes**2).sum()
         return math.sqrt(float(squares) * (1 + used.contrast))

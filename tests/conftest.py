@@ -68,7 +68,7 @@ def random_problem(
 ) -> Problem:
     """Two inputs, linear layers with normal weights of the given scale, and targets that suit the loss."""
     random = torch.Generator().manual_seed(seed)
-    outputs = {"logistic": 1, "squared": 2, "cross-entropy": 3}[loss]
+    outputs = {"logistic": 1, "squared": 2, "cross-entropy": 3, "bernoulli": 2}[loss]
     network = StochasticBinaryNetwork.linear(2, units, outputs, noise, states)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -79,6 +79,7 @@ def random_problem(
         "logistic": 2.0 * labels - 1,
         "squared": torch.randn(points, 2, generator=random, dtype=torch.float64),
         "cross-entropy": labels.double(),
+        "bernoulli": torch.rand(points, 2, generator=random, dtype=torch.float64),
     }[loss]
     return Problem(network, inputs, targets, loss)
 

@@ -1,6 +1,6 @@
 """The conformance table: every estimator on small networks of 1–3 layers × noises × encodings × losses.
 
-* Claims of no bias of estimators whose chance is Bernoulli states: exact, by `exact_moments` on all 72 combinations, to
+* Claims of no bias of estimators whose chance is Bernoulli states: exact, by `exact_moments` on all 96 combinations, to
   1e-10 of ‖g*‖; their values and the head's gradient too. Of biased estimators that follow a sampled path, the value
   and the head's gradient are tested.
 * Those with further chance (`SAMPLED`): on 12 combinations that hold every pair of (layers, noise), (noise, encoding),
@@ -30,6 +30,10 @@ from gradeval.estimators import TABLE, Estimator, control_variates, get_estimato
 from gradeval.estimators.protocol import learns, samples_of
 from gradeval.estimators.surrogate import carry, noise_given_state, sample_path
 from gradeval.evaluation.run import evaluate
+from gradeval.model.elbo import NegativeElbo
+from gradeval.model.losses import bernoulli
+from gradeval.model.maps import BernoulliDecoder
+from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.noise import NOISES
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import RandomDraws, generator
@@ -41,7 +45,7 @@ UNITS = {1: (2,), 2: (2, 2), 3: (1, 2, 1)}
 CHAIN = {1: (2,), 2: (2, 2), 3: (1, 1, 1)}  # of those that are sampled: three layers have little gradient in much noise
 NOISY = ["logistic", "normal", "cauchy", "uniform"]
 ENCODINGS = [(0.0, 1.0), (-1.0, 1.0)]
-LOSSES = ["logistic", "squared", "cross-entropy"]
+LOSSES = ["logistic", "squared", "cross-entropy", "bernoulli"]
 EXACT = 1e-10
 
 ALARM, POWER, DETECTABLE = 1e-6, 0.95, 0.01
@@ -193,6 +197,66 @@ def test_unbiased_claims_hold_by_sampling(make_problem, spec, layers, noise, enc
     states = ENCODINGS[encoding]
     problem = make_problem(CHAIN[layers], noise=noise, states=states, loss=loss, points=points, scale=scale, seed=seed)
     check_by_sampling(problem, ready(spec, problem))
+
+
+class OfTheEncoder:
+    """An objective that depends on the first layer's parameters and on the inputs, and on the states not linearly."""
+
+    def bind(self, network, inputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
+        a = network.layers[0].preactivation(inputs)
+        return lambda x: bernoulli(network.head(x), targets) + (torch.tanh(a) * x[..., :1] * (1 + x[..., -1:])).sum(-1)
+
+
+def with_objective(problem: Problem, kind: str) -> Problem:
+    """A problem of Bernoulli outputs with an objective that depends on the encoder."""
+    network, loss = problem.network, OfTheEncoder()
+    if kind != "own":
+        decoder = BernoulliDecoder(network.head, torch.tensor([0.4, -0.7], dtype=torch.float64))
+        network = StochasticBinaryNetwork([network.layers[0].map], decoder, network.noise.name, network.states)
+        loss = NegativeElbo(kind)
+    return Problem(network, problem.inputs, problem.targets, loss)
+
+
+@pytest.mark.no_shapes
+@pytest.mark.parametrize(("kind", "layers"), [("sampled", 1), ("analytic", 1), ("own", 1), ("own", 2), ("own", 3)])
+@pytest.mark.parametrize("spec", ENUMERATED)
+def test_unbiased_claims_are_exact_for_objectives_of_the_encoder(make_problem, spec: str, kind: str, layers) -> None:
+    for k, (noise, states) in enumerate(itertools.product(NOISY, ENCODINGS)):
+        scale = 0.4 if noise == "uniform" else 0.8
+        settings = {"noise": noise, "states": states, "points": 2, "scale": scale, "seed": k}
+        problem = with_objective(make_problem(UNITS[layers], loss="bernoulli", **settings), kind)
+        check_exactly(problem, ready(spec, problem))
+
+
+@pytest.mark.no_shapes
+@pytest.mark.parametrize("kind", ["sampled", "analytic", "own"])
+@pytest.mark.parametrize("spec", SAMPLED)
+def test_unbiased_claims_hold_by_sampling_for_objectives_of_the_encoder(make_problem, spec: str, kind: str) -> None:
+    problem = make_problem((2,), loss="bernoulli", points=1, scale=1.0, seed=3)
+    problem = with_objective(problem, kind)
+    check_by_sampling(problem, ready(spec, problem))
+
+
+def direct_gradient_left_out(network, inputs, loss, randomness):
+    """REINFORCE that takes f for a black box in the encoder's parameters, too."""
+    return get_estimator("reinforce")(network, inputs, lambda x: loss(x).detach(), randomness)
+
+
+def relaxed_with_a_direct_gradient(network, inputs, loss, randomness):
+    """REBAR-like: a zero-mean control variate whose c is not cut from the parameters that f depends on."""
+    f = get_estimator("reinforce")(network, inputs, loss, randomness)
+    (layer,) = network.layers
+    return f + carry(loss(layer.encode(layer.probability(layer.preactivation(inputs)).detach())))
+
+
+@pytest.mark.parametrize("kind", ["sampled", "own"])
+@pytest.mark.parametrize("fault", [direct_gradient_left_out, relaxed_with_a_direct_gradient])
+def test_a_wrong_direct_gradient_is_caught(make_problem, kind: str, fault: Callable[..., Tensor]) -> None:
+    problem = with_objective(make_problem((2,), loss="bernoulli", points=2, states=(-1.0, 1.0)), kind)
+    check_exactly(problem, get_estimator("reinforce"))
+    for layer in ("1", "head"):
+        with pytest.raises(AssertionError, match=layer):
+            check_exactly(problem, fault, (layer,))
 
 
 def test_the_combinations_hold_every_pair() -> None:

@@ -9,9 +9,10 @@ moments), no state of a unit is rarer than 0.04 unless the unit is saturated, ev
 and straight-through, or PSA, is biased. So a sampled estimator can be held to `Limits.detect` on each.
 
 `EDGES` are what ordinary networks leave out: other states, rare states in every decade down to 10⁻⁶, ten units, five
-layers, 5 and 7 points, four outputs, losses that are negative, have mean zero or are large, maps without bias, inputs
-of zero, a convolution. Each is small enough to be enumerated. Where an estimator must be sampled, a fault on them is
-found as far as `EDGE_DRAWS` draws go; what would have been found is stated, and does not keep a claim undecided.
+layers, 5 and 7 points, four outputs, Bernoulli outputs, losses that are negative, have mean zero or are large, maps
+without bias, inputs of zero, a convolution. Each is small enough to be enumerated. Where an estimator must be sampled,
+a fault on them is found as far as `EDGE_DRAWS` draws go; what would have been found is stated, and does not keep a
+claim undecided.
 """
 
 from __future__ import annotations
@@ -75,11 +76,12 @@ NAMED: dict[str, Loss | str] = {
     "logistic": "logistic",
     "squared": "squared",
     "cross-entropy": "cross-entropy",
+    "bernoulli": "bernoulli",
     "negative": negative,
     "reward": reward,
     "large": large,
 }
-OUTPUTS = {"logistic": 1, "squared": 2, "cross-entropy": 3, "negative": 4, "reward": 2, "large": 2}
+OUTPUTS = {"logistic": 1, "squared": 2, "cross-entropy": 3, "bernoulli": 3, "negative": 4, "reward": 2, "large": 2}
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ EDGES = (
     Row(1, (2, 2), "laplace", ODD, "reward", 2, 1.2, 147),
     Row(2, (2,), "logistic", ZERO_ONE, "negative", 1, 0.8, 48),
     Row(1, (1, 2), "normal", SIGNS, "large", 1, 0.8, 7),
+    Row(3, (3,), "logistic", ZERO_ONE, "bernoulli", 3, 1.8, 120),
     Row(1, (10,), "logistic", ZERO_ONE, "logistic", 1, 1.8, 24),
     Row(1, (1, 1, 1, 1, 1), "logistic", SIGNS, "squared", 1, 1.8, 69),
     Row(2, (2, 2), "logistic", ZERO_ONE, "logistic", 2, 1.2, 48, bias=False),
@@ -196,6 +199,8 @@ def make_problem(row: Row) -> Problem:
         targets = torch.where(uniform < 0.5, -1.0, 1.0)
     elif row.loss in ("cross-entropy", "negative"):
         targets = (uniform * outputs).floor()
+    elif row.loss == "bernoulli":
+        targets = chance.uniform([row.points, outputs])
     else:
         targets = chance.normal([row.points, outputs])
     return Problem(network, inputs * (not row.zero), targets, NAMED[row.loss], row.name)

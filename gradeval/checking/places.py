@@ -12,6 +12,7 @@ from gradeval.checking.findings import Finding, Place
 from gradeval.estimators import Estimator
 from gradeval.estimators.protocol import samples_of
 from gradeval.model.noise import NOISES, Noise
+from gradeval.model.objective import loss_title
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import RandomDraws, generator
 from gradeval.reference import ExactGradient, exact_gradient, predicted_cost
@@ -40,7 +41,7 @@ def place_of(problem: Problem, estimator: Estimator) -> Place:
         outputs,
         problem.network.noise.name,
         problem.network.states,
-        problem.loss if isinstance(problem.loss, str) else getattr(problem.loss, "__name__", "own"),
+        loss_title(problem.loss),
         problem.points,
         samples_of(estimator),
         is_saturated(problem),

@@ -22,6 +22,7 @@ from gradeval.estimators.surrogate import (
 )
 from gradeval.model.head_loss import PointLoss
 from gradeval.model.network import BinaryLayer, StochasticBinaryNetwork
+from gradeval.model.objective import split_constant
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import RandomDraws, Randomness, derived_seed, generator
 from gradeval.progress import Advance
@@ -283,7 +284,7 @@ def _fitting_grams(
     problem: Problem, seed: int, draws: int, terms: ControlVariates, advance: Advance | None
 ) -> list[Tensor]:
     """Each layer's Gram matrix of the gradients of [f ∇log P(sᵏ), the terms], summed over draws and points."""
-    network, inputs, loss = problem.network, problem.inputs, problem.loss_function()
+    network, inputs, (loss, _) = problem.network, problem.inputs, split_constant(problem.loss_function())
     randomness = RandomDraws(generator(network.device, seed), network.dtype)
     grams: list[Any] = [0.0] * len(network.layers)
     batch = 32

@@ -13,6 +13,7 @@ from gradeval.errors import GradevalError
 from gradeval.estimators.surrogate import Step, carry, leave_one_out, sample_path
 from gradeval.model.head_loss import PointLoss
 from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.objective import split_constant
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import RandomDraws, Randomness, generator
 from gradeval.progress import Advance
@@ -153,7 +154,7 @@ class Nvil:
         Returns:
             The estimator with its baselines; it is frozen.
         """
-        network, inputs, loss = problem.network, problem.inputs, problem.loss_function()
+        network, inputs, (loss, _) = problem.network, problem.inputs, split_constant(problem.loss_function())
         randomness = RandomDraws(generator(network.device, "nvil", seed), network.dtype)
         unfitted = _Baselines(randomness.normal([inputs[0].numel(), 32]), randomness.normal([32]), inputs.new_zeros(0))
         features, batch = unfitted.features(inputs), 32

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradeval.model.head_loss import HeadLoss, PointLoss
+from gradeval.model.head_loss import FlippableLoss, PointLoss
 from gradeval.model.network import BinaryLayer, StochasticBinaryNetwork
 from gradeval.model.randomness import Randomness
 
@@ -45,7 +45,7 @@ def flipped_losses(
     Returns:
         f, [units, ..., points].
     """
-    if isinstance(loss, HeadLoss):
+    if isinstance(loss, FlippableLoss):
         return loss.flipped(layer, s)
     return loss(layer.encode(layer.flip(s)))
 

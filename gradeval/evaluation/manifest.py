@@ -7,6 +7,7 @@ from typing import Any
 
 from gradeval.analysis.run.manifest import RUN_FORMAT
 from gradeval.estimators import claims_unbiased, get_facts
+from gradeval.model.objective import loss_title
 from gradeval.model.problem import Problem
 from gradeval.reference import ExactGradient
 from gradeval.sampling.sampler import Sampler
@@ -38,7 +39,7 @@ def problem_facts(problem: Problem, exact: ExactGradient, fingerprint: str) -> d
         "widths": problem.widths,
         "noise": network.noise.name,
         "states": list(network.states),
-        "loss": problem.loss if isinstance(problem.loss, str) else getattr(problem.loss, "__name__", "callable"),
+        "loss": loss_title(problem.loss),
         "parameters": len(exact.vector),
         "exact_value": exact.value,
         "gradient_norms": {layer: float(g.norm()) for layer, g in exact.by_layer().items()},

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gradeval.model.forms import Dense, Form, Windows
-from gradeval.model.maps import ImageMap, Residual, ScaleBias
+from gradeval.model.maps import BernoulliDecoder, ImageMap, Residual, ScaleBias
 
 DENSE_ENTRIES = 2**25  # the most entries of a matrix that is made from a map
 
@@ -81,6 +81,8 @@ class _Walk:
             for part in module.children():
                 first, inner = self.after(part, first, inner)
             return first, (math.prod(inner),)
+        if isinstance(module, BernoulliDecoder) and forward is BernoulliDecoder.forward:
+            return self.after(module.map, first, shape)
         if forward is Residual.forward:
             branches = [self.after(branch, None, shape) for branch in module.get_submodule("branches").children()]
             return self.compose(self.add([form or self.unit(shape) for form, _ in branches]), first), branches[0][1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -20,6 +21,25 @@ FLIP_ENTRIES = 2**22  # the most outputs of flips that are kept at once
 
 PointLoss = Callable[[Tensor], Tensor]
 """x_L ↦ f(x_L): [..., points, units] -> [..., points]."""
+
+
+@runtime_checkable
+class FlippableLoss(Protocol):
+    """A `PointLoss` with a cheap way to evaluate it at all flips of one unit; see `HeadLoss.flipped`."""
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+    def flipped(self, layer: BinaryLayer, s: Tensor) -> Tensor:
+        """f with every unit of the last layer flipped in turn.
+
+        Args:
+            layer: the last layer.
+            s: its states, 0 or 1, [..., points, units].
+
+        Returns:
+            f, [units, ..., points].
+        """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,35 @@ class ScaleBias(nn.Module):
         return torch.addcmul(self.bias, self.weight, x)
 
 
+class BernoulliDecoder(nn.Module):
+    """A head that gives the logits of p(x | s), with a learned prior p(s) of independent units beside it.
+
+    Args:
+        map: from the states, [..., points, units], to the logits, [..., points, outputs].
+        prior_logits: log πⱼ/(1 − πⱼ) of the prior probability that unit j is on, [units]; they become a parameter.
+
+    Attributes:
+        map: the map.
+        prior_logits: the parameter, [units].
+
+    Examples:
+        >>> decoder = BernoulliDecoder(nn.Linear(2, 4), torch.zeros(2))
+        >>> decoder(torch.zeros(10, 2)).shape, [name for name, _ in decoder.named_parameters()]
+        (torch.Size([10, 4]), ['prior_logits', 'map.weight', 'map.bias'])
+    """
+
+    map: nn.Module
+    prior_logits: nn.Parameter
+
+    def __init__(self, map: nn.Module, prior_logits: Tensor) -> None:
+        super().__init__()
+        self.map = map
+        self.prior_logits = nn.Parameter(prior_logits.detach().clone())
+
+    def forward(self, x: Float[Tensor, "*batch points units"]) -> Float[Tensor, "*batch points outputs"]:
+        return self.map(x)
+
+
 class Residual(nn.Module):
     """Σ branch(x), the sum of several maps of the same input.
 

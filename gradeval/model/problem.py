@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from gradeval.errors import GradevalError
 from gradeval.files import write_whole
 from gradeval.isolation import alone
+from gradeval.model.elbo import NegativeElbo
 from gradeval.model.head_loss import HeadLoss, PointLoss
-from gradeval.model.losses import Loss, check_targets, get_loss
+from gradeval.model.losses import LOSSES, Loss, check_targets, get_loss
 from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.objective import Objective, loss_identity, loss_title
 from gradeval.model.problem_file import FORMAT, AffineMap, ProblemDocument, document_bytes, naming, read_document
-from gradeval.model.purity import try_loss, try_network
+from gradeval.model.purity import try_loss, try_network, try_objective
 from gradeval.threads import threads_for
 
 
@@ -28,11 +30,15 @@ from gradeval.threads import threads_for
 class Problem:
     """A network with data and a loss; J = mean over points of E[f(x^L)], f(x^L) = loss(head(x^L), target).
 
+    Where f depends on more of the network than the head, the loss is an object with a method ``bind(network, inputs,
+    targets)`` that returns f as a function of x^L (`gradeval.model.objective`); it is bound to the network that is run.
+
     Args:
         network: the stochastic binary network.
         inputs: x⁰, [points, inputs].
         targets: [points] or [points, outputs], as the loss needs them.
-        loss: the name of a loss, or a callable (output, target) -> [..., points] that accepts leading axes.
+        loss: the name of a loss, a callable (output, target) -> [..., points] that accepts leading axes, or an
+            `Objective`, such as `NegativeElbo`.
         name: shown in reports.
         description: shown in reports.
 
@@ -54,16 +60,17 @@ class Problem:
     network: StochasticBinaryNetwork
     inputs: Shaped[Tensor, "points *inputs"]
     targets: Shaped[Tensor, "_ *outputs"]
-    loss: str | Loss = "logistic"
+    loss: str | Loss | Objective = "logistic"
     name: str = "problem"
     description: str = ""
-    _loss: Loss = field(init=False, repr=False, compare=False)
+    _loss: Loss | None = field(init=False, repr=False, compare=False)  # None of an objective
 
     def __post_init__(self) -> None:
         dtype, device = self.network.dtype, self.network.device
         for name, tensor in (("inputs", self.inputs), ("targets", self.targets)):
             object.__setattr__(self, name, tensor.to(dtype=dtype, device=device))
-        object.__setattr__(self, "_loss", get_loss(self.loss) if isinstance(self.loss, str) else self.loss)
+        output_loss = None if isinstance(self.loss, Objective) else self.loss
+        object.__setattr__(self, "_loss", get_loss(self.loss) if isinstance(self.loss, str) else output_loss)
         _check_numbers(self)
         _check_fit(self)
 
@@ -82,30 +89,37 @@ class Problem:
                 widths.append(x[0].numel())
         return widths
 
-    def loss_function(self, network: StochasticBinaryNetwork | None = None, targets: Tensor | None = None) -> PointLoss:
-        """f as a function of the last layer's states.
+    @property
+    def output_loss(self) -> Loss | None:
+        """The loss as a function of the head's outputs and the targets; None where it is an `Objective`."""
+        return self._loss
+
+    @property
+    def objective(self) -> Objective | None:
+        """The loss where it is an `Objective`, which is bound to a network; else None."""
+        return self.loss if self._loss is None and isinstance(self.loss, Objective) else None
+
+    def loss_function(
+        self,
+        network: StochasticBinaryNetwork | None = None,
+        targets: Tensor | None = None,
+        inputs: Tensor | None = None,
+    ) -> PointLoss:
+        """f as a function of the last layer's states, bound to a network and to data points.
 
         Args:
-            network: whose head is used; by default the problem's own.
+            network: whose head, and whatever else the loss depends on, is used; by default the problem's own.
             targets: of the points that the states belong to; by default of all points.
+            inputs: of the same points; an `Objective` needs them where it is given targets.
 
         Returns:
-            x_L ↦ loss(head(x_L), targets), [..., points, units] -> [..., points].
+            x_L ↦ f(x_L), such as loss(head(x_L), targets), [..., points, units] -> [..., points]. Bind an `Objective`
+            anew for every draw: a part of its graph may stand for all calls.
+
+        Raises:
+            GradevalError: the loss is an `Objective`, and only one of targets and inputs is given.
         """
-        targets = self.targets if targets is None else targets
-        return HeadLoss((network or self.network).head, self._loss, targets)
-
-    def output_loss(self, output: Tensor, targets: Tensor) -> Tensor:
-        """loss(output, targets), for outputs of the head.
-
-        Args:
-            output: [..., points, outputs].
-            targets: [points] or [points, outputs].
-
-        Returns:
-            One number per point, [..., points].
-        """
-        return self._loss(output, targets)
+        return _bound(self, network or self.network, targets, inputs)
 
     def fingerprint(self) -> str:
         """A SHA-256 of everything that the exact gradient depends on.
@@ -113,12 +127,7 @@ class Problem:
         Returns:
             64 hexadecimal digits. Name and description do not enter.
         """
-        network = self.network
-        loss = self.loss if isinstance(self.loss, str) else f"{self.loss.__module__}:{self.loss.__qualname__}"
-        tensors = [*network.state_dict().values(), self.inputs, self.targets]
-        frozen = [name for name, p in network.named_parameters() if not p.requires_grad]
-        special = f"|{frozen}|{_tied(network)}" if frozen or _tied(network) else ""
-        return _digest(f"{FORMAT}|{network!r}|{network.noise.name}|{network.states}|{loss}{special}", tensors)
+        return _fingerprint(self)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Problem:
         """The same problem on another device or in another precision.
@@ -158,18 +167,7 @@ class Problem:
         Raises:
             GradevalError: one line that names the file and the place in it.
         """
-        path = Path(path)
-        document = read_document(path)
-        with naming(path):
-            network = StochasticBinaryNetwork(
-                [_from_affine(layer, dtype) for layer in document.layers],
-                _from_affine(document.head, dtype),
-                document.noise,
-                document.states,
-            )
-            inputs, targets = (_tensor(numbers, dtype) for numbers in (document.inputs, document.targets))
-            name = document.name or path.stem
-            return cls(network, inputs, targets, document.loss, name, document.description)
+        return _read(Path(path), dtype)
 
 
 def own_copy(problem: Problem) -> Problem:
@@ -229,10 +227,41 @@ def _check_fit(problem: Problem) -> None:
         raise GradevalError("no parameter of the network requires a gradient: there is nothing to estimate.")
     numbers = sum(p.numel() for p in problem.network.parameters())
     with threads_for(problem.points * numbers), torch.no_grad(), alone():
-        outputs = try_network(problem.network, problem.inputs)
+        network, inputs, targets = problem.network, problem.inputs, problem.targets
+        states, outputs = try_network(network, inputs)
         if isinstance(problem.loss, str):
-            check_targets(problem.loss, problem.targets, outputs.shape[-1])
-        try_loss(problem._loss, outputs, problem.targets)
+            check_targets(problem.loss, targets, outputs.shape[-1])
+        if isinstance(problem.loss, NegativeElbo):
+            problem.loss.check(network, inputs, targets)
+        if problem.objective is not None:
+            try_objective(problem.objective, network, inputs, targets, states)
+        else:
+            assert problem.output_loss is not None
+            try_loss(problem.output_loss, outputs, targets)
+
+
+def _bound(
+    problem: Problem, network: StochasticBinaryNetwork, targets: Tensor | None, inputs: Tensor | None
+) -> PointLoss:
+    if problem.output_loss is not None:
+        return HeadLoss(network.head, problem.output_loss, problem.targets if targets is None else targets)
+    if targets is None and inputs is None:
+        targets, inputs = problem.targets, problem.inputs
+    if targets is None or inputs is None:
+        raise GradevalError(
+            f"the loss {loss_title(problem.loss)} is bound to inputs and targets: give both, of the same points."
+        )
+    assert problem.objective is not None
+    return problem.objective.bind(network, inputs, targets)
+
+
+def _fingerprint(problem: Problem) -> str:
+    network = problem.network
+    tensors = [*network.state_dict().values(), problem.inputs, problem.targets]
+    frozen = [name for name, p in network.named_parameters() if not p.requires_grad]
+    special = f"|{frozen}|{_tied(network)}" if frozen or _tied(network) else ""
+    loss = loss_identity(problem.loss)
+    return _digest(f"{FORMAT}|{network!r}|{network.noise.name}|{network.states}|{loss}{special}", tensors)
 
 
 def _tied(network: nn.Module) -> list[str]:
@@ -267,7 +296,10 @@ def problem_bytes(problem: Problem) -> bytes:
 def _to_document(problem: Problem) -> ProblemDocument:
     network = problem.network
     if not isinstance(problem.loss, str):
-        raise GradevalError("a problem with a loss of your own cannot be saved: a file names its loss.")
+        raise GradevalError(
+            f"a problem with the loss {loss_title(problem.loss)} cannot be saved: a file names its loss, one of "
+            f"{', '.join(LOSSES)}."
+        )
     if _tied(network) or len(network.trainable()) < len(list(network.parameters())):
         raise GradevalError("a network with frozen or tied parameters cannot be saved: a file holds only numbers.")
     return ProblemDocument(
@@ -282,6 +314,20 @@ def _to_document(problem: Problem) -> ProblemDocument:
         inputs=problem.inputs.tolist(),
         targets=problem.targets.tolist(),
     )
+
+
+def _read(path: Path, dtype: torch.dtype) -> Problem:
+    document = read_document(path)
+    with naming(path):
+        network = StochasticBinaryNetwork(
+            [_from_affine(layer, dtype) for layer in document.layers],
+            _from_affine(document.head, dtype),
+            document.noise,
+            document.states,
+        )
+        inputs, targets = (_tensor(numbers, dtype) for numbers in (document.inputs, document.targets))
+        name = document.name or path.stem
+        return Problem(network, inputs, targets, document.loss, name, document.description)
 
 
 def _to_affine(map: nn.Module, place: str) -> AffineMap:

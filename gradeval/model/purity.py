@@ -7,7 +7,8 @@ if what a map gives for one point depends on nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from copy import deepcopy
 from functools import partial
 
 import torch
@@ -16,13 +17,14 @@ from torch import Tensor, nn
 from gradeval.errors import GradevalError
 from gradeval.model.losses import Loss
 from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.objective import Objective
 from gradeval.model.randomness import generator
 
 MOST_POINTS = 1024  # that a map is tried with
 ROUNDINGS = 1e4  # a difference of fewer roundings than this, of the largest number, is one
 
 
-def try_network(network: StochasticBinaryNetwork, inputs: Tensor) -> Tensor:
+def try_network(network: StochasticBinaryNetwork, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """Evaluate every map on the inputs, or on states, a few times over.
 
     Args:
@@ -30,7 +32,7 @@ def try_network(network: StochasticBinaryNetwork, inputs: Tensor) -> Tensor:
         inputs: x⁰, [points, inputs].
 
     Returns:
-        The head's outputs at some states, [points, outputs].
+        Some states of the last layer, [points, units], and the head's outputs at these, [points, outputs].
 
     Raises:
         GradevalError: a map does not take what the one below gives, overflows, has chance of its own, changes when it
@@ -43,7 +45,7 @@ def try_network(network: StochasticBinaryNetwork, inputs: Tensor) -> Tensor:
             raise GradevalError(f"layer {k} has width 0; every width must be at least 1.")
         s = torch.rand(a.shape, generator=random, dtype=a.dtype, device=a.device) < 0.5
         x = layer.encode(s.to(a.dtype))
-    return _try_map(network.head, network.head, x, "the head")
+    return x, _try_map(network.head, network.head, x, "the head")
 
 
 def try_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> None:
@@ -56,26 +58,90 @@ def try_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> None:
 
     Raises:
         GradevalError: the loss does not take the outputs, gives something else than one number per point, overflows,
-            has chance of its own, or mixes points.
+            has chance of its own, mixes points, or uses a network's parameters behind the back of its arguments.
     """
-    points, name = len(outputs), "the loss"
-    with _watched(name, None):
-        try:
-            found = loss(outputs, targets)
-        except (RuntimeError, IndexError) as error:
-            raise GradevalError(f"the loss cannot take an output of shape {list(outputs.shape)}: {error}") from None
-        if found.shape != (points,):
-            wanted, shape = [points], list(found.shape)
-            raise GradevalError(f"the loss must give one number per point, {wanted}, found {shape}.")
-        _check_finite(found, name)
-        _check_same(found, loss(outputs, targets), f"{name} gives other numbers when it is called again: {_CHANCE}")
-        twice = _or_mixing(name, lambda: loss(outputs.expand(2, *outputs.shape), targets))
-        if twice.shape != (2, points):
-            raise GradevalError(f"the loss must accept leading axes: of [2, points, outputs] it made {twice.shape}.")
-        _check_same(found.expand(2, -1), twice, f"{name} {_MIXES}")
-        for some in _groups(points):
-            part = _or_mixing(name, partial(_of_some, loss, some, outputs, targets))
-            _check_same(found[some], part, f"{name} {_MIXES}")
+    with _watched("the loss", None):
+        _try_points(loss, outputs, targets)
+        used = _parameters_of(lambda: loss(outputs.detach(), targets))
+        if used:
+            raise GradevalError(
+                f"the loss uses a parameter (of the shape {list(used[0].shape)}) that is not one of its arguments: its "
+                "gradient would be lost, as estimators run on copies of the network. Write the loss as an object with "
+                "bind(network, inputs, targets) -> loss(x_L), and use the network that bind is given."
+            )
+
+
+def try_objective(
+    objective: Objective, network: StochasticBinaryNetwork, inputs: Tensor, targets: Tensor, states: Tensor
+) -> None:
+    """Bind an objective and evaluate it on some states, a few times over.
+
+    Args:
+        objective: what is bound.
+        network: that it is bound to.
+        inputs: [points, inputs].
+        targets: [points] or [points, outputs].
+        states: of the last layer, [points, units].
+
+    Raises:
+        GradevalError: as `try_loss`; also if it changes the network, or uses another one than it is given.
+    """
+    if isinstance(objective, type):
+        raise GradevalError(f"the loss is a class: give an object of it, {objective.__name__}(…).")
+
+    def bound(x: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        loss = objective.bind(network, inputs, targets)
+        if not callable(loss):
+            raise GradevalError(f"the loss's bind must return a function of the states, returned {loss!r:.80}.")
+        return loss(x)
+
+    with _watched("the loss", network):
+        _try_points(bound, states, inputs, targets)
+        own = {id(parameter) for parameter in network.parameters()}
+        used = _parameters_of(lambda: objective.bind(deepcopy(network), inputs, targets)(states))
+        if any(id(parameter) in own for parameter in used):
+            raise GradevalError(
+                "the loss's bind uses another network than the one it is given: estimators run on copies, so its "
+                "gradient would be lost."
+            )
+
+
+def _try_points(loss: Callable[..., Tensor], x: Tensor, *data: Tensor) -> None:
+    """Evaluate loss(x, *data), where the points are the first axis of all and x may have further ones before it."""
+    points, name = len(x), "the loss"
+    try:
+        found = loss(x, *data)
+    except (RuntimeError, IndexError) as error:
+        what = "an output" if len(data) == 1 else "states"
+        raise GradevalError(f"the loss cannot take {what} of shape {list(x.shape)}: {error}") from None
+    if not isinstance(found, Tensor) or found.shape != (points,):
+        shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise GradevalError(f"the loss must give one number per point, {[points]}, found {shape}.")
+    _check_finite(found, name)
+    _check_same(found, loss(x, *data), f"{name} gives other numbers when it is called again: {_CHANCE}")
+    twice = _or_mixing(name, lambda: loss(x.expand(2, *x.shape), *data))
+    if twice.shape != (2, points):
+        what = "outputs" if len(data) == 1 else "units"
+        raise GradevalError(f"the loss must accept leading axes: of [2, points, {what}] it made {list(twice.shape)}.")
+    _check_same(found.expand(2, -1), twice, f"{name} {_MIXES}")
+    for some in _groups(points):
+        part = _or_mixing(name, partial(_of_some, loss, some, x, *data))
+        _check_same(found[some], part, f"{name} {_MIXES}")
+
+
+def _parameters_of(call: Callable[[], Tensor]) -> list[nn.Parameter]:
+    """The parameters that require a gradient and enter what a call returns; none where it raises."""
+    met, found = set(), []
+    with suppress(Exception), torch.enable_grad():  # what it raises is shown where it is used
+        waiting = [call().grad_fn]
+        while waiting:
+            node = waiting.pop()
+            if node is not None and node not in met:
+                met.add(node)
+                variable = getattr(node, "variable", None)
+                found += [variable] if isinstance(variable, nn.Parameter) else []
+                waiting += [before for before, _ in node.next_functions]
+    return found
 
 
 _CHANCE = "all chance must come from the units (dropout? call eval() on it)."

@@ -71,6 +71,16 @@ PROBLEMS: dict[str, RegisteredProblem] = {
             batch=32,
             optimiser="adam",
         ),
+        RegisteredProblem(
+            "vae",
+            "gradeval.problems.variational:vae_problem",
+            "gradeval.problems.variational:vae_task",
+            "variational autoencoder of binarised images with binary units (--units 200, --encoder, --decoder, --kl)",
+            "Tucker et al. 2017, arXiv:1703.07370; Dong et al. 2020, arXiv:2006.10680; the same images",
+            epochs=100,
+            batch=50,
+            optimiser="adam",
+        ),
     )
 }
 """The registered problems, by name."""

@@ -40,7 +40,8 @@ def load_images(data: str = "digits", root: str = "data") -> Images:
 
     Args:
         data: "digits" (scikit-learn's 1797 handwritten digits, 8 × 8); "mnist", "fashion-mnist", "kmnist" or "cifar10"
-            as torchvision keeps them in the folder ``root``; or a folder with one folder of images for every class.
+            as torchvision keeps them in the folder ``root``; "omniglot", 28 × 28, in ``root``/omniglot/chardata.mat,
+            the file of Burda et al. (arXiv:1509.00519); or a folder with one folder of images for every class.
         root: the folder in which torchvision keeps its data sets.
 
     Returns:
@@ -64,8 +65,10 @@ def load_images(data: str = "digits", root: str = "data") -> Images:
         return _mnist(Path(root), data)
     if data == "cifar10":
         return _cifar10(Path(root), data)
+    if data == "omniglot":
+        return _omniglot(Path(root) / "omniglot" / "chardata.mat")
     if not Path(data).is_dir():
-        hint = unknown_name("data", data, ["digits", *MNIST, "cifar10"])
+        hint = unknown_name("data", data, ["digits", *MNIST, "cifar10", "omniglot"])
         raise GradevalError(f"{hint} A folder of images is given by its path; none is at {Path(data).resolve()}.")
     return _folder(Path(data))
 
@@ -120,6 +123,29 @@ def _cifar10(root: Path, name: str) -> Images:
         parts.append(np.concatenate([batch["data"] for batch in batches]))
         labels.append(np.concatenate([np.asarray(batch["labels"], dtype=np.uint8) for batch in batches]))
     return _of_two(parts, labels)
+
+
+def _omniglot(path: Path) -> Images:
+    """Images of 28 × 28, each a column of ``data`` or ``testdata``, column after column; their classes are left out."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    if not path.exists():
+        raise GradevalError(
+            f"data 'omniglot': {path.resolve()} is not there. gradeval downloads nothing: put the file chardata.mat of "
+            "Burda et al., https://github.com/yburda/iwae, there."
+        )
+    try:
+        content = loadmat(path, variable_names=["data", "testdata"])
+        train, test = (np.asarray(content[key], dtype=np.float64) for key in ("data", "testdata"))
+        parts = [part.T.reshape(-1, 1, 28, 28).swapaxes(2, 3) for part in (train, test)]
+        if not all(part.size and part.min() >= 0 and part.max() <= 1 for part in parts):
+            raise ValueError("pixels must be from 0 to 1")
+    except (MatReadError, NotImplementedError, OSError, KeyError, ValueError, TypeError) as error:
+        raise GradevalError(f"{path}: not Omniglot's images of 28 × 28 ({error}).") from None
+    pixels = torch.as_tensor(np.concatenate(parts))
+    is_test = torch.arange(len(pixels)) >= len(parts[0])
+    return Images(pixels, torch.zeros(len(pixels), dtype=torch.int64), ["character"], is_test)
 
 
 def _missing(name: str, path: Path) -> GradevalError:

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from gradeval.errors import GradevalError
 from gradeval.model.maps import ImageMap
 from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.objective import Objective
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import generator
 from gradeval.problems.image_files import Images, load_images
-from gradeval.problems.tasks import Task
+from gradeval.problems.tasks import Initialise, Task, standardise
 
 HELD_OUT_SHARE = 0.15  # of the images: for validation, and for test where the data have no test set of their own
 
@@ -109,8 +110,8 @@ def digits_task(
     maps, width = binary_maps(shape, units)
     network = StochasticBinaryNetwork(maps, _linear(width, len(found.classes)), noise, states)
     what = f"classification of {len(found.classes)} classes of {shape[1]}×{shape[2]} images, layers {units}"
-    design = _Design(network, found.labels, "cross-entropy", f"{images.data} {units}", what)
-    return _task(images, found, design)
+    design = ImageDesign(network, found.labels, "cross-entropy", f"{images.data} {units}", what)
+    return image_task(images, found, design)
 
 
 def autoencoder_task(
@@ -145,18 +146,18 @@ def autoencoder_task(
     """
     found = images.load()
     pixels = found.pixels[0].numel()
-    widths = _widths(units, "units")
+    widths = widths_of(units, "units")
     if not 1 <= len(widths) <= 3:
         raise GradevalError(f"units must be the widths of one to three code layers, such as 8-8; found '{units}'.")
-    hidden = _widths(encoder, "encoder") if encoder else []
-    maps: list[nn.Module] = [_tanh_network([pixels, *hidden, widths[0]])]
+    hidden = widths_of(encoder, "encoder") if encoder else []
+    maps: list[nn.Module] = [tanh_network([pixels, *hidden, widths[0]])]
     maps += [_linear(a, b) for a, b in itertools.pairwise(widths)]
-    wide = _widths(decoder, "decoder") if decoder else []
-    head = nn.Sequential(_tanh_network([widths[-1], *wide, pixels]), nn.Sigmoid())
+    wide = widths_of(decoder, "decoder") if decoder else []
+    head = nn.Sequential(tanh_network([widths[-1], *wide, pixels]), nn.Sigmoid())
     network = StochasticBinaryNetwork(maps, head, noise, states)
     what = f"reconstruction of {pixels}-pixel images through binary codes {units}"
-    design = _Design(network, found.pixels.flatten(1), "squared", f"autoencoder {units}", what)
-    return _task(images, found, design)
+    design = ImageDesign(network, found.pixels.flatten(1), "squared", f"autoencoder {units}", what)
+    return image_task(images, found, design)
 
 
 def binary_maps(shape: tuple[int, ...], units: str) -> tuple[list[nn.Module], int]:
@@ -199,21 +200,54 @@ def binary_maps(shape: tuple[int, ...], units: str) -> tuple[list[nn.Module], in
 
 
 @dataclass(frozen=True)
-class _Design:
-    """What is learned from images: a network, a target for each image and a loss."""
+class ImageDesign:
+    """What is learned from images: a network, a target for each image and a loss.
+
+    Args:
+        network: whose parameters are filled in by ``initialise``.
+        targets: of all images.
+        loss: the problem's.
+        name, description: shown in reports.
+        inputs: of all images; by default their pixels.
+        initialise: the initial parameters.
+    """
 
     network: StochasticBinaryNetwork
     targets: Tensor
-    loss: str
+    loss: str | Objective
     name: str
     description: str
+    inputs: Tensor | None = None
+    initialise: Initialise = standardise
 
     def problem(self, images: Images, numbers: Tensor) -> Problem:
-        inputs, targets = images.pixels.flatten(1)[numbers], self.targets[numbers]
-        return Problem(self.network, inputs, targets, self.loss, self.name, self.description)
+        """The problem of some images.
+
+        Args:
+            images: all of them.
+            numbers: which.
+
+        Returns:
+            The problem; its network is the design's own.
+        """
+        every = images.pixels.flatten(1) if self.inputs is None else self.inputs
+        return Problem(self.network, every[numbers], self.targets[numbers], self.loss, self.name, self.description)
 
 
-def _task(source: ImageSource, images: Images, design: _Design) -> Task:
+def image_task(source: ImageSource, images: Images, design: ImageDesign) -> Task:
+    """Make a task of images: split them, and give the network its initial parameters.
+
+    Args:
+        source: says how many training images are used, and the seed of all chance.
+        images: all that there are.
+        design: what is learned from them.
+
+    Returns:
+        The task.
+
+    Raises:
+        GradevalError: more points than there are, or none.
+    """
     parts = split_images(images, source.seed)
     if source.points is not None:
         if not 1 <= source.points <= len(parts["train"]):
@@ -222,14 +256,30 @@ def _task(source: ImageSource, images: Images, design: _Design) -> Task:
     validation, test = (
         design.problem(images, parts[name]) if len(parts[name]) else None for name in ("validation", "test")
     )
-    task = Task(design.problem(images, parts["train"]), validation, test)
+    task = Task(design.problem(images, parts["train"]), validation, test, design.initialise)
     nn.utils.vector_to_parameters(task.initial_parameters(source.seed), design.network.trainable().values())
     return task
 
 
-def _widths(text: str, what: str) -> list[int]:
+def widths_of(text: str, option: str) -> list[int]:
+    """The widths in an option's text.
+
+    Args:
+        text: such as "8-8".
+        option: its name, for the message.
+
+    Returns:
+        The numbers.
+
+    Raises:
+        GradevalError: it is something else.
+
+    Examples:
+        >>> widths_of("200-100", "units")
+        [200, 100]
+    """
     if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)*", text):
-        raise GradevalError(f"{what} must be widths joined by '-', such as 8-8; found '{text}'.")
+        raise GradevalError(f"{option} must be widths joined by '-', such as 8-8; found '{text}'.")
     return [int(width) for width in text.split("-")]
 
 
@@ -245,7 +295,23 @@ def _zeros(kind: type[nn.Module], *sizes: int, **options: int) -> nn.Module:
     return module
 
 
-def _tanh_network(widths: Sequence[int]) -> nn.Module:
+def tanh_network(widths: Sequence[int]) -> nn.Module:
+    """Linear maps with tanh between them, all parameters zero.
+
+    Args:
+        widths: of the input, the layers and the output; at least two.
+
+    Returns:
+        The map; of two widths it is linear.
+
+    Examples:
+        >>> tanh_network([2, 3, 1])
+        Sequential(
+          (0): Linear(in_features=2, out_features=3, bias=True)
+          (1): Tanh()
+          (2): Linear(in_features=3, out_features=1, bias=True)
+        )
+    """
     layers: list[nn.Module] = []
     for a, b in itertools.pairwise(widths):
         layers += [_linear(a, b), nn.Tanh()]

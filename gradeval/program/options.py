@@ -8,13 +8,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from gradeval.errors import GradevalError
 
 LARGEST_NUMBER = 10**18  # number in an option
+
+ImageData = Annotated[
+    str | None,
+    typer.Option(help="Images: digits, mnist, omniglot, cifar10, … or a folder with a folder for each class."),
+]
+ImageRoot = Annotated[
+    str | None, typer.Option(help="Folder of torchvision's data sets, or of Omniglot's file; nothing is downloaded.")
+]
+RealEncoder = Annotated[
+    str | None, typer.Option(help="vae, autoencoder: widths of real encoder layers with tanh, 200-200; '' for none.")
+]
+RealDecoder = Annotated[
+    str | None, typer.Option(help="vae, autoencoder: widths of real decoder layers with tanh, 200-200; '' for none.")
+]
+KLForm = Annotated[
+    str | None,
+    typer.Option(help="vae: sampled (log q − log p at the sample) or analytic; sampled if not given."),
+]
 
 
 def specs_of(text: str) -> list[str]:

@@ -11,7 +11,19 @@ import typer
 
 from gradeval.errors import GradevalError, Incomplete
 from gradeval.program.budget import Budget, MaxSeconds, Yes
-from gradeval.program.options import check_output, free_folder, is_given, sigterm_as_ctrl_c, specs_of, whole_number
+from gradeval.program.options import (
+    ImageData,
+    ImageRoot,
+    KLForm,
+    RealDecoder,
+    RealEncoder,
+    check_output,
+    free_folder,
+    is_given,
+    sigterm_as_ctrl_c,
+    specs_of,
+    whole_number,
+)
 from gradeval.program.report import show_run
 from gradeval.program.terminal import say
 
@@ -21,12 +33,21 @@ def run_command(
     problem: Annotated[
         str, typer.Argument(help="A registered problem (see `gradeval list`) or a problem file.")
     ] = "expclass",
-    units: Annotated[str | None, typer.Option(help="Widths of the binary layers; 5-5-5 if not given.")] = None,
+    units: Annotated[
+        str | None, typer.Option(help="Widths of the binary layers; 5-5-5 if not given (vae: one layer, 200).")
+    ] = None,
     stage: Annotated[
         int | None, typer.Option(help="Epochs of training before the evaluation; 100 if not given.")
     ] = None,
     noise: Annotated[str | None, typer.Option(help="Injected noise; logistic if not given.")] = None,
-    points: Annotated[int | None, typer.Option(help="Number of data points; 200 if not given.")] = None,
+    points: Annotated[
+        int | None, typer.Option(help="Number of data points; 200 if not given (vae: 100; other images: all).")
+    ] = None,
+    data: ImageData = None,
+    root: ImageRoot = None,
+    encoder: RealEncoder = None,
+    decoder: RealDecoder = None,
+    kl: KLForm = None,
     problem_seed: Annotated[
         int | None, typer.Option(help="Seed of data, weights and training; 0 if not given.")
     ] = None,
@@ -89,6 +110,7 @@ def run_command(
     """Evaluate estimators on a problem against its exact gradient and write a report."""
     arguments = {k: str(v) if isinstance(v, Path) else v for k, v in locals().items() if k in _RUN_ARGUMENTS}
     given = {"units": units, "stage": stage, "noise": noise, "points": points, "seed": problem_seed}
+    given |= {"data": data, "root": root, "encoder": encoder, "decoder": decoder, "kl": kl}
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     folder = resume or out or free_folder()
     check_output(folder)
@@ -157,7 +179,7 @@ def run_command(
 
 _RUN_ARGUMENTS = (
     *("problem", "units", "stage", "noise", "points", "problem_seed", "estimators", "draws", "seed", "workers"),
-    *("device", "exact", "detect", "out"),
+    *("device", "exact", "detect", "out", "data", "root", "encoder", "decoder", "kl"),
 )
 _WITH_RESUME = {
     *("resume", "draws", "detect", "estimators", "workers", "executor", "scheduler", "timeout"),

@@ -11,7 +11,17 @@ import typer
 
 from gradeval.errors import Incomplete
 from gradeval.program.budget import Budget, MaxSeconds, Yes
-from gradeval.program.options import free_folder, numbers_of, sigterm_as_ctrl_c, specs_of
+from gradeval.program.options import (
+    ImageData,
+    ImageRoot,
+    KLForm,
+    RealDecoder,
+    RealEncoder,
+    free_folder,
+    numbers_of,
+    sigterm_as_ctrl_c,
+    specs_of,
+)
 from gradeval.program.terminal import safe, say
 
 if TYPE_CHECKING:
@@ -28,10 +38,11 @@ def train_command(
     units: Annotated[str | None, typer.Option(help="Binary layers: widths 5-5-5, convolutions 16c-32c-64.")] = None,
     noise: Annotated[str | None, typer.Option(help="Injected noise; logistic if not given.")] = None,
     points: Annotated[int | None, typer.Option(help="Number of training points.")] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Images: digits, mnist, cifar10, … or a folder with a folder for each class.")
-    ] = None,
-    root: Annotated[str | None, typer.Option(help="Folder of torchvision's data sets; nothing is downloaded.")] = None,
+    data: ImageData = None,
+    root: ImageRoot = None,
+    encoder: RealEncoder = None,
+    decoder: RealDecoder = None,
+    kl: KLForm = None,
     problem_seed: Annotated[int | None, typer.Option(help="Seed of the data and their split; 0 if not given.")] = None,
     optimiser: Annotated[
         str | None, typer.Option(help="sgd (momentum 0.9) or adam; the problem's own if not given.")
@@ -77,6 +88,7 @@ def train_command(
     from gradeval.training.trainer import train
 
     given = {"units": units, "noise": noise, "points": points, "data": data, "root": root, "seed": problem_seed}
+    given |= {"encoder": encoder, "decoder": decoder, "kl": kl}
     task = load_task(problem, **{key: value for key, value in given.items() if value is not None})
     facts = PROBLEMS.get(problem)
     settings: dict[str, Any] = {

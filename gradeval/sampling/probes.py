@@ -17,6 +17,7 @@ from gradeval.estimators.protocol import Estimator, owns_sampling
 from gradeval.isolation import Footprint, alone
 from gradeval.model.forms import Form
 from gradeval.model.network import BinaryLayer
+from gradeval.model.objective import split_constant
 from gradeval.model.problem import Problem, own_copy
 from gradeval.model.randomness import EnumeratedStates, GivenUniforms, RandomDraws, generator
 from gradeval.sampling.surrogates import Surrogate
@@ -297,13 +298,13 @@ class _Trial:
             parameter.grad = None
         chance = GivenUniforms(torch.empty(0, dtype=network.dtype), random, network.dtype)
         try:
-            loss = own.problem.loss_function(network, own.targets)
+            loss, constant = split_constant(own.problem.loss_function(network, own.targets, own.inputs))
             value = own.estimator(network, own.inputs, loss, chance)
         except GradevalError:
             raise
         except Exception as error:
             raise GradevalError(f"raises {describe(error)}") from error
-        value = self.checked(value)
+        value = self.checked(value) + constant
         try:
             value.mean().backward()
         except RuntimeError as error:

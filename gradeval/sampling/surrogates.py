@@ -13,6 +13,7 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from gradeval.errors import GradevalError
 from gradeval.isolation import in_turn
+from gradeval.model.objective import split_constant
 from gradeval.model.problem import Problem, own_copy
 from gradeval.model.randomness import EnumeratedStates, Randomness
 from gradeval.torch_private import named_modules_of, times_written
@@ -67,11 +68,12 @@ class Surrogate(nn.Module):
             GradevalError: the estimator returned something else than one number per point.
         """
         with in_turn():
-            value = self.estimator(self.network, inputs, self.problem.loss_function(self.network, targets), chance)
+            loss, constant = split_constant(self.problem.loss_function(self.network, targets, inputs))
+            value = self.estimator(self.network, inputs, loss, chance)
         if not isinstance(value, Tensor) or value.shape != (len(inputs),):
             found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise GradevalError(f"must return one surrogate per point, [{len(inputs)}], returned {found}.")
-        return value
+        return value + constant if isinstance(constant, Tensor) else value
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The network's trainable parameters.

@@ -23,6 +23,7 @@ from gradeval.estimators.moments import MeanField
 from gradeval.estimators.protocol import fit
 from gradeval.isolation import alone
 from gradeval.model.network import FlipCost, StochasticBinaryNetwork
+from gradeval.model.objective import split_constant
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import RandomDraws, generator
 from gradeval.progress import Progress, Silent
@@ -117,11 +118,11 @@ def one_gradient(problem: Problem, estimator: Estimator, seed: int = 0) -> Calla
         [(3, 2), (3,), (1, 3), (1,)]
     """
     parameters = list(problem.network.trainable().values())
-    loss = problem.loss_function()
     randomness = RandomDraws(generator(problem.network.device, "cost", seed), problem.network.dtype)
 
     def draw() -> list[Tensor]:
-        value = estimator(problem.network, problem.inputs, loss, randomness).mean()
+        loss, constant = split_constant(problem.loss_function())
+        value = (estimator(problem.network, problem.inputs, loss, randomness) + constant).mean()
         return list(torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True))
 
     return draw

@@ -19,6 +19,7 @@ from gradeval.analysis.training_manifest import TRAINING_FILE, TRAINING_FORMAT, 
 from gradeval.errors import GradevalError
 from gradeval.files import CannotWrite, sealed, write_whole
 from gradeval.folder_lock import holder_of
+from gradeval.model.objective import loss_title
 from gradeval.problems.tasks import Task
 from gradeval.training.checkpoint import Phase, read_checkpoint
 from gradeval.training.measures import enumerable
@@ -193,7 +194,7 @@ def _new_manifest(plan: TrainingPlan, arguments: dict[str, Any]) -> dict[str, An
             "widths": problem.widths,
             "noise": network.noise.name,
             "states": list(network.states),
-            "loss": problem.loss if isinstance(problem.loss, str) else "callable",
+            "loss": loss_title(problem.loss),
             "parameters": sum(p.numel() for p in network.trainable().values()),
             "enumerated": enumerable(problem),
         },

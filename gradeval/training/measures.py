@@ -22,7 +22,7 @@ from gradeval.model.randomness import RandomDraws, generator
 from gradeval.problems.tasks import Task, with_parameters
 from gradeval.reference import exact_gradient, layerwise_values
 from gradeval.reference.cost import method_costs
-from gradeval.reference.layerwise import distinct_targets
+from gradeval.reference.layerwise import distinct_points
 from gradeval.sampling.sampler import Sampler
 from gradeval.training.prediction import PREDICTORS, expected_loss, predict, score
 from gradeval.training.protocol import Protocol
@@ -121,7 +121,7 @@ def enumerable(problem: Problem) -> bool:
     widths = problem.widths
     if max(widths) > MAX_WIDTH:
         return False
-    targets = len(distinct_targets(problem.targets)[0])
+    targets = len(distinct_points(problem)[0])
     return method_costs(widths, problem.points, targets)["layerwise"].multiply_adds <= EXACT_WORK
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradeval.errors import GradevalError, unknown_name
+from gradeval.model.elbo import NegativeElbo
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import Randomness
 from gradeval.threads import threads_for
@@ -24,7 +26,8 @@ def predict(
     """Predict with a problem's network: probabilities for a classification, else outputs.
 
     Args:
-        problem: network, inputs and loss; "logistic" gives P(+1), "cross-entropy" the probability of every class.
+        problem: network, inputs and loss; "logistic" gives P(+1), "cross-entropy" the probability of every class,
+            "bernoulli" and `NegativeElbo` that of every output.
         predictor: "ensemble" averages predictions over ``draws`` draws of all states; "mode" takes every layer's most
             probable states given those below; "mean-field" replaces states by their means.
         randomness: used by "ensemble".
@@ -76,8 +79,9 @@ def score(problem: Problem, prediction: Float[Tensor, "points *outputs"]) -> dic
         prediction: of `predict`, [points] or [points, outputs].
 
     Returns:
-        "loss", a mean over points: −log of the target's probability for a classification, else the problem's own loss;
-        and for a classification "accuracy", the share of points that are right.
+        "loss", a mean over points: −log of the target's probability for a classification and for Bernoulli outputs (of
+        `NegativeElbo` the reconstruction alone), else the problem's own loss, which is NaN where that is an objective
+        that needs more than outputs; and for a classification "accuracy", the share of points that are right.
 
     Examples:
         >>> from gradeval.problems.catalogue import load_problem
@@ -93,6 +97,11 @@ def score(problem: Problem, prediction: Float[Tensor, "points *outputs"]) -> dic
     elif problem.loss == "cross-entropy":
         chosen = prediction.gather(-1, targets.long()[:, None]).squeeze(-1)
         right = prediction.argmax(-1) == targets.long()
+    elif _gives_bernoulli(problem.loss):
+        on, off = (p.clamp(min=torch.finfo(p.dtype).tiny).log() for p in (prediction, 1 - prediction))
+        return {"loss": float(-(targets * on + (1 - targets) * off).sum(-1).mean())}
+    elif problem.output_loss is None:
+        return {"loss": math.nan}
     else:
         return {"loss": float(problem.output_loss(prediction, targets).mean())}
     tiny = torch.finfo(chosen.dtype).tiny
@@ -115,7 +124,7 @@ def expected_loss(problem: Problem, randomness: Randomness, draws: int) -> float
         for inputs, targets in zip(
             problem.inputs.split(POINTS_AT_ONCE), problem.targets.split(POINTS_AT_ONCE), strict=True
         ):
-            loss = problem.loss_function(targets=targets)
+            loss = problem.loss_function(targets=targets, inputs=inputs)
             for _ in range(draws):
                 x = inputs
                 for layer in network.layers:
@@ -129,9 +138,16 @@ def _multiply_adds(problem: Problem) -> int:
     return min(problem.points, POINTS_AT_ONCE) * sum(p.numel() for p in problem.network.parameters())
 
 
+def _gives_bernoulli(loss: object) -> bool:
+    """Whether the head's outputs are logits of Bernoulli variables."""
+    return loss == "bernoulli" or isinstance(loss, NegativeElbo)
+
+
 def _link(loss: object) -> Callable[[Tensor], Tensor]:
     if loss == "logistic":
         return lambda output: torch.sigmoid(output.squeeze(-1))
     if loss == "cross-entropy":
         return lambda output: torch.softmax(output, -1)
+    if _gives_bernoulli(loss):
+        return torch.sigmoid
     return lambda output: output

@@ -76,7 +76,7 @@ FAULTS: dict[str, tuple[str, Callable[..., object]]] = {
     "slopes a thousandth too large": ("_slopes", lambda right: lambda *given: right(*given) * 1.001),
     "order of the slopes": ("_slopes", lambda right: lambda *given: right(*given).flip(1)),
     "targets swapped": (
-        "distinct_targets",
+        "distinct_points",
         lambda right: lambda targets: (right(targets)[0].flip(0), right(targets)[1]),
     ),
     "a chunk counted twice": ("_pieces", lambda right: lambda *given: [*right(*given), *right(*given)][:-1]),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from torch import Tensor, nn
 
 from gradeval import threads
 from gradeval.errors import GradevalError
+from gradeval.model.elbo import KL_FORMS, NegativeElbo
+from gradeval.model.maps import BernoulliDecoder
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.problem import Problem, with_network
 from gradeval.problems.tasks import with_parameters
@@ -132,6 +136,24 @@ def test_any_map_below_and_any_affine_head(map: nn.Module, loss: str) -> None:
     check_against(network_problem([map], head, loss))
     above = nn.Sequential(nn.Linear(6, 3), nn.Tanh(), nn.Linear(3, 6))
     check_against(network_problem([map, above], head, loss))
+
+
+@pytest.mark.parametrize("kl", KL_FORMS)
+@pytest.mark.parametrize("states", [(0.0, 1.0), (-1.0, 1.0)], ids=str)
+@pytest.mark.parametrize("encoder", [nn.Linear(2, 5), nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 5))])
+def test_a_negative_elbo(kl: str, states: tuple[float, float], encoder: nn.Module) -> None:
+    """Of the encoder, the decoder and the prior; and a divergence that is left out is seen."""
+    problem = network_problem([encoder], BernoulliDecoder(nn.Linear(5, 3), torch.zeros(5)), "bernoulli", states=states)
+    elbo = Problem(problem.network, problem.inputs, problem.targets, NegativeElbo(kl))
+    check_against(elbo, "joint")
+    without = exact_gradient(replace(elbo, network=_with_head(problem), loss="bernoulli"), "transform")
+    assert abs(without.value - exact_gradient(elbo, "joint").value) > 1e-3
+
+
+def _with_head(problem: Problem) -> StochasticBinaryNetwork:
+    network = deepcopy(problem.network)
+    network.head = network.head.get_submodule("map")
+    return network
 
 
 def test_frozen_and_tied_parameters() -> None:
