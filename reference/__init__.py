@@ -2,7 +2,7 @@
 
 from gradeval.reference.cost import Cost, predicted_cost
 from gradeval.reference.differences import finite_differences
-from gradeval.reference.exact import ExactGradient, exact_gradient
+from gradeval.reference.exact import ExactGradient, exact_gradient, exact_values
 from gradeval.reference.layerwise import layerwise_values, plain_values
 from gradeval.reference.moments import MAX_BITS, ExactMoments, exact_moments
 
@@ -13,6 +13,7 @@ __all__ = [
     "ExactMoments",
     "exact_gradient",
     "exact_moments",
+    "exact_values",
     "finite_differences",
     "layerwise_values",
     "plain_values",

@@ -25,8 +25,40 @@ MULTIPLY_ADDS = 30  # of a matrix product take as long as a factor, which is som
 KEPT_BYTES = 2**28  # of products, kept for the backward pass where they take less
 
 
-class SumOfCosines(torch.autograd.Function):
+def sum_of_cosines(
+    p: Float[Tensor, "rows units"],
+    weight: Float[Tensor, "outputs units"],
+    offset: Float[Tensor, " outputs"],
+    series: Series,
+    work: tuple[Crew, Advance],
+) -> Float[Tensor, " rows"]:
     """Σₘ cₘ (1 − E cos(tₘ z)) over all terms of all outputs, for every row of probabilities.
+
+    Args:
+        p: P(sⱼ = 1), [rows, units].
+        weight: w, [outputs, units].
+        offset: b, [outputs].
+        series: the terms.
+        work: who shares it, and a callback that is told the multiply–adds that are done.
+
+    Returns:
+        The sums, [rows], once differentiable in p, w and b.
+
+    Examples:
+        >>> series = Series.of(torch.ones(1, 2), torch.zeros(1), torch.ones(1))
+        >>> sure = torch.ones(1, 2, dtype=torch.float64)  # z = 2
+        >>> weight, offset = torch.ones(1, 2, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+        >>> work = Crew(torch.device("cpu")), lambda multiply_adds: None
+        >>> found = sum_of_cosines(sure, weight, offset, series, work)
+        >>> bool((found - ((1 - torch.cos(2 * series.frequency)) @ series.coefficient)).abs() < 1e-12)
+        True
+    """
+    found: Tensor = _SumOfCosines.apply(p, weight, offset, series, work)
+    return found
+
+
+class _SumOfCosines(torch.autograd.Function):
+    """`sum_of_cosines`.
 
     Blocks of rows and terms are shared among threads; their sizes, and the order of sums, do not depend on how many
     these are. No array has more than rows × terms entries; where even that is much, the backward pass makes the

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from gradeval.errors import GradevalError
@@ -16,8 +17,8 @@ from gradeval.model.problem import Problem
 from gradeval.progress import Advance, Progress, foretell
 from gradeval.reference.cost import Cost, check_affordable, predicted_cost
 from gradeval.reference.joint import joint_value_and_gradient
-from gradeval.reference.layerwise import layerwise_value_and_gradient, plain_values
-from gradeval.reference.transform import transform_value_and_gradient
+from gradeval.reference.layerwise import layerwise_value_and_gradient, layerwise_values, plain_values
+from gradeval.reference.transform import transform_value_and_gradient, transform_values
 from gradeval.sampling.streaming import LARGEST_GRADIENT
 from gradeval.threads import threads_for
 
@@ -115,8 +116,21 @@ def exact_gradient(
     cost = predicted_cost(problem, method)
     check_affordable(problem, cost, memory, seconds)
     foretell(progress, lambda: {EXACT_TASK: cost.seconds})
-    trainable = problem.network.trainable()
-    parameters = list(trainable.values())
+    value, found, errors = _by_method(problem, cost, memory, progress if cost.seconds > PATIENCE else None)
+    gradient = {name: g.detach() for name, g in zip(problem.network.trainable(), found, strict=True)}
+    if not (math.isfinite(value.item()) and all(bool(torch.isfinite(g).all()) for g in gradient.values())):
+        raise GradevalError(
+            "the exact gradient, or J, is infinite or NaN: the problem's weights, states or targets are too large."
+        )
+    return ExactGradient(value.item(), gradient, problem.network.layer_slices(), cost.method, errors())
+
+
+def _by_method(
+    problem: Problem, cost: Cost, memory: int, progress: Progress | None
+) -> tuple[Tensor, list[Tensor], Callable[[], dict[str, float]]]:
+    """J, its gradient, and a function that gives bounds of the gradient's error."""
+    parameters = list(problem.network.trainable().values())
+    errors: Callable[[], dict[str, float]] = dict
     if cost.method == "joint":
         value, found = joint_value_and_gradient(problem)
     elif cost.method == "plain":
@@ -124,19 +138,30 @@ def exact_gradient(
             value = plain_values(problem).mean()
             found = list(torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True))
     elif cost.method == "transform":
-        with _percent(progress if cost.seconds > PATIENCE else None, cost) as advance:
+        with _percent(progress, cost) as advance:
             value, found, errors = transform_value_and_gradient(problem, advance)
     else:
         at_once = 1 + (memory - cost.bytes) // cost.bytes_per_target
-        with _percent(progress if cost.seconds > PATIENCE else None, cost) as advance:
+        with _percent(progress, cost) as advance:
             value, found = layerwise_value_and_gradient(problem, at_once, advance)
-    gradient = {name: g.detach() for name, g in zip(trainable, found, strict=True)}
-    if not (math.isfinite(value.item()) and all(bool(torch.isfinite(g).all()) for g in gradient.values())):
-        raise GradevalError(
-            "the exact gradient, or J, is infinite or NaN: the problem's weights, states or targets are too large."
-        )
-    error = errors() if cost.method == "transform" else {}
-    return ExactGradient(value.item(), gradient, problem.network.layer_slices(), cost.method, error)
+    return value, found, errors
+
+
+def exact_values(problem: Problem) -> Float[Tensor, " points"]:
+    """E[f(x^L)] for every data point, by layerwise enumeration or by transform, whichever is predicted to be faster.
+
+    Args:
+        problem: network, data and loss. It is computed in its own precision, and no limit is looked at.
+
+    Returns:
+        The expectations, [points], once differentiable in the network's parameters. Their mean is J.
+
+    Examples:
+        >>> from gradeval import load_problem
+        >>> exact_values(load_problem("expclass", units="2-2", stage=0, points=4)).shape
+        torch.Size([4])
+    """
+    return transform_values(problem) if predicted_cost(problem).method == "transform" else layerwise_values(problem)
 
 
 @contextmanager

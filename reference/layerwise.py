@@ -48,11 +48,12 @@ class _Work:
     advance: Advance = lambda multiply_adds: None
 
 
-def layerwise_values(problem: Problem) -> Float[Tensor, " points"]:
+def layerwise_values(problem: Problem, top: Top | None = None) -> Float[Tensor, " points"]:
     """E[f(x^L)] for every data point, by Σₖ 2^(nₖ₋₁+nₖ) terms.
 
     Args:
         problem: network, data and loss.
+        top: gives V of all states of the layer below the last, which is then not enumerated.
 
     Returns:
         The expectations, [points], once differentiable in the network's parameters. Their mean is J.
@@ -67,7 +68,7 @@ def layerwise_values(problem: Problem) -> Float[Tensor, " points"]:
     which, order = which.sort()
     work = _Work(Crew(problem.network.device))
     with work.crew.at_work():
-        return _values(problem, problem.inputs[order], targets, which, work)[order.argsort()]
+        return _values(problem, problem.inputs[order], targets, which, work, top)[order.argsort()]
 
 
 def plain_values(problem: Problem) -> Float[Tensor, " points"]:
@@ -119,10 +120,15 @@ def layerwise_value_and_gradient(
 
 
 def _values(
-    problem: Problem, inputs: Tensor, targets: Tensor, which: Int[Tensor, " points"], work: _Work
+    problem: Problem,
+    inputs: Tensor,
+    targets: Tensor,
+    which: Int[Tensor, " points"],
+    work: _Work,
+    top: Top | None,
 ) -> Float[Tensor, " points"]:
     """E[f(x^L)] of every input; its target is targets[which], and ``which`` is sorted."""
-    table = _first_table(problem, targets, lambda p, table: _Expectation.apply(p, table, work))
+    table = _first_table(problem, targets, lambda p, table: _Expectation.apply(p, table, work), top)
     values = []
     for rows, group in _blocks(which, len(targets)):
         mean = _Expectation.apply(_chances(problem.network.layers[0])(inputs[rows]), table[group], work)

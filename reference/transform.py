@@ -25,8 +25,8 @@ from gradeval.model.losses import bernoulli, cross_entropy, logistic, squared
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import generator
 from gradeval.progress import Advance
-from gradeval.reference.characteristic import SumOfCosines
-from gradeval.reference.layerwise import layerwise_value_and_gradient
+from gradeval.reference.characteristic import sum_of_cosines
+from gradeval.reference.layerwise import layerwise_value_and_gradient, layerwise_values
 from gradeval.reference.series import Series
 from gradeval.reference.transform_error import Used, error_bounds
 from gradeval.threads import Crew
@@ -45,14 +45,18 @@ class Separable:
 
     square: bool
     slopes: Callable[[Tensor], Tensor]
-    constants: Callable[[Tensor], Tensor] = lambda y: y.new_zeros(len(y))
+    constants: Callable[[Tensor], Tensor]
     contrast: bool = False
 
 
+def _none(targets: Tensor) -> Tensor:
+    return targets.new_zeros(len(targets))
+
+
 SEPARABLE = {
-    logistic: Separable(False, lambda y: -y[:, None] / 2),
-    bernoulli: Separable(False, lambda y: 0.5 - y),
-    cross_entropy: Separable(False, lambda y: 0.5 - y[:, None], contrast=True),
+    logistic: Separable(False, lambda y: -y[:, None] / 2, _none),
+    bernoulli: Separable(False, lambda y: 0.5 - y, _none),
+    cross_entropy: Separable(False, lambda y: 0.5 - y[:, None], _none, contrast=True),
     squared: Separable(True, lambda y: -2 * y, lambda y: (y**2).sum(1)),
 }
 """The losses that the transform knows."""
@@ -114,7 +118,7 @@ class LastLayer:
         if self.loss.square:
             return square.sum(1), mean, None
         series = Series.of(self.weight, self.offset, mean.detach().abs().amax(0))
-        cosines = SumOfCosines.apply(p, self.weight, self.offset, series, (crew, advance))
+        cosines = sum_of_cosines(p, self.weight, self.offset, series, (crew, advance))
         return (math.log(2) + square / (4 * series.half_period)).sum(1) + cosines, mean, series
 
 
@@ -140,6 +144,52 @@ def why_not(problem: Problem) -> str:
     return ""
 
 
+class _Transform:
+    """The last layer of a problem, expected for rows of the layer below."""
+
+    def __init__(self, problem: Problem, advance: Advance = lambda done: None) -> None:
+        self.problem, self.advance = problem, advance
+        self.last, self.layer = LastLayer.of(problem), problem.network.layers[-1]
+        self.crew = Crew(problem.network.device)
+        self.used: Used | None = None
+
+    def expectations(self, x: Tensor) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows outputs"]]:
+        """Σₒ E h(zₒ) and E zₒ."""
+        p = self.layer.probability(self.layer.preactivation(x))
+        even, mean, series = self.last.expectations(p, self.crew, self.advance)
+        weight, offset, head = self.last.weight.detach(), self.last.offset.detach(), _head_and_loss(self.problem)[0]
+        self.used = Used(weight, offset, series, x.detach(), self.last.loss.contrast, head)
+        return even, mean
+
+    def table(self, x: Tensor, targets: Tensor) -> Float[Tensor, "targets states"]:
+        """V of all states of the layer below."""
+        even, mean = self.expectations(x)
+        return even + self.last.loss.slopes(targets) @ mean.mT + self.last.loss.constants(targets)[:, None]
+
+    def values(self) -> Float[Tensor, " points"]:
+        """E f for every point of a network of one layer."""
+        (even, mean), targets = self.expectations(self.problem.inputs), self.problem.targets
+        odd = (self.last.loss.slopes(targets) * mean).sum(1) + self.last.loss.constants(targets)
+        return even + odd + _constant(self.problem)
+
+
+def transform_values(problem: Problem) -> Float[Tensor, " points"]:
+    """E f(x^L) for every data point, with the last layer by transform and those below by enumeration.
+
+    Args:
+        problem: network, data and loss.
+
+    Returns:
+        The expectations, [points], differentiable in the network's parameters.
+
+    Raises:
+        GradevalError: the transform does not apply.
+    """
+    transform = _Transform(problem)
+    with transform.crew.at_work():
+        return transform.values() if len(problem.widths) == 1 else layerwise_values(problem, transform.table)
+
+
 def transform_value_and_gradient(
     problem: Problem, advance: Advance
 ) -> tuple[Tensor, list[Tensor], Callable[[], dict[str, float]]]:
@@ -156,56 +206,16 @@ def transform_value_and_gradient(
     Raises:
         GradevalError: the transform does not apply.
     """
-    last, layer = LastLayer.of(problem), problem.network.layers[-1]
-    crew, found = Crew(problem.network.device), list[tuple[Tensor, Series | None]]()
-
-    def expectations(x: Tensor) -> tuple[Tensor, Tensor]:
-        even, mean, series = last.expectations(layer.probability(layer.preactivation(x)), crew, advance)
-        found.append((x.detach(), series))
-        return even, mean
-
-    def table(x: Tensor, targets: Tensor) -> Tensor:
-        even, mean = expectations(x)
-        return even + last.loss.slopes(targets) @ mean.mT + last.loss.constants(targets)[:, None]
-
-    parameters = list(problem.network.trainable().values())
-    with crew.at_work(), torch.enable_grad():
-        if len(problem.network.layers) == 1:
-            even, mean = expectations(problem.inputs)
-            value = _of_points(problem, last, even, mean).mean()
+    transform, parameters = _Transform(problem, advance), list(problem.network.trainable().values())
+    with transform.crew.at_work(), torch.enable_grad():
+        if len(problem.widths) == 1:
+            value = transform.values().mean()
             gradient = list(torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True))
         else:
-            value, gradient = layerwise_value_and_gradient(problem, problem.points, lambda done: None, table)
-    below, series = found[0]
-    used = Used(
-        last.weight.detach(), last.offset.detach(), series, below, last.loss.contrast, _head_and_loss(problem)[0]
-    )
+            value, gradient = layerwise_value_and_gradient(problem, problem.points, lambda done: None, transform.table)
+    used = transform.used
+    assert used is not None
     return value, gradient, lambda: error_bounds(problem, used)
-
-
-def transform_values(problem: Problem) -> Float[Tensor, " points"]:
-    """E f(x^L) for every data point of a network of one layer.
-
-    Args:
-        problem: network, data and loss.
-
-    Returns:
-        The expectations, [points], differentiable in the network's parameters.
-
-    Raises:
-        GradevalError: the transform does not apply, or there are layers below the last.
-    """
-    if len(problem.network.layers) > 1:
-        raise GradevalError("values of points are by transform for networks of one layer; this has more.")
-    last, layer, crew = LastLayer.of(problem), problem.network.layers[-1], Crew(problem.network.device)
-    with crew.at_work():
-        p = layer.probability(layer.preactivation(problem.inputs))
-        return _of_points(problem, last, *last.expectations(p, crew, lambda done: None)[:2])
-
-
-def _of_points(problem: Problem, last: LastLayer, even: Tensor, mean: Tensor) -> Float[Tensor, " points"]:
-    odd = (last.loss.slopes(problem.targets) * mean).sum(1) + last.loss.constants(problem.targets)
-    return even + odd + _constant(problem)
 
 
 def output_terms(problem: Problem) -> tuple[int, int]:

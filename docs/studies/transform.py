@@ -118,7 +118,8 @@ def main() -> int:
         "",
         f"`python docs/studies/transform.py`, {torch.get_num_threads()} threads, float64. Value and all of the "
         "gradient; the best of up to 20 in 4 s. The bound is the proven one of ‖error of ∇J‖, over ‖∇J‖; the "
-        "difference is that of the slope along the gradient from differences of the exact value (their own error is some 1e-9).",
+        "difference is that of the slope along the gradient from differences of the exact value (their own error is "
+        "some 1e-9).",
         "",
         "| problem | seconds | aimed at | memory | bound | difference |",
         "|---|---:|---:|---:|---:|---:|",

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from gradeval.analysis.run.points import some_points
 from gradeval.model.problem import Problem
-from gradeval.reference import layerwise_values
+from gradeval.reference import layerwise_values, predicted_cost
+
+GRID_SECONDS = 60.0  # of the enumeration of the problem itself
 
 
 def mean_prediction(problem: Problem, side: int = 61) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
@@ -20,9 +22,12 @@ def mean_prediction(problem: Problem, side: int = 61) -> tuple[pd.DataFrame | No
         side: points of the grid in each direction.
 
     Returns:
-        The data (x, y, target), see `some_points`, and the grid (x, y, prediction); None for other problems.
+        The data (x, y, target), see `some_points`, and the grid (x, y, prediction); None for other problems, and where
+        enumeration takes long.
     """
     if problem.loss != "logistic" or problem.inputs.shape[1:] != (2,):
+        return None, None
+    if predicted_cost(problem, "layerwise").seconds > GRID_SECONDS:
         return None, None
     x = problem.inputs.cpu().numpy()
     points = pd.DataFrame({"x": x[:, 0], "y": x[:, 1], "target": problem.targets.cpu().numpy()})

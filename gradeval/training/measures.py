@@ -20,15 +20,13 @@ from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import RandomDraws, generator
 from gradeval.problems.tasks import Task, with_parameters
-from gradeval.reference import exact_gradient, layerwise_values
-from gradeval.reference.cost import method_costs
-from gradeval.reference.layerwise import distinct_points
+from gradeval.reference import exact_gradient, exact_values, predicted_cost
+from gradeval.reference.transform import why_not
 from gradeval.sampling.sampler import Sampler
 from gradeval.training.prediction import PREDICTORS, expected_loss, predict, score
 from gradeval.training.protocol import Protocol
 
 EXACT_WORK = 2**30  # multiply–adds of an exact objective beyond which it is sampled
-MAX_WIDTH = 30  # units of a layer: 2^30 states
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class Measures:
         problem = in_precision(with_parameters(problem, theta))
         if exact:
             with torch.no_grad():
-                return float(layerwise_values(problem).mean()), True
+                return float(exact_values(problem).mean()), True
         return expected_loss(problem, _chance(problem, "objective", seed, epoch), self.protocol.samples), False
 
     def curve_row(self, theta: Float[Tensor, " P"], seed: int, epoch: int) -> dict[str, Any]:
@@ -118,11 +116,8 @@ def enumerable(problem: Problem) -> bool:
         >>> [enumerable(load_task("digits", units=units).train) for units in ("1c-2c", "64")]
         [True, False]
     """
-    widths = problem.widths
-    if max(widths) > MAX_WIDTH:
-        return False
-    targets = len(distinct_points(problem)[0])
-    return method_costs(widths, problem.points, targets)["layerwise"].multiply_adds <= EXACT_WORK
+    methods = ["layerwise"] if why_not(problem) else ["layerwise", "transform"]
+    return any(predicted_cost(problem, method).multiply_adds <= EXACT_WORK for method in methods)
 
 
 def gradient_accuracy(problem: Problem, name: str, estimator: Estimator, draws: int, seed: int) -> list[dict[str, Any]]:

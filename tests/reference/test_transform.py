@@ -23,7 +23,7 @@ from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.problem import Problem, with_network
 from gradeval.problems.tasks import with_parameters
 from gradeval.reference import characteristic, exact_gradient, predicted_cost, series
-from gradeval.reference.characteristic import SumOfCosines
+from gradeval.reference.characteristic import sum_of_cosines
 from gradeval.reference.series import Series
 from gradeval.reference.transform import LastLayer, transform_value_and_gradient, why_not
 from gradeval.threads import Crew
@@ -218,7 +218,7 @@ def test_the_range_may_be_cut_where_it_is_never_left(part: str) -> None:
     for mean in (0.0, 1000.0):  # of the latter nothing is cut
         cosines = Series.of(weight, offset, torch.tensor([mean]))
         square = (p * (1 - p)) @ (weight**2).mT
-        even = SumOfCosines.apply(p, weight, offset, cosines, work) + square / (4 * cosines.half_period)
+        even = sum_of_cosines(p, weight, offset, cosines, work) + square / (4 * cosines.half_period)
         found.append(float(even))
         terms.append(len(cosines.output))
         assert float(getattr(cosines, part)) < 1e-15
