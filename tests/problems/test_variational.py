@@ -10,7 +10,8 @@ import torch
 from scipy.io import savemat
 from torch import nn
 
-from gradeval import GradevalError, evaluate, exact_gradient, load_problem, load_task
+from gradeval import GradevalError, check, evaluate, exact_gradient, load_problem, load_task
+from gradeval.estimators import get_estimator
 from gradeval.model.elbo import NegativeElbo
 from gradeval.model.randomness import RandomDraws, generator
 from gradeval.problems.image_files import load_images
@@ -114,6 +115,19 @@ def test_it_is_evaluated() -> None:
     assert found.manifest["problem"]["exact_value"] == pytest.approx(exact_gradient(problem, "joint").value)
 
 
+def test_it_is_checked() -> None:
+    """Exactly; an estimator that counts the KL twice fails."""
+    problem = load_problem("vae", units=2, points=3)
+    assert check("disarm", problems=[problem]).verdict == "holds"
+
+    def twice(network, inputs, loss, randomness):
+        kl = NegativeElbo().divergence(network, inputs)
+        return get_estimator("disarm")(network, inputs, loss, randomness) + kl
+
+    verdict = check(twice, unbiased=True, problems=[problem])
+    assert verdict.verdict == "fails", verdict
+
+
 def test_predictions_are_probabilities_of_pixels() -> None:
     """The score is the cross-entropy of the averaged probabilities; of one state that is −log p(x|s)."""
     problem = load_problem("vae", units=3, points=5)
@@ -125,7 +139,7 @@ def test_predictions_are_probabilities_of_pixels() -> None:
     reconstruction = torch.nn.functional.binary_cross_entropy_with_logits(
         network.head(s), problem.targets, reduction="sum"
     )
-    assert score(problem, found)["loss"] == pytest.approx(float(reconstruction) / 5, rel=1e-9)
+    assert score(problem, found)["loss"] == pytest.approx(float(reconstruction.detach()) / 5, rel=1e-9)
     assert score(problem, torch.ones_like(found))["loss"] < 64 * 710  # a probability of 0 is no infinity
 
 
