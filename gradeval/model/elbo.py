@@ -116,6 +116,10 @@ class NegativeElbo:
         check_targets("bernoulli", targets, decoder(inputs.new_zeros(1, units)).shape[-1])
 
 
+IN_FILES = {f"negative-elbo:kl={kl}": NegativeElbo(kl) for kl in KL_FORMS}
+"""What problem files call the objectives of this module."""
+
+
 @dataclass(frozen=True)
 class _SampledElbo:
     """−log p(x|s) + Σⱼ log q(sⱼ|x)/p(sⱼ); ``on`` and ``off`` are that log-ratio at sⱼ = 1 and 0, [points, units]."""

@@ -74,16 +74,16 @@ class WithConstant:
         return self.varying(x) + self.constant
 
 
-def split_constant(loss: PointLoss) -> tuple[PointLoss, Tensor | float]:
+def split_constant(loss: PointLoss) -> tuple[PointLoss, Tensor | None]:
     """The part of a loss that an estimator is run on, and the rest.
 
     Args:
         loss: of a problem, see `Problem.loss_function`.
 
     Returns:
-        The varying part and the constant, [points]; of all but a `WithConstant` the loss itself and 0.
+        The varying part and the constant, [points]; of all but a `WithConstant` the loss itself and None.
     """
-    return (loss.varying, loss.constant) if isinstance(loss, WithConstant) else (loss, 0.0)
+    return (loss.varying, loss.constant) if isinstance(loss, WithConstant) else (loss, None)
 
 
 def loss_title(loss: object) -> str:

@@ -13,12 +13,13 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from gradeval.errors import GradevalError
+from gradeval.errors import GradevalError, unknown_name
 from gradeval.files import write_whole
 from gradeval.isolation import alone
-from gradeval.model.elbo import NegativeElbo
+from gradeval.model.elbo import IN_FILES, NegativeElbo
 from gradeval.model.head_loss import HeadLoss, PointLoss
 from gradeval.model.losses import LOSSES, Loss, check_targets, get_loss
+from gradeval.model.maps import BernoulliDecoder
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.objective import Objective, loss_identity, loss_title
 from gradeval.model.problem_file import FORMAT, AffineMap, ProblemDocument, document_bytes, naming, read_document
@@ -294,11 +295,12 @@ def problem_bytes(problem: Problem) -> bytes:
 
 
 def _to_document(problem: Problem) -> ProblemDocument:
-    network = problem.network
-    if not isinstance(problem.loss, str):
+    network, head = problem.network, problem.network.head
+    loss = next((name for name, objective in IN_FILES.items() if problem.loss == objective), problem.loss)
+    if not isinstance(loss, str):
         raise GradevalError(
-            f"a problem with the loss {loss_title(problem.loss)} cannot be saved: a file names its loss, one of "
-            f"{', '.join(LOSSES)}."
+            f"a problem with the loss {loss_title(loss)} cannot be saved: a file names its loss, one of "
+            f"{', '.join((*LOSSES, *IN_FILES))}."
         )
     if _tied(network) or len(network.trainable()) < len(list(network.parameters())):
         raise GradevalError("a network with frozen or tied parameters cannot be saved: a file holds only numbers.")
@@ -309,8 +311,9 @@ def _to_document(problem: Problem) -> ProblemDocument:
         noise=network.noise.name,
         states=network.states,
         layers=[_to_affine(layer.map, f"layers[{k}]") for k, layer in enumerate(network.layers)],
-        head=_to_affine(network.head, "head"),
-        loss=problem.loss,
+        head=_to_affine(head.map if isinstance(head, BernoulliDecoder) else head, "head"),
+        prior_logits=head.prior_logits.tolist() if isinstance(head, BernoulliDecoder) else None,
+        loss=loss,
         inputs=problem.inputs.tolist(),
         targets=problem.targets.tolist(),
     )
@@ -319,15 +322,17 @@ def _to_document(problem: Problem) -> ProblemDocument:
 def _read(path: Path, dtype: torch.dtype) -> Problem:
     document = read_document(path)
     with naming(path):
-        network = StochasticBinaryNetwork(
-            [_from_affine(layer, dtype) for layer in document.layers],
-            _from_affine(document.head, dtype),
-            document.noise,
-            document.states,
-        )
+        head: nn.Module = _from_affine(document.head, dtype)
+        if document.prior_logits is not None:
+            head = BernoulliDecoder(head, _tensor(document.prior_logits, dtype))
+        maps = [_from_affine(layer, dtype) for layer in document.layers]
+        network = StochasticBinaryNetwork(maps, head, document.noise, document.states)
         inputs, targets = (_tensor(numbers, dtype) for numbers in (document.inputs, document.targets))
         name = document.name or path.stem
-        return Problem(network, inputs, targets, document.loss, name, document.description)
+        if document.loss not in (*LOSSES, *IN_FILES):
+            raise unknown_name("loss", document.loss, (*LOSSES, *IN_FILES))
+        loss = IN_FILES.get(document.loss, document.loss)
+        return Problem(network, inputs, targets, loss, name, document.description)
 
 
 def _to_affine(map: nn.Module, place: str) -> AffineMap:

@@ -49,6 +49,7 @@ class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True):
         states: the two values (lo, hi) of a unit.
         layers: the map of every layer; the first one's inputs are those of a data point.
         head: the map from the last layer's states to the outputs.
+        prior_logits: of every unit of the last layer, where the head is a `BernoulliDecoder`; else None, and left out.
         loss: the name of the loss.
         inputs: x⁰, [points, inputs].
         targets: [points] or [points, outputs].
@@ -64,6 +65,7 @@ class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True):
     loss: str
     inputs: Matrix
     targets: Annotated[list[Finite | Vector], msgspec.Meta(min_length=1)]
+    prior_logits: Vector | None = None
 
 
 def read_document(path: Path) -> ProblemDocument:
@@ -99,7 +101,10 @@ def document_bytes(document: ProblemDocument) -> bytes:
     Returns:
         The bytes.
     """
-    return json.dumps(msgspec.to_builtins(document)).encode()
+    content = msgspec.to_builtins(document)
+    if document.prior_logits is None:
+        del content["prior_logits"]
+    return json.dumps(content).encode()
 
 
 @contextmanager
@@ -149,6 +154,8 @@ def _check_shapes(document: ProblemDocument) -> None:
         *((f"layers[{k}]", layer) for k, layer in enumerate(document.layers)),
         ("head", document.head),
     ):
+        if place == "head" and document.prior_logits is not None:
+            _check_length(document.prior_logits, fan_in, "prior_logits")
         _check_rows(map.weight, fan_in, f"{place}.weight")
         fan_in = len(map.weight)
         _check_length(map.bias, fan_in, f"{place}.bias")

@@ -54,7 +54,7 @@ def initialise_vae(network: StochasticBinaryNetwork, inputs: Float[Tensor, "poin
     last = [module for module in network.head.modules() if isinstance(module, nn.Linear)][-1]
     rate = (inputs.sum(0) + 0.5) / (len(inputs) + 1)
     with torch.no_grad():
-        last.bias += torch.logit(rate)
+        last.bias.add_(torch.logit(rate))
 
 
 def vae_task(

@@ -304,7 +304,7 @@ class _Trial:
             raise
         except Exception as error:
             raise GradevalError(f"raises {describe(error)}") from error
-        value = self.checked(value) + constant
+        value = self.checked(value) if constant is None else self.checked(value) + constant
         try:
             value.mean().backward()
         except RuntimeError as error:

@@ -73,7 +73,7 @@ class Surrogate(nn.Module):
         if not isinstance(value, Tensor) or value.shape != (len(inputs),):
             found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise GradevalError(f"must return one surrogate per point, [{len(inputs)}], returned {found}.")
-        return value + constant if isinstance(constant, Tensor) else value
+        return value if constant is None else value + constant
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The network's trainable parameters.

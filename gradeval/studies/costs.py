@@ -122,7 +122,8 @@ def one_gradient(problem: Problem, estimator: Estimator, seed: int = 0) -> Calla
 
     def draw() -> list[Tensor]:
         loss, constant = split_constant(problem.loss_function())
-        value = (estimator(problem.network, problem.inputs, loss, randomness) + constant).mean()
+        value = estimator(problem.network, problem.inputs, loss, randomness)
+        value = (value if constant is None else value + constant).mean()
         return list(torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True))
 
     return draw

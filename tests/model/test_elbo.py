@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -294,3 +296,26 @@ def test_a_constant_that_is_not_told_apart_is_a_factor_of_the_score_and_no_bias(
     assert told.relative_bias()["all"] < 1e-12
     assert hidden.relative_bias()["all"] < 1e-12
     assert abs(told.relative_variance()["1"] / hidden.relative_variance()["1"] - 1) > 0.01
+
+
+@pytest.mark.parametrize("kl", KL_FORMS)
+def test_a_file_holds_it_with_the_prior(kl: str, tmp_path: Path) -> None:
+    problem, path = variational(kl, states=(-1.0, 1.0)), tmp_path / "p.json"
+    problem.save(path)
+    again = Problem.load(path)
+    assert again.fingerprint() == problem.fingerprint()
+    assert exact_gradient(again).value == exact_gradient(problem).value
+    content = json.loads(path.read_text())
+    assert content["loss"] == f"negative-elbo:kl={kl}"
+    for key, value, message in (
+        ("prior_logits", [0.0], "prior_logits: must have 3 entries, found 1"),
+        ("prior_logits", [0.0, 1.0, "2"], r"prior_logits\[2\]: expected `float`, got `str`"),
+        ("prior_logits", None, "needs a head with prior logits"),
+        ("loss", "negative-elbo", "unknown loss 'negative-elbo': did you mean negative-elbo:kl="),
+    ):
+        path.write_text(json.dumps(content | {key: value}))
+        with pytest.raises(GradevalError, match=message) as caught:
+            Problem.load(path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(GradevalError, match=r"layers\[0\] is Sequential; only linear maps"):
+        variational(kl, hidden=True).save(path)

@@ -11,7 +11,7 @@ import torch
 from gradeval import GradevalError, Problem, load_problem
 
 
-@pytest.mark.parametrize("loss", ["logistic", "squared", "cross-entropy"])
+@pytest.mark.parametrize("loss", ["logistic", "squared", "cross-entropy", "bernoulli"])
 @pytest.mark.parametrize("noise", ["logistic", "cauchy"])
 def test_save_and_load_keep_every_bit(make_problem, tmp_path: Path, loss: str, noise: str) -> None:
     problem = make_problem((2, 3), loss=loss, noise=noise, states=(-1.0, 1.0))

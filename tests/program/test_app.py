@@ -283,3 +283,18 @@ def test_huge_numbers_and_estimators_that_exit(tmp_path: Path, make_problem) -> 
     assert huge[0] == 2
     (line,) = huge[2].splitlines()
     assert "the exact gradient, or J, has entries of" in line
+
+
+def test_the_variational_autoencoder(tmp_path: Path) -> None:
+    """Its options are taken by run and train, are recorded, and are refused in one line."""
+    task = ("vae", "--units", 3, "--points", 4, "--kl", "analytic", "--encoder", "5", "--decoder", "4-3")
+    done = gradeval("run", *task, "--estimators", "st,disarm", "--draws", 40, "--out", "o", "--no-report", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "o" / "manifest.json").read_text())
+    assert manifest["problem"]["loss"] == "NegativeElbo(kl='analytic')"
+    assert manifest["arguments"]["kl"] == "analytic"
+    assert manifest["problem"]["widths"] == [3]
+    for command in ("run", "train"):
+        wrong = gradeval(command, "vae", "--units", 3, "--kl", "analitic", cwd=tmp_path)
+        assert wrong.returncode == 2
+        assert wrong.stderr.strip() == "gradeval: unknown form of the KL 'analitic': did you mean analytic?"
