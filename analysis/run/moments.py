@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from gradeval.analysis.statistics import Array
 
 
@@ -98,22 +100,75 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class BlockProducts:
+    """What stands in place of a covariance where there are many parameters: inner products of means of blocks of draws.
+
+    Attributes:
+        products: by layer, of the means of g − g* over successive blocks of equally many draws, then of the mean of all
+            draws, then of g*, [K, blocks + 2, blocks + 2].
+        deviations: means over the same blocks of the squared deviations of a draw, [blocks, K].
+        draws: in each block, [1].
+    """
+
+    products: Array
+    deviations: Array
+    draws: Array
+
+    @property
+    def blocks(self) -> int:
+        """Their number."""
+        return len(self.deviations)
+
+    def without_blocks(self) -> BlockProducts:
+        """Of an estimator whose draws are all the same, what does not depend on how often it was drawn."""
+        return BlockProducts(self.products[:, -2:, -2:], self.deviations[:0], self.draws)
+
+    def of_layer(self, number: int) -> Array:
+        """The products of one layer.
+
+        Args:
+            number: of the layer.
+
+        Returns:
+            Of the blocks and the mean of all draws, [blocks + 1, blocks + 1].
+        """
+        return self.products[number, :-1, :-1]
+
+    def across(self, number: int) -> Array:
+        """The products of one layer, of what is orthogonal to g*.
+
+        Args:
+            number: of the layer; its g* is not zero.
+
+        Returns:
+            As `of_layer`.
+        """
+        inner = self.products[number, :-1, -1]
+        return self.of_layer(number) - np.outer(inner, inner) / self.products[number, -1, -1]
+
+
+@dataclass(frozen=True)
 class Moments:
     """First two moments of one estimator's draws, jointly for [g − g*, squared errors, cosines, deviations, value].
 
     The deviation of a draw has the mean tr Σ. Where the N data points of a draw are independent it is
     N⁻² Σᵢ ‖gᵢ − E gᵢ‖², whose own variance is far below that of ‖g − E g‖²; else it is the latter.
 
+    At size, where there are too many parameters for a covariance of all of this, it is that of all but g − g*, and
+    ⟨g − g*, g*⟩ of every layer stands at the end.
+
     Attributes:
         layout: where these lie, [D].
         draws: number n of draws.
-        mean: [D].
-        covariance: unbiased sample covariance of single draws, [D, D]; zero for a deterministic estimator.
+        mean: [D]; at size [D + K].
+        covariance: unbiased sample covariance of single draws, [D, D]; zero for a deterministic estimator; at size of
+            the last 4K + 1 numbers.
         descents: number of draws with ⟨g, g*⟩ > 0, [K].
         thirds: third moments of [squared errors, cosines, deviations, ⟨g, g*⟩] about the means of chunks, [4K].
         blocks: means over blocks of equally many draws of what `mean_square` and tr Σ are means of, [blocks, 2K]. Two
             estimators of a run have common random numbers in the same block.
         deterministic: whether all draws are the same by construction.
+        products: at size, inner products of means of blocks of draws.
     """
 
     layout: Layout
@@ -124,6 +179,12 @@ class Moments:
     thirds: Array
     blocks: Array
     deterministic: bool
+    products: BlockProducts | None = None
+
+    @property
+    def at_size(self) -> bool:
+        """Whether there are too many parameters for a covariance of all of them."""
+        return self.products is not None
 
     @property
     def mean_error(self) -> Array:
@@ -149,7 +210,12 @@ class Moments:
 
         Returns:
             A square matrix with a row for each of the layer's parameters.
+
+        Raises:
+            ValueError: at size there is none.
         """
+        if self.at_size:
+            raise ValueError("at this size no covariance of the gradient is kept")
         where = self.layout.slices[layer]
         return self.covariance[where, where]
 
@@ -186,6 +252,23 @@ class Moments:
         """
         return self._of(self.layout.deviation(layer))
 
+    def along(self, layer: str, target: Array) -> float:
+        """The variance of ⟨g, u⟩ in one layer, u = g*/‖g*‖.
+
+        Args:
+            layer: its name.
+            target: g* of the layer; where it is zero, u is.
+
+        Returns:
+            Its variance over single draws.
+        """
+        norm = float(np.linalg.norm(target))
+        if self.at_size:
+            place = self.layout.size + self.layout.number(layer)
+            return float(self._of(place)[1] / norm / norm) if norm else 0.0
+        direction = target / norm if norm else np.zeros_like(target)
+        return float(direction @ self.spread(layer) @ direction)
+
     def third(self, layer: str) -> Array:
         """Third moments of ‖g − g*‖², cos(g, g*), the deviation and ⟨g, g*⟩ in one layer, [4].
 
@@ -221,4 +304,5 @@ class Moments:
         return self.blocks[:, [k, len(self.layout.slices) + k]]
 
     def _of(self, place: int) -> tuple[float, float]:
-        return self.mean[place], self.covariance[place, place]
+        row = place - len(self.mean) + len(self.covariance)
+        return self.mean[place], self.covariance[row, row]
