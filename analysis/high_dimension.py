@@ -170,9 +170,10 @@ class MeanNorm:
     def along(self, square: float) -> float:
         """bᵀΣb/‖b‖², the variance of a draw along b, given ‖b‖².
 
-        b̂ᵀΣ̂b̂ is above bᵀΣb by ε̄ᵀΣε̄, ε̄ = b̂ − b, whose mean is tr Σ²/n. Where U is above ‖b‖², so is ‖ε̄‖² above its mean,
-        and by regression ε̄ᵀΣε̄ is by tr Σ³/tr Σ² times as much: it is subtracted, too, for an interval would else be long
-        whenever U is large by chance.
+        b̂ᵀΣ̂b̂ is above bᵀΣb by what is due to ε̄ = b̂ − b: by tr Σ²/n in the mean, and by more where U is above ‖b‖² by
+        chance. The regression of this on U − ‖b‖² has the slope tr Σ³/tr Σ² for the noise that is quadratic in ε̄, and
+        bᵀΣ²b/bᵀΣb, about bᵀΣb/‖b‖², for the linear one; each counts by its share in U's variance. Without this an interval
+        would be long whenever U is large by chance.
 
         Args:
             square: ‖b‖².
@@ -184,10 +185,15 @@ class MeanNorm:
         least, widest = spectrum.trace / self.size, spectrum.widest
         if not square > 0 or not noise > 0:
             return widest
-        plain = min(max(self.along_mean - spectrum.square / self.draws, least * square), widest * square)
-        share = noise / (noise + 4 * plain / self.draws)
-        excess = share * float(spectrum.counts @ spectrum.values**3) / spectrum.square * (self.square - square)
-        return min(max((self.along_mean - spectrum.square / self.draws - excess) / square, least), widest)
+        above, linear = self.along_mean - spectrum.square / self.draws, 0.0
+        steepest = float(spectrum.counts @ spectrum.values**3) / spectrum.square
+        share = 1.0
+        for _ in range(8):  # as of noise that is quadratic alone, and then better
+            slope = share * steepest + (1 - share) * linear
+            variance = min(max((above - slope * (self.square - square)) / square, least), widest)
+            share = noise / (noise + 4 * variance * square / self.draws)
+            linear = variance
+        return variance
 
     @property
     def freedom(self) -> int:
