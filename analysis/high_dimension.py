@@ -26,6 +26,7 @@ from gradeval.analysis.statistics import (
 )
 
 LEADING_DIRECTIONS = 12  # of a covariance, that are told apart at most; the others count as equally wide
+WIDE = 0.1  # of tr Σ²: an eigenvalue whose square is above this share is told apart, however uncertain the rest is
 NOTHING = 1e-24  # of ‖b̂‖²: a variance below this share is rounding
 
 
@@ -37,11 +38,13 @@ class Spectrum:
         values: eigenvalues, none of them twice, the largest first.
         counts: how often each occurs, at least once; of the last not always a whole number.
         blocks: of how many means of draws this was found.
+        weights: how much each block counts in the eigenvector of each leading one, [leading, blocks].
     """
 
     values: Array
     counts: Array
     blocks: int
+    weights: Array
 
     @property
     def trace(self) -> float:
@@ -91,22 +94,25 @@ class Spectrum:
         centred = draws * (centred - centred.mean(1)[:, None])
         total = float(centred.trace()) / (count - 1)
         if not trace > 0 or not total > 0:
-            return cls(np.zeros(1), np.ones(1), count)
+            return cls(np.zeros(1), np.ones(1), count, np.zeros((0, count)))
         centred *= trace / total
         fourth = float((np.diag(centred) ** 2).sum()) / (count - 1)
         square = float((centred**2).sum()) / (count - 1) ** 2
         square = (count - 1) * ((count - 1) * (count - 2) * square + trace**2 - count * fourth)
         square = square / (count * (count - 2) * (count - 3))
         square = min(max(square, trace**2 / size), trace**2)
-        found = np.maximum(np.linalg.eigvalsh(centred)[::-1] / (count - 1), 0.0)[: min(size, count - 2)]
+        eigenvalues, vectors = np.linalg.eigh(centred)
+        found = np.maximum(eigenvalues[::-1] / (count - 1), 0.0)[: min(size, count - 2)]
         rest = trace - np.cumsum(found)
         leading = found - np.maximum(rest, 0.0) / (count - 1 - np.arange(1, len(found) + 1))
         values, counts = _leading_and_rest(leading[:LEADING_DIRECTIONS], trace, square, size)
-        return cls(values, counts, count)
+        lengths = np.sqrt(found[: len(values) - 1] * (count - 1) * total / trace / draws)
+        return cls(values, counts, count, (vectors[:, ::-1][:, : len(lengths)] / lengths).T)
 
 
 def _leading_and_rest(leading: Array, trace: float, square: float, size: int) -> tuple[Array, Array]:
     """As many of the leading eigenvalues as leave a trace and a square for equal others, and these."""
+    wide = int((np.cumprod((leading > 0) & (leading**2 > WIDE * square))).sum())  # these are told apart for certain
     for kept in range(min(len(leading), size - 1), -1, -1):
         values = leading[:kept]
         rest, rest_square = trace - float(values.sum()), square - float(values @ values)
@@ -114,9 +120,9 @@ def _leading_and_rest(leading: Array, trace: float, square: float, size: int) ->
             continue
         # equal others have a square between rest²/(as many as there can be) and that of values no larger than these
         least = rest**2 / (size - kept)
-        most = rest * (values[-1] if kept else trace)
-        if least <= rest_square <= min(most, rest**2) or kept == 0:
-            rest_square = min(max(rest_square, least), rest**2)
+        most = min(rest * (values[-1] if kept else trace), rest**2)
+        if least <= rest_square <= most or kept <= wide:
+            rest_square = max(min(rest_square, most), least)
             return np.append(values, rest_square / rest), np.append(np.ones(kept), rest**2 / rest_square)
     raise AssertionError("none kept is always possible")
 
@@ -129,8 +135,8 @@ class MeanNorm:
         square: U, which estimates ‖b‖² without bias.
         draws: n.
         spectrum: of Σ.
-        along_mean: b̂ᵀΣ̂b̂.
-        size: P, the number of entries of a draw.
+        rest: how much of U lies outside the leading directions of Σ, and the variance of a draw along b there.
+        leading: the components of b̂ in these directions.
 
     Source: U is the U-statistic Σᵢ≠ⱼ⟨eᵢ, eⱼ⟩/n(n − 1) of the draws' errors eᵢ (Bai & Saranadasa, Statistica Sinica 6,
     1996; Chen & Qin, Annals of Statistics 38, 2010, doi:10.1214/09-AOS716), with variance 2 tr Σ²/n(n − 1) + 4 bᵀΣb/n.
@@ -139,14 +145,15 @@ class MeanNorm:
     square: float
     draws: int
     spectrum: Spectrum
-    along_mean: float
-    size: int
+    rest: tuple[float, float]
+    leading: Array
 
     @classmethod
     def of(cls, products: Array, per_block: int, draws: int, numbers: tuple[float, float], size: int) -> MeanNorm:
         """From inner products.
 
-        U = (n ‖b̂‖² − mean of ‖eᵢ‖²)/(n − 1) is that of all single draws. b̂ᵀΣ̂b̂ is the variance of the blocks' ⟨e, b̂⟩.
+        U = (n ‖b̂‖² − mean of ‖eᵢ‖²)/(n − 1) is that of all single draws. b̂ᵀΣ̂b̂ is the variance of the blocks' ⟨e, b̂⟩; it
+        is above bᵀΣb by tr Σ²/n on average, and outside the leading directions this is subtracted.
 
         Args:
             products: of the errors' means over blocks of draws, and in the last row and column of b̂, [B + 1, B + 1].
@@ -165,35 +172,51 @@ class MeanNorm:
         mean_square, trace = numbers
         spectrum = Spectrum.of(products[:-1, :-1], per_block, trace, size)
         square = (draws * float(products[-1, -1]) - mean_square) / max(draws - 1, 1)
-        return cls(square, draws, spectrum, per_block * float(products[:-1, -1].var(ddof=1)), size)
+        values, inner = spectrum.values[:-1], products[:-1, -1]
+        leading = spectrum.weights @ inner
+        rest = square - float((leading**2 - values / draws).sum())
+        rest_square = spectrum.square - float(values @ values)
+        along = per_block * float(inner.var(ddof=1)) - float(values @ leading**2) - rest_square / draws
+        error = math.sqrt(2 * rest_square) / draws
+        least = float(spectrum.counts[-1] * spectrum.values[-1]) / size
+        share = along / max(rest, error) if max(rest, error) > 0 else 0.0
+        most = float(spectrum.values[max(len(values) - 1, 0)])
+        return cls(square, draws, spectrum, (rest, min(max(share, least), most)), leading)
 
     def along(self, square: float) -> float:
         """bᵀΣb/‖b‖², the variance of a draw along b, given ‖b‖².
 
-        b̂ᵀΣ̂b̂ is above bᵀΣb by what is due to ε̄ = b̂ − b: by tr Σ²/n in the mean, and by more where U is above ‖b‖² by
-        chance. The regression of this on U − ‖b‖² has the slope tr Σ³/tr Σ² for the noise that is quadratic in ε̄, and
-        bᵀΣ²b/bᵀΣb, about bᵀΣb/‖b‖², for the linear one; each counts by its share in U's variance. Without this an interval
-        would be long whenever U is large by chance.
+        Of all b of this length the most likely is taken (hybrid resampling, as in `bias_interval`): in the leading
+        directions bⱼ = b̂ⱼ/(1 + μλⱼ/n), and outside ‖b‖² is smaller than estimated by μ/2 times the estimate's variance, with
+        the μ that gives the length. So what chance has added to b̂ along the widest directions does not count as b.
 
         Args:
             square: ‖b‖².
 
         Returns:
-            The variance, between that of a draw in the mean of all directions and that in the widest.
+            The variance.
         """
-        spectrum, noise = self.spectrum, 2 * self.spectrum.square / self.draws**2
-        least, widest = spectrum.trace / self.size, spectrum.widest
-        if not square > 0 or not noise > 0:
-            return widest
-        above, linear = self.along_mean - spectrum.square / self.draws, 0.0
-        steepest = float(spectrum.counts @ spectrum.values**3) / spectrum.square
-        share = 1.0
-        for _ in range(8):  # as of noise that is quadratic alone, and then better
-            slope = share * steepest + (1 - share) * linear
-            variance = min(max((above - slope * (self.square - square)) / square, least), widest)
-            share = noise / (noise + 4 * variance * square / self.draws)
-            linear = variance
-        return variance
+        values, (rest, beside) = self.spectrum.values[:-1], self.rest
+        if not square > 0 or not len(values):
+            return beside if square > 0 else self.spectrum.widest
+        noise = values / self.draws
+        leading = np.maximum(np.abs(self.leading), 1e-3 * np.sqrt(noise))
+        rest_square = float(self.spectrum.counts[-1] * self.spectrum.values[-1] ** 2)
+        error = 4 * max(rest, 0.0) * beside / self.draws + 2 * rest_square / self.draws**2
+
+        def parts(shrink: float) -> tuple[Array, float]:
+            mu = (1 / shrink - 1) / float(noise[0])  # from infinity to −n/λ₁
+            return (leading / (1 + mu * noise)) ** 2, max(0.0, rest - mu * error / 2)
+
+        def length(shrink: float) -> float:
+            inside, outside = parts(shrink)
+            return float(inside.sum()) + outside - square
+
+        found = crossing(length, 1e-9, 2.0)
+        if not found < math.inf:
+            return self.spectrum.widest
+        inside, outside = parts(found)
+        return (float(values @ inside) + beside * outside) / (float(inside.sum()) + outside or 1.0)
 
     @property
     def freedom(self) -> int:

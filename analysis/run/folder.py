@@ -200,10 +200,8 @@ def _not_of(names: list[str]) -> str:
 def _arrays(path: Path, content: bytes) -> dict[str, Array]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as entries:
-            if sum(entry.file_size for entry in entries.infolist()) > OF_BLOCKS = ("products", "deviations", "draws")  # where there are too many parameters for a covariance
-MAX_ARRAY_BYTES:
-                raise ValueError(f"larger than {OF_BLOCKS = ("products", "deviations", "draws")  # where there are too many parameters for a covariance
-MAX_ARRAY_BYTES >> 30} GiB")
+            if sum(entry.file_size for entry in entries.infolist()) > MAX_ARRAY_BYTES:
+                raise ValueError(f"larger than {MAX_ARRAY_BYTES >> 30} GiB")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
         if other := [name for name, array in found.items() if not isinstance(array, np.ndarray)]:
