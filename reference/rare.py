@@ -33,7 +33,7 @@ FLATTENED_PATHS = 2**12
 MAX_LOSS_BITS = 14  # of the last layer, up to which every loss is looked at
 BINS, RATIO, SMALLEST = 640, 1.25, 1e-32  # of sizes: each is RATIO times the one before, from SMALLEST on
 LEVELS = 48  # of the probability of a state: each is half the one before
-MANY_PARAMETERS = 10_000  # beyond, norms are had without the gradients, or from fewer states and paths
+LARGE_NETWORK = 10_000  # beyond, norms are had without the gradients, or from fewer states and paths
 MANY_NUMBERS, FEWEST_STATES = 2**33, 2**8  # states × points × parameters of what is drawn then, and the fewest states
 OPERATIONS = 100  # a number of a gradient costs about as much as so many multiply–adds of a product
 
@@ -54,7 +54,7 @@ def rare_states(problem: Problem, memory: int = 2**25) -> RareStates:
     network, points = problem.network, problem.points
     slices = network.layer_slices()
     size = sum(p.numel() for p in network.parameters())
-    scores = LinearScores.of(problem) if size > MANY_PARAMETERS else None
+    scores = LinearScores.of(problem) if size > LARGE_NETWORK else None
     row = (scores.numbers if scores else points * size) * network.dtype.itemsize
     sums = torch.zeros(len(slices), LEVELS * BINS, 3, dtype=torch.float64)
     means = torch.zeros(points, len(slices), dtype=torch.float64)
@@ -121,7 +121,7 @@ def _largest_loss(problem: Problem) -> Float[Tensor, " points"]:
     """max |f| or max f − min f, whichever is larger, over the last layer's states, for every point."""
     network, width = problem.network, problem.widths[-1]
     states, parameters = 2 ** min(width, MAX_LOSS_BITS), sum(p.numel() for p in network.parameters())
-    if width > MAX_LOSS_BITS and parameters > MANY_PARAMETERS:
+    if width > MAX_LOSS_BITS and parameters > LARGE_NETWORK:
         states = _fewer(problem, states)
     numbers = torch.arange(states, device=network.device)
     digits = binary_digits(numbers, 0, min(width, MAX_LOSS_BITS)).to(network.dtype)
@@ -161,7 +161,7 @@ def _rows(problem: Problem, at_once: int, cheap: bool = False) -> Iterator[_Rows
             yield binary_digits(numbers, 0, bits).to(dtype), lambda row: EnumeratedStates(row, random, dtype), 1.0
         return
     least, paths = _least(problem), FLATTENED_PATHS
-    if not cheap and sum(p.numel() for p in problem.network.parameters()) > MANY_PARAMETERS:
+    if not cheap and sum(p.numel() for p in problem.network.parameters()) > LARGE_NETWORK:
         paths = _fewer(problem, paths)
     uniforms = torch.rand(paths, bits, generator=random, dtype=dtype, device=device)
     for rows in uniforms.split(at_once):

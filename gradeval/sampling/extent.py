@@ -96,6 +96,8 @@ class BlockMeans:
     draws: int = 0
     errors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
     deviations: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    _waiting: np.ndarray = field(default_factory=lambda: np.zeros(()))  # sums over the draws that fill no block yet
+    _of_waiting: int = 0
 
     @classmethod
     def of(
@@ -117,38 +119,41 @@ class BlockMeans:
         return cls(extent.blocks, draws, found[0].astype(np.float32), found[1])
 
     def add(self, other: BlockMeans) -> None:
-        """Add those of the chunk that follows; its last ones that do not fill a block are left out.
+        """Add those of the chunk that follows; what does not fill a block waits for the next ones, or is left out.
 
         Args:
             other: with no more draws in a block than here, of which they are a part.
         """
-        if not self.draws:
-            self.draws = other.draws
-            self.errors, self.deviations = other.errors, other.deviations
-        elif len(other.errors):
-            ratio = self.draws // other.draws
-            self.errors = np.concatenate([self.errors, joined(other.errors, ratio)])
-            self.deviations = np.concatenate([self.deviations, joined(other.deviations, ratio)])
+        self.draws = self.draws or other.draws
+        if self._of_waiting % other.draws:  # these and longer blocks never fill one
+            self._waiting, self._of_waiting = np.zeros(()), 0
+        rows = np.concatenate([other.errors, other.deviations], 1, dtype=np.float64)
+        found = []
+        for row in rows:
+            self._waiting = self._waiting + other.draws * row
+            self._of_waiting += other.draws
+            if self._of_waiting == self.draws:
+                found.append(self._waiting / self.draws)
+                self._waiting, self._of_waiting = np.zeros(()), 0
+        columns = other.errors.shape[1]
+        new = np.stack(found) if found else np.zeros((0, rows.shape[1]))
+        new_errors, new_deviations = new[:, :columns].astype(np.float32), new[:, columns:]
+        some = len(self.errors) > 0
+        self.errors = np.concatenate([self.errors, new_errors]) if some else new_errors
+        self.deviations = np.concatenate([self.deviations, new_deviations]) if some else new_deviations
         while len(self.errors) > self.most:
-            self.errors, self.deviations = joined(self.errors, 2), joined(self.deviations, 2)
-            self.draws *= 2
+            self._join()
 
-
-def joined(means: np.ndarray, ratio: int) -> np.ndarray:
-    """Means of so many successive rows; the last ones that are fewer are left out.
-
-    Args:
-        means: rows, [rows, columns].
-        ratio: how many make one.
-
-    Returns:
-        Fewer rows.
-    """
-    rows = len(means) // ratio
-    if ratio == 1:
-        return means
-    together: np.ndarray = means[: rows * ratio].reshape(rows, ratio, means.shape[1]).mean(1)
-    return together
+    def _join(self) -> None:
+        """Each block with the next; the last one of an odd number waits."""
+        even = len(self.errors) // 2 * 2
+        for errors, deviations in zip(self.errors[even:], self.deviations[even:], strict=True):
+            self._waiting = self._waiting + self.draws * np.concatenate([errors, deviations], dtype=np.float64)
+            self._of_waiting += self.draws
+        self.errors, self.deviations = (
+            means[:even].reshape(even // 2, 2, means.shape[1]).mean(1) for means in (self.errors, self.deviations)
+        )
+        self.draws *= 2
 
 
 def block_means(numbers: Float[Tensor, "draws columns"], size: int) -> Float[Tensor, "blocks columns"]:
