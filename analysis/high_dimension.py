@@ -65,14 +65,13 @@ class Spectrum:
     def of(cls, products: Array, draws: int, trace: float, size: int) -> Spectrum:
         """Estimate the spectrum of Σ.
 
-        tr Σ² is estimated without bias, whatever the law of the draws (Himeno & Yamada, Journal of Multivariate
-        Analysis 130, 2014, doi:10.1016/j.jmva.2014.05.005): with the sample covariance S of B means, its trace, and
-        Q = Σ ‖eᵢ − ē‖⁴/(B − 1), it is (B − 1)/B(B − 2)(B − 3) × [(B − 1)(B − 2) tr S² + (tr S)² − B Q]. Eigenvalues of S
-        are too large by the noise of all others, λ̃ⱼ = λ̂ⱼ − (tr S − Σᵢ≤ⱼ λ̂ᵢ)/(B − 1 − j) are not (noise reduction: Yata &
-        Aoshima, Journal of Multivariate Analysis 105, 2012, doi:10.1016/j.jmva.2011.09.002). The leading ones are
-        kept; the rest of tr Σ and of tr Σ² makes d equal ones, d = (rest of tr Σ)²/(rest of tr Σ²): Welch and
-        Satterthwaite's approximation, as in the tests of Zhang, Guo, Zhou & Cheng (Journal of the American Statistical
-        Association 115, 2020, doi:10.1080/01621459.2019.1604366).
+        tr Σ² is estimated by `trace_of_square`. Eigenvalues of the sample covariance S are too large by the noise of all
+        others, λ̃ⱼ = λ̂ⱼ − (tr S − Σᵢ≤ⱼ λ̂ᵢ)/(B − 1 − j) are not (noise reduction: Yata & Aoshima, Journal of Multivariate
+        Analysis 105, 2012, doi:10.1016/j.jmva.2011.09.002). The leading ones are kept; the rest of tr Σ and of tr Σ²
+        makes d equal ones, d = (rest of tr Σ)²/(rest of tr Σ²): Welch and Satterthwaite's approximation, as in the tests
+        of Zhang, Guo, Zhou & Cheng (Journal of the American Statistical Association 115, 2020,
+        doi:10.1080/01621459.2019.1604366). Where the leading ones leave no room for a rest, tr Σ² is larger than
+        estimated, towards caution.
 
         Args:
             products: inner products of the means of B ≥ 4 blocks, [B, B].
@@ -96,10 +95,7 @@ class Spectrum:
         if not trace > 0 or not total > 0:
             return cls(np.zeros(1), np.ones(1), count, np.zeros((0, count)))
         centred *= trace / total
-        fourth = float((np.diag(centred) ** 2).sum()) / (count - 1)
-        square = float((centred**2).sum()) / (count - 1) ** 2
-        square = (count - 1) * ((count - 1) * (count - 2) * square + trace**2 - count * fourth)
-        square = square / (count * (count - 2) * (count - 3))
+        square = trace_of_square(centred)
         square = min(max(square, trace**2 / size), trace**2)
         eigenvalues, vectors = np.linalg.eigh(centred)
         found = np.maximum(eigenvalues[::-1] / (count - 1), 0.0)[: min(size, count - 2)]
@@ -108,6 +104,32 @@ class Spectrum:
         values, counts = _leading_and_rest(leading[:LEADING_DIRECTIONS], trace, square, size)
         lengths = np.sqrt(found[: len(values) - 1] * (count - 1) * total / trace / draws)
         return cls(values, counts, count, (vectors[:, ::-1][:, : len(lengths)] / lengths).T)
+
+
+def trace_of_square(centred: Array) -> float:
+    """Estimate tr Σ² without bias, whatever the law of the draws.
+
+    With the sample covariance S of B draws eᵢ, and Q = Σ ‖eᵢ − ē‖⁴/(B − 1), it is
+    (B − 1)/B(B − 2)(B − 3) × [(B − 1)(B − 2) tr S² + (tr S)² − B Q].
+    Source: Himeno & Yamada, Journal of Multivariate Analysis 130, 2014, doi:10.1016/j.jmva.2014.05.005.
+
+    Args:
+        centred: ⟨eᵢ − ē, eⱼ − ē⟩, [B, B], B ≥ 4.
+
+    Returns:
+        The estimate, which may be negative by chance.
+
+    Examples:
+        >>> rows = np.random.default_rng(0).standard_normal((50, 4000))
+        >>> rows -= rows.mean(0)
+        >>> bool(3000 < trace_of_square(rows @ rows.T) < 5000)
+        True
+    """
+    count = len(centred)
+    fourth = float((np.diag(centred) ** 2).sum()) / (count - 1)
+    square, trace = float((centred**2).sum()) / (count - 1) ** 2, float(centred.trace()) / (count - 1)
+    square = (count - 1) * ((count - 1) * (count - 2) * square + trace**2 - count * fourth)
+    return square / (count * (count - 2) * (count - 3))
 
 
 def _leading_and_rest(leading: Array, trace: float, square: float, size: int) -> tuple[Array, Array]:
@@ -284,7 +306,9 @@ class MeanNorm:
             return self.score(self.square, bias, variance) - end
 
         far = math.sqrt(size**2 + error)
-        ends = [crossing(lambda bias, above=above: -excess(bias, above), 0.0, far, rtol=1e-8) for above in (False, True)]
+        ends = [
+            crossing(lambda bias, above=above: -excess(bias, above), 0.0, far, rtol=1e-8) for above in (False, True)
+        ]
         low, high = ends[0] if ends[0] < math.inf else 0.0, ends[1] if ends[1] < math.inf else math.inf
         return Interval(size, min(low, size), max(high, size))
 

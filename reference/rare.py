@@ -23,9 +23,9 @@ from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import EnumeratedStates, FlattenedStates, Randomness, generator
 from gradeval.reference.joint import binary_digits
+from gradeval.reference.scores import LinearScores
 from gradeval.sampling.surrogates import Surrogate, weighted_gradients
 from gradeval.threads import Crew
-from gradeval.reference.scores import LinearScores
 from gradeval.torch_private import quiet_vmap
 
 MAX_ENUMERATED = 12  # bits; beyond, paths are drawn from flattened probabilities
@@ -72,9 +72,7 @@ def rare_states(problem: Problem, memory: int = 2**25) -> RareStates:
 class _Yardstick:
     """The sizes of the yardstick's gradients on some rows."""
 
-    def __init__(
-        self, problem: Problem, largest: Float[Tensor, " points"], scores: LinearScores | None = None
-    ) -> None:
+    def __init__(self, problem: Problem, largest: Float[Tensor, " points"], scores: LinearScores | None = None) -> None:
         self.problem, self.largest, self.scores = problem, largest, scores
         self.slices = problem.network.layer_slices()
         self._own = threading.local()
@@ -131,7 +129,10 @@ def _largest_loss(problem: Problem) -> Float[Tensor, " points"]:
     loss = problem.loss_function(network)
     with torch.no_grad():
         low = high = None
-        for some in network.layers[-1].encode(digits).split(max(1, 2**22 // (problem.points * width))):
+        at_once = 2**22 // (problem.points * width)
+        if parameters > LARGE_NETWORK:  # outputs may be far more than units
+            at_once = min(at_once, 2**24 // (problem.points * network.head(digits[:1]).numel()))
+        for some in network.layers[-1].encode(digits).split(max(1, at_once)):
             f = loss(some[:, None, :].expand(-1, problem.points, -1))
             least, most = f.amin(0), f.amax(0)
             low = least if low is None else torch.minimum(low, least)
@@ -180,9 +181,7 @@ def _sizes(
     squares: dict[str, Tensor], slices: dict[str, slice], largest: Float[Tensor, " points"]
 ) -> Float[Tensor, "rows points K"]:
     """The size of every layer's part from its squared norm, and that of all of them."""
-    parts = [
-        squares[layer] if layer == "head" else squares[layer] * largest**2 for layer in slices if layer != "all"
-    ]
+    parts = [squares[layer] if layer == "head" else squares[layer] * largest**2 for layer in slices if layer != "all"]
     return torch.stack([*parts, torch.stack(parts).sum(0)], -1).sqrt()
 
 

@@ -94,7 +94,9 @@ class LinearScores:
             x = layer.encode(s)
         squares["head"] = _outer(self._head(problem, x), x, network.head.bias is not None)
         possible = weights > 0
-        return {layer: torch.where(possible, square, 0.0).double() for layer, square in squares.items()}, weights.double()
+        return {
+            layer: torch.where(possible, square, 0.0).double() for layer, square in squares.items()
+        }, weights.double()
 
     @staticmethod
     def _head(problem: Problem, x: Tensor) -> Tensor:

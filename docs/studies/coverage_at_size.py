@@ -29,7 +29,7 @@ from gradeval.sampling.extent import Extent
 from gradeval.sampling.streaming import Scorer, Stream, reduce_chunk
 
 LEVELS = (0.01, 0.001, 0.0001)
-BIASES = {"zero": 0.0, "small": 1.0, "medium": 4.0, "large": 40.0}  # of the root of the noise of ‖b̂‖²
+BIASES = {"zero": 0.0, "small": 1.5, "large": 15.0}  # of the root of the noise of ‖b̂‖²
 SPECTRA = {"wide": 0.5, "narrow": 1.5, "one direction": 3.0}  # λᵢ ∝ i^−exponent
 
 
@@ -73,7 +73,7 @@ class MadeUp:
 
     def draws(self, count: int, random: np.random.Generator) -> np.ndarray:
         length = np.sqrt(random.gamma(4, 0.25, size=(count, 1)))
-        errors = length * random.standard_normal((count, self.parameters)) * np.sqrt(self.values)
+        errors = length * random.standard_normal((count, self.parameters), dtype=np.float32) * np.sqrt(self.values)
         return self.exact + self.bias + errors + (random.exponential(size=(count, 1)) - 1) * self.skewed
 
     def truth(self, layer: str) -> dict[str, float]:
@@ -160,7 +160,7 @@ def false_alarms(spectrum: str, draws: int, blocks: int, replicates: int, parame
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replicates", type=int, default=500)
-    parser.add_argument("--alarms", type=int, default=20_000, help="replicates of the test at small levels")
+    parser.add_argument("--alarms", type=int, default=10_000, help="replicates of the test at small levels")
     parser.add_argument("--parameters", type=int, default=26_000)
     parser.add_argument("--draws", type=int, nargs="+", default=[200])
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
@@ -190,7 +190,7 @@ def page(table: pd.DataFrame, small: pd.DataFrame, arguments: argparse.Namespace
     lines = [
         "# Coverage of the intervals with many parameters\n",
         f"Written by `python docs/studies/coverage_at_size.py --replicates {arguments.replicates}`: so many runs of",
-        f"{arguments.draws} draws with {arguments.parameters:,} parameters in each setting. The draws are made up: errors",
+        f"{', '.join(map(str, arguments.draws))} draws with {arguments.parameters:,} parameters in each setting. The draws are made up: errors",
         "with eigenvalues λᵢ ∝ i^−½ (wide), i^−1.5 (narrow) or i^−3 (one direction), a random common length, and a skewed",
         "direction. Every interval is nominally one of 95 %; where the bias is zero its interval can miss on one side only.",
         f"The binomial error of a share is ±{1.96 * (0.95 * 0.05 / arguments.replicates) ** 0.5:.1%}. All numbers are in",

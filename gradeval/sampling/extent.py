@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -174,9 +173,7 @@ def block_means(numbers: Float[Tensor, "draws columns"], size: int) -> Float[Ten
     return numbers[: blocks * size].reshape(blocks, size, numbers.shape[1]).mean(1)
 
 
-def products_of(
-    rows: np.ndarray, vectors: np.ndarray, slices: dict[str, slice], at_once: int = 2**18
-) -> np.ndarray:
+def products_of(rows: np.ndarray, vectors: np.ndarray, slices: dict[str, slice], at_once: int = 2**18) -> np.ndarray:
     """Inner products of rows and vectors, by layer, in double precision.
 
     Args:

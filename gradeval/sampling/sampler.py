@@ -20,8 +20,8 @@ from gradeval.isolation import alone, in_company
 from gradeval.model.network import FlipCost
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import GivenUniforms, RandomDraws, derived_seed, generator
-from gradeval.sampling.gradients import RowChance, all_at_once, as_backward, one_by_one
 from gradeval.sampling.extent import CHUNK
+from gradeval.sampling.gradients import RowChance, all_at_once, as_backward, one_by_one
 from gradeval.sampling.streaming import LARGEST_GRADIENT
 from gradeval.sampling.surrogates import Surrogate
 from gradeval.threads import one_thread

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gradeval.analysis.measures import cosine
 from gradeval.analysis.run.moments import BlockProducts, Layout, Moments
-from gradeval.sampling.extent import CHUNK, BlockMeans, Extent, block_means, products_of
+from gradeval.sampling.extent import BlockMeans, Extent, block_means, products_of
 
 LARGEST_GRADIENT = 1e45
 """The largest entry of a gradient whose statistics (they have sixth powers) do not overflow."""
@@ -182,9 +182,7 @@ class Scorer:
         cosines = torch.where(norms > 0, cosine(inner, (norms * self.norms).clamp(min=1e-300)), 0.0)
         return squares, torch.where(self.norms > 0, cosines, torch.nan), inner
 
-    def squares(
-        self, gradients: Float[Tensor, "blocks P"], centre: Float[Tensor, " P"]
-    ) -> Float[Tensor, "blocks K"]:
+    def squares(self, gradients: Float[Tensor, "blocks P"], centre: Float[Tensor, " P"]) -> Float[Tensor, "blocks K"]:
         """‖g − c‖² of each layer.
 
         Args:
@@ -279,7 +277,9 @@ def reduce_chunk(
             whole = factor * scorer.squares(gradients, gradients.mean(0))
             parts = whole if deviations is None else deviations
             if extent.blocks:
-                joint = _joint_at_size(scorer, gradients, torch.cat((squares, cosines, parts, values[:, None]), 1), inner)
+                joint = _joint_at_size(
+                    scorer, gradients, torch.cat((squares, cosines, parts, values[:, None]), 1), inner
+                )
                 of_blocks = BlockMeans.of(extent, gradients, parts, index)
                 of_blocks.errors -= scorer.exact.cpu().numpy().astype(np.float32)
             else:
