@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from scipy import special
@@ -65,11 +66,11 @@ class Spectrum:
     def of(cls, products: Array, draws: int, trace: float, size: int) -> Spectrum:
         """Estimate the spectrum of Σ.
 
-        tr Σ² is estimated by `trace_of_square`. Eigenvalues of the sample covariance S are too large by the noise of all
-        others, λ̃ⱼ = λ̂ⱼ − (tr S − Σᵢ≤ⱼ λ̂ᵢ)/(B − 1 − j) are not (noise reduction: Yata & Aoshima, Journal of Multivariate
+        tr Σ² is estimated by `trace_of_square`. Eigenvalues of the sample covariance S are too large by the noise of
+        all others, λ̃ⱼ = λ̂ⱼ − (tr S − Σᵢ≤ⱼ λ̂ᵢ)/(B − 1 − j) are not (noise reduction: Yata & Aoshima, J. Multivariate
         Analysis 105, 2012, doi:10.1016/j.jmva.2011.09.002). The leading ones are kept; the rest of tr Σ and of tr Σ²
-        makes d equal ones, d = (rest of tr Σ)²/(rest of tr Σ²): Welch and Satterthwaite's approximation, as in the tests
-        of Zhang, Guo, Zhou & Cheng (Journal of the American Statistical Association 115, 2020,
+        makes d equal ones, d = (rest of tr Σ)²/(rest of tr Σ²): Welch and Satterthwaite's approximation, as in the
+        tests of Zhang, Guo, Zhou & Cheng (Journal of the American Statistical Association 115, 2020,
         doi:10.1080/01621459.2019.1604366). Where the leading ones leave no room for a rest, tr Σ² is larger than
         estimated, towards caution.
 
@@ -150,7 +151,7 @@ def _leading_and_rest(leading: Array, trace: float, square: float, size: int) ->
 
 
 @dataclass(frozen=True)
-class MeanNorm:
+class NormLaw:
     """What is known of ‖b‖, b = E g − g*, from n draws of g with covariance Σ.
 
     Attributes:
@@ -171,7 +172,7 @@ class MeanNorm:
     leading: Array
 
     @classmethod
-    def of(cls, products: Array, per_block: int, draws: int, numbers: tuple[float, float], size: int) -> MeanNorm:
+    def of(cls, products: Array, per_block: int, draws: int, numbers: tuple[float, float], size: int) -> Self:
         """From inner products.
 
         U = (n ‖b̂‖² − mean of ‖eᵢ‖²)/(n − 1) is that of all single draws. b̂ᵀΣ̂b̂ is the variance of the blocks' ⟨e, b̂⟩; it
@@ -209,8 +210,8 @@ class MeanNorm:
         """bᵀΣb/‖b‖², the variance of a draw along b, given ‖b‖².
 
         Of all b of this length the most likely is taken (hybrid resampling, as in `bias_interval`): in the leading
-        directions bⱼ = b̂ⱼ/(1 + μλⱼ/n), and outside ‖b‖² is smaller than estimated by μ/2 times the estimate's variance, with
-        the μ that gives the length. So what chance has added to b̂ along the widest directions does not count as b.
+        directions bⱼ = b̂ⱼ/(1 + μλⱼ/n), and outside ‖b‖² is smaller than estimated by μ/2 times the variance of that,
+        with the μ that gives the length. So what chance has added to b̂ along the widest directions does not count as b.
 
         Args:
             square: ‖b‖².
@@ -279,6 +280,11 @@ class MeanNorm:
         unit = max(x, trace)
         return quadratic_form_score(x / unit, values / self.draws / unit, np.sqrt(means / unit), counts)
 
+
+@dataclass(frozen=True)
+class MeanNorm(NormLaw):
+    """The interval of ‖b‖, and the test that it is zero; what they take is that of `NormLaw`."""
+
     def interval(self) -> Interval:
         """‖b‖ with an interval that is honest where b = 0, and never empty.
 
@@ -306,10 +312,9 @@ class MeanNorm:
             return self.score(self.square, bias, variance) - end
 
         far = math.sqrt(size**2 + error)
-        ends = [
-            crossing(lambda bias, above=above: -excess(bias, above), 0.0, far, rtol=1e-8) for above in (False, True)
-        ]
-        low, high = ends[0] if ends[0] < math.inf else 0.0, ends[1] if ends[1] < math.inf else math.inf
+        low = crossing(lambda bias: -excess(bias, False), 0.0, far, rtol=1e-8)
+        high = crossing(lambda bias: -excess(bias, True), 0.0, far, rtol=1e-8)
+        low, high = low if low < math.inf else 0.0, high if high < math.inf else math.inf  # where it is NaN
         return Interval(size, min(low, size), max(high, size))
 
     def test(self, missing: float, scale: float, comparisons: int, deterministic: bool = False) -> BiasTest:

@@ -17,8 +17,8 @@ from gradeval.model.problem import Problem, own_copy
 class LinearScores:
     """Squared norms of ∇ log P(s) of every layer, and of the head's gradient of the loss, on many joint states.
 
-    The gradient of a linear layer's log-probability is δ ⊗ (x, 1), δ = ∂ log P/∂a at the preactivation a: so its norm is
-    ‖δ‖ ‖(x, 1)‖, and no gradient is made. The same holds for a linear head, with δ the loss's gradient in its outputs.
+    The gradient of a linear layer's log-probability is δ ⊗ (x, 1), δ = ∂ log P/∂a at the preactivation a: so its norm
+    is ‖δ‖ ‖(x, 1)‖, and no gradient is made. So it is for a linear head, with δ the loss's gradient in its outputs.
 
     Attributes:
         problem: all its layers and its head are `torch.nn.Linear`, each on its own, with all parameters trainable.
@@ -93,10 +93,8 @@ class LinearScores:
             squares[str(k + 1)] = _outer(delta, x, layer.map.bias is not None)
             x = layer.encode(s)
         squares["head"] = _outer(self._head(problem, x), x, network.head.bias is not None)
-        possible = weights > 0
-        return {
-            layer: torch.where(possible, square, 0.0).double() for layer, square in squares.items()
-        }, weights.double()
+        squares = {layer: torch.where(weights > 0, square, 0.0).double() for layer, square in squares.items()}
+        return squares, weights.double()
 
     @staticmethod
     def _head(problem: Problem, x: Tensor) -> Tensor:

@@ -49,11 +49,6 @@ class Layout:
         """Where the squared errors of all layers lie."""
         return slice(self.parameters, self.parameters + len(self.slices))
 
-    @property
-    def without_cosines(self) -> list[int]:
-        """The places of all but the cosines, which are not defined in a layer without gradient."""
-        return [*range(self.squares.stop), *range(self.scores.stop, self.size)]
-
     def square(self, layer: str) -> int:
         """The place of ‖g − g*‖² of one layer.
 
@@ -192,13 +187,10 @@ class Moments:
         return self.mean[: self.layout.parameters]
 
     def bias(self, layer: str) -> Array:
-        """The mean of g − g* in one layer.
+        """The mean of g − g* in one layer, one number for each of its parameters.
 
         Args:
             layer: its name.
-
-        Returns:
-            One number for each of the layer's parameters.
         """
         return self.mean[self.layout.slices[layer]]
 
@@ -253,14 +245,11 @@ class Moments:
         return self._of(self.layout.deviation(layer))
 
     def along(self, layer: str, target: Array) -> float:
-        """The variance of ⟨g, u⟩ in one layer, u = g*/‖g*‖.
+        """The variance over single draws of ⟨g, u⟩ in one layer, u = g*/‖g*‖, or 0 where g* is.
 
         Args:
             layer: its name.
-            target: g* of the layer; where it is zero, u is.
-
-        Returns:
-            Its variance over single draws.
+            target: g* of the layer.
         """
         norm = float(np.linalg.norm(target))
         if self.at_size:

@@ -1,11 +1,11 @@
 """Do the intervals mean what they say where there are 26,000 parameters and few draws? A recorded study.
 
-    python docs/studies/coverage_at_size.py     writes coverage-at-size.md and .csv beside it (half an hour on two cores)
+    python docs/studies/coverage_at_size.py     writes coverage-at-size.md and .csv beside it (an hour on two cores)
 
-Draws come from a `Source`, go through the same reduction as those of an evaluation, and the intervals are those that the
-tables print. The sources here are made up, so that the truth is known: errors with a power-law spectrum, a random common
-length, and one direction in which they are skewed, as REINFORCE's are by the loss. A second, cheaper part looks at the
-test's false alarms at small levels, with 400 parameters and no states reckoned as missing.
+Draws come from a `Source`, go through the same reduction as those of an evaluation, and the intervals are those that
+the tables print. The sources here are made up, so that the truth is known: errors with a power-law spectrum, a random
+common length, and one direction in which they are skewed, as REINFORCE's are by the loss. A second, cheaper part looks
+at the test's false alarms at small levels, with 400 parameters and no states reckoned as missing.
 """
 
 from __future__ import annotations
@@ -190,10 +190,11 @@ def page(table: pd.DataFrame, small: pd.DataFrame, arguments: argparse.Namespace
     lines = [
         "# Coverage of the intervals with many parameters\n",
         f"Written by `python docs/studies/coverage_at_size.py --replicates {arguments.replicates}`: so many runs of",
-        f"{', '.join(map(str, arguments.draws))} draws with {arguments.parameters:,} parameters in each setting. The draws are made up: errors",
-        "with eigenvalues λᵢ ∝ i^−½ (wide), i^−1.5 (narrow) or i^−3 (one direction), a random common length, and a skewed",
-        "direction. Every interval is nominally one of 95 %; where the bias is zero its interval can miss on one side only.",
-        f"The binomial error of a share is ±{1.96 * (0.95 * 0.05 / arguments.replicates) ** 0.5:.1%}. All numbers are in",
+        f"{', '.join(map(str, arguments.draws))} draws with {arguments.parameters:,} parameters in each setting. The",
+        "draws are made up: errors with eigenvalues λᵢ ∝ i^−½ (wide), i^−1.5 (narrow) or i^−3 (one direction), a",
+        "random common length, and a skewed direction. Every interval is nominally one of 95 %; where the bias is zero its",
+        "interval can miss on one side only.",
+        f"The binomial error of a share is ±{1.96 * (0.95 * 0.05 / arguments.replicates) ** 0.5:.1%}. All are in",
         "coverage-at-size.csv. Cosine and descent probability are held against the mean of all runs.\n",
         "| source | interval | layer 1 | head | all |",
         "|---|---|---:|---:|---:|",
@@ -202,8 +203,8 @@ def page(table: pd.DataFrame, small: pd.DataFrame, arguments: argparse.Namespace
         cells = " | ".join(f"{share:.1%}" for share in rows.set_index("layer")["coverage"][["1", "head", "all"]])
         lines.append(f"| {source}, {draws} draws | {measure} | {cells} |")
     lines += [
-        "\nOf the tests at 1 % the share of runs without an alarm stands there; “nothing missing” is the test without what",
-        "rare states may be missing, which an evaluation always reckons with.\n",
+        "\nOf the tests at 1 % the share of runs without an alarm stands there; “nothing missing” is the test without",
+        "what rare states may be missing, which an evaluation always reckons with.\n",
         "## False alarms at small levels\n",
         "400 parameters, normal draws without a bias, nothing reckoned as missing.\n",
         "| spectrum | draws | blocks | runs | " + " | ".join(f"at {level:g}" for level in LEVELS) + " |",

@@ -52,7 +52,7 @@ class Plan:
         arguments: of the command that began it.
         versions: of the libraries when it was begun.
         problem: the digest of problem.json beside it; empty where the problem cannot be saved.
-        memory: bytes that the statistics may take, see `Extent`.
+        memory: as of `Extent`.
     """
 
     fingerprint: str
@@ -82,8 +82,7 @@ class Plan:
         Raises:
             GradevalError: it is missing, of another format or damaged.
         """
-        path = folder / PLAN_FILE
-        document = read_json(path, MAX_PLAN_BYTES)
+        document = read_json(path := folder / PLAN_FILE, MAX_PLAN_BYTES)
         found = document.get("format")
         if found != FORMAT:
             raise GradevalError(
@@ -141,11 +140,10 @@ class Plan:
             name: of an estimator.
 
         Returns:
-            Format, problem, seed, engine, name and source; at size also the length of chunks and how many blocks are kept.
+            Format, problem, seed, engine, name and source; at size also the extent.
         """
-        extent = self.extent
-        at_size = [extent.chunk, extent.blocks] if extent.blocks else []
-        return [FORMAT, self.fingerprint, self.seed, self.engine, name, self.estimators[name].source, *at_size]
+        source, extent = self.estimators[name].source, self.extent
+        return [FORMAT, self.fingerprint, self.seed, self.engine, name, source, *extent.identity]
 
     def refuse_others(self, wanted: Plan, folder: Path) -> None:
         """Raise GradevalError where ``wanted`` draws something else than this plan, which lies in ``folder``.

@@ -74,8 +74,8 @@ def run_command(
     working_memory: Annotated[
         float,
         typer.Option(
-            help="GiB that an estimator's statistics and a chunk of its draws may take, about: where a covariance of all "
-            "parameters would take more, means of blocks of draws stand in its place. A run keeps what it began with."
+            help="GiB that the statistics and a chunk of draws may take, about: where a covariance of all parameters "
+            "would take more, means of blocks of draws stand in its place. A run keeps what it began with."
         ),
     ] = 1.0,
     exact: Annotated[

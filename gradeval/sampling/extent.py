@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +13,7 @@ BLOCK = 1000  # draws, one of the M of `tree` that all smaller ones divide
 CHUNK = 5 * BLOCK  # draws: means of up to BLOCK draws never straddle two chunks
 WORKING_MEMORY = 2**30  # bytes, by default
 COPIES = 4  # of a chunk's draws, that are in memory at a time, about
-MOST_BLOCKS, FEWEST_BLOCKS = 128, 32  # means of blocks of draws that are kept in place of a covariance
+MOST_BLOCKS, LEAST_BLOCKS = 128, 32  # means of blocks of draws that are kept in place of a covariance
 USED = 0.95  # of a chunk's draws, that are in one of its blocks at least
 
 
@@ -53,8 +54,13 @@ class Extent:
         fitting = memory // (8 * parameters * COPIES)
         chunk = next((length for length in (CHUNK, 1000, 100) if length <= fitting), 10)
         most = max(1, memory // (4 * 4 * parameters))  # in single precision, a quarter of the memory
-        blocks = min(max(1 << most.bit_length() - 1, FEWEST_BLOCKS), MOST_BLOCKS)
+        blocks = min(max(1 << most.bit_length() - 1, LEAST_BLOCKS), MOST_BLOCKS)
         return cls(chunk, 10 ** (len(str(chunk)) - 1), blocks)
+
+    @property
+    def identity(self) -> list[int]:
+        """At size, what the numbers of chunks depend on; else nothing."""
+        return [self.chunk, self.blocks] if self.blocks else []
 
     def unit(self, index: int, count: int) -> int:
         """The number of draws in a block of a chunk: a power of two, no more than in the blocks of all chunks before.
@@ -76,6 +82,10 @@ class Extent:
         """Draws of the longest blocks that are made within a chunk."""
         lengths = [1 << k for k in range(self.chunk.bit_length()) if 3 << k <= self.chunk]
         return max(u for u in lengths if self.chunk // u * u >= USED * self.chunk)
+
+
+DEFAULT = Extent()
+"""What is kept where there are few parameters."""
 
 
 @dataclass
@@ -188,7 +198,7 @@ def products_of(rows: np.ndarray, vectors: np.ndarray, slices: dict[str, slice],
     size = len(rows) + len(vectors)
     found = np.zeros((len(slices), size, size))
     ends = sorted({end for where in slices.values() for end in (where.start, where.stop)})
-    pieces = [(a, min(a + at_once, stop)) for start, stop in zip(ends, ends[1:], strict=False)
+    pieces = [(a, min(a + at_once, stop)) for start, stop in itertools.pairwise(ends)
               for a in range(start, stop, at_once)]  # fmt: skip
     for start, stop in pieces:
         part = np.concatenate([rows[:, start:stop].astype(np.float64), vectors[:, start:stop]])

@@ -122,7 +122,7 @@ def turn_of(sampler: Sampler, *names: object) -> AbstractContextManager[object]:
 
 
 def _batch_at_size(problem: Problem) -> int:
-    """How many draws are made at once at most, where there are many parameters: their gradients and outputs are large."""
+    """How many draws are made at once at most: with many parameters, gradients and outputs are large."""
     network = problem.network
     parameters = sum(p.numel() for p in network.trainable().values())
     if parameters <= MANY_PARAMETERS:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gradeval.analysis.measures import cosine
 from gradeval.analysis.run.moments import BlockProducts, Layout, Moments
-from gradeval.sampling.extent import BlockMeans, Extent, block_means, products_of
+from gradeval.sampling.extent import DEFAULT, BlockMeans, Extent, block_means, products_of
 
 LARGEST_GRADIENT = 1e45
 """The largest entry of a gradient whose statistics (they have sixth powers) do not overflow."""
@@ -162,7 +162,7 @@ class Scorer:
         extent: what is kept of draws.
     """
 
-    def __init__(self, exact: Float[Tensor, " P"], slices: dict[str, slice], extent: Extent = Extent()) -> None:
+    def __init__(self, exact: Float[Tensor, " P"], slices: dict[str, slice], extent: Extent = DEFAULT) -> None:
         self.exact, self.extent = exact, extent
         self.layout = Layout(len(exact), slices)
         self.layers = list(slices)
@@ -277,9 +277,8 @@ def reduce_chunk(
             whole = factor * scorer.squares(gradients, gradients.mean(0))
             parts = whole if deviations is None else deviations
             if extent.blocks:
-                joint = _joint_at_size(
-                    scorer, gradients, torch.cat((squares, cosines, parts, values[:, None]), 1), inner
-                )
+                own = torch.cat((squares, cosines, parts, values[:, None], inner - scorer.norms**2), 1)
+                joint = _joint_at_size(scorer, gradients, own)
                 of_blocks = BlockMeans.of(extent, gradients, parts, index)
                 of_blocks.errors -= scorer.exact.cpu().numpy().astype(np.float32)
             else:
@@ -296,9 +295,9 @@ def reduce_chunk(
     return ChunkStatistics(joint, descents, thirds, blocks, levels, longest, of_blocks=of_blocks)
 
 
-def _joint_at_size(scorer: Scorer, gradients: Tensor, scores: Tensor, inner: Tensor) -> Spread:
+def _joint_at_size(scorer: Scorer, gradients: Tensor, scores: Tensor) -> Spread:
     """Of all columns the mean; outer products of the scores, of which there are few, and of ⟨g − g*, g*⟩."""
-    found = Spread.of(torch.cat((scores, inner - scorer.norms**2), 1), outer=True)
+    found = Spread.of(scores, outer=True)
     error = (gradients.mean(0) - scorer.exact).cpu().numpy()
     return Spread(found.count, np.concatenate([error, np.asarray(found.mean)]), found.squares)
 

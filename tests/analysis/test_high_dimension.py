@@ -1,7 +1,7 @@
 """Bias and its test where there are more parameters than draws: levels, coverage and unbiased parts, by simulation.
 
-Every simulation has a fixed seed; a bound on a share of N runs is its nominal value and z √(p(1 − p)/N), z = 4: it would
-be missed with probability 3e-5 by another seed.
+Every simulation has a fixed seed; a bound on a share of N runs is its nominal value and z √(p(1 − p)/N), z = 4: it
+would be missed with probability 3e-5 by another seed.
 """
 
 from __future__ import annotations
