@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradeval.analysis.high_dimension import MeanNorm
-from gradeval.analysis.run.estimates import Z, total_variance, within_bounds
+from gradeval.analysis.run.estimates import Z, total_variance, variance_along, within_bounds
 from gradeval.analysis.run.moments import Moments
 from gradeval.analysis.statistics import Array, Interval, bias_interval
 
@@ -82,7 +82,7 @@ class Direction:
         assert moments.products is not None
         target, n, known = exact[moments.layout.slices[layer]], moments.draws, moments.products
         norm, error = float(np.linalg.norm(target)), moments.bias(layer)
-        mean, variance = float(target @ error) / norm, moments.along(layer, target)
+        mean, variance = float(target @ error) / norm, variance_along(moments, layer, target)
         square = moments.square(layer)[0] - mean**2 - variance * (n - 1) / n
         trace = max(moments.deviation(layer)[0] - variance, 0.0)
         products = known.across(moments.layout.number(layer))

@@ -119,6 +119,24 @@ def bias_of(moments: Moments, layer: str) -> Interval:
     return mean_norm(moments, layer).interval()
 
 
+def variance_along(moments: Moments, layer: str, target: Array) -> float:
+    """The variance over single draws of ⟨g, u⟩ in one layer, u = g*/‖g*‖.
+
+    Args:
+        moments: of one estimator.
+        layer: its name.
+        target: g* of the layer; where it is zero, u is.
+
+    Returns:
+        The variance.
+    """
+    norm = float(np.linalg.norm(target))
+    if moments.at_size:
+        return moments.inner(layer)[1] / norm / norm if norm else 0.0
+    direction = target / norm if norm else np.zeros_like(target)
+    return float(direction @ moments.spread(layer) @ direction)
+
+
 def mean_norm(moments: Moments, layer: str) -> MeanNorm:
     """What is known at size of ‖E g − g*‖ and of the covariance of g.
 
@@ -219,7 +237,7 @@ def intervals(moments: Moments, exact: Array, layer: str, accuracy: Accuracy) ->
     cosine, cosine_variance = moments.cosine(layer)
     direction = target / norm if norm else np.zeros_like(bias)
     third, errors = moments.third(layer), [math.sqrt(cosine_variance / n)]
-    errors.append(math.sqrt(max(0.0, moments.along(layer, target)) / n))
+    errors.append(math.sqrt(max(0.0, variance_along(moments, layer, target)) / n))
     skew = [skewness(float(third[1]), errors[0], n), skewness(float(third[3]), errors[1] * norm, n)]
     cosines, missing = mean_interval(cosine, errors[0], n, skew[0]), accuracy.missing
     along = mean_interval(float(direction @ bias) + norm, errors[1], n, skew[1])

@@ -187,10 +187,13 @@ class Moments:
         return self.mean[: self.layout.parameters]
 
     def bias(self, layer: str) -> Array:
-        """The mean of g − g* in one layer, one number for each of its parameters.
+        """The mean of g − g* in one layer.
 
         Args:
             layer: its name.
+
+        Returns:
+            One number for each of the layer's parameters.
         """
         return self.mean[self.layout.slices[layer]]
 
@@ -233,6 +236,17 @@ class Moments:
         """
         return self._of(self.layout.cosine(layer))
 
+    def inner(self, layer: str) -> tuple[float, float]:
+        """At size, mean and variance of ⟨g − g*, g*⟩ in one layer.
+
+        Args:
+            layer: its name.
+
+        Returns:
+            Mean and variance over single draws.
+        """
+        return self._of(self.layout.size + self.layout.number(layer))
+
     def deviation(self, layer: str) -> tuple[float, float]:
         """Mean and variance of the squared deviation in one layer; the mean estimates tr Σ.
 
@@ -243,20 +257,6 @@ class Moments:
             Mean and variance over single draws.
         """
         return self._of(self.layout.deviation(layer))
-
-    def along(self, layer: str, target: Array) -> float:
-        """The variance over single draws of ⟨g, u⟩ in one layer, u = g*/‖g*‖, or 0 where g* is.
-
-        Args:
-            layer: its name.
-            target: g* of the layer.
-        """
-        norm = float(np.linalg.norm(target))
-        if self.at_size:
-            place = self.layout.size + self.layout.number(layer)
-            return float(self._of(place)[1] / norm / norm) if norm else 0.0
-        direction = target / norm if norm else np.zeros_like(target)
-        return float(direction @ self.spread(layer) @ direction)
 
     def third(self, layer: str) -> Array:
         """Third moments of ‖g − g*‖², cos(g, g*), the deviation and ⟨g, g*⟩ in one layer, [4].

@@ -189,8 +189,9 @@ def page(table: pd.DataFrame, small: pd.DataFrame, arguments: argparse.Namespace
     """The study in words and tables."""
     lines = [
         "# Coverage of the intervals with many parameters\n",
-        f"Written by `python docs/studies/coverage_at_size.py --replicates {arguments.replicates}`: so many runs of",
-        f"{', '.join(map(str, arguments.draws))} draws with {arguments.parameters:,} parameters in each setting. The",
+        f"Written by `python docs/studies/coverage_at_size.py --replicates {arguments.replicates}`:",
+        f"so many runs of {', '.join(map(str, arguments.draws))} draws with {arguments.parameters:,} parameters in each",
+        "setting. The",
         "draws are made up: errors with eigenvalues λᵢ ∝ i^−½ (wide), i^−1.5 (narrow) or i^−3 (one direction), a",
         "random common length, and a skewed direction. Every interval is nominally one of 95 %; where the bias is zero its",
         "interval can miss on one side only.",

@@ -41,16 +41,14 @@ class Plan:
     """What a run draws.
 
     Attributes:
-        fingerprint: of the problem.
-        seed: of the draws.
+        fingerprint, seed: of the problem, and of the draws.
         device, dtype: where and in which precision the draws are made.
         engine: hash of the source of all that decides a chunk except the estimators.
         layers: where the parameters of each of the K layers begin and end.
         exact: g*, [P].
         estimators: by name.
         looks: the numbers of draws after which tables were made, in their order.
-        arguments: of the command that began it.
-        versions: of the libraries when it was begun.
+        arguments, versions: of the command that began it, and of the libraries then.
         problem: the digest of problem.json beside it; empty where the problem cannot be saved.
         memory: as of `Extent`.
     """
@@ -147,8 +145,6 @@ class Plan:
 
     def refuse_others(self, wanted: Plan, folder: Path) -> None:
         """Raise GradevalError where ``wanted`` draws something else than this plan, which lies in ``folder``.
-
-        More draws and more estimators are no difference. What an estimator draws is compared by its callers.
 
         Args:
             wanted: what is asked for.

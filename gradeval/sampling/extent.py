@@ -176,6 +176,7 @@ def block_means(numbers: Float[Tensor, "draws columns"], size: int) -> Float[Ten
         A row for each block.
 
     Examples:
+        >>> import torch
         >>> block_means(torch.tensor([[1.0], [3.0], [5.0]]), 2).tolist()
         [[2.0]]
     """

@@ -20,12 +20,12 @@ from gradeval.evaluation.plan import Plan
 from gradeval.sampling.sampler import Sampler
 
 pytestmark = pytest.mark.no_shapes
-MEMORY = 2**16  # far less than a covariance of the problem's 121 parameters
+MEMORY = 2**15  # far less than a covariance of the problem's 65 parameters
 
 
 def problem(seed: int = 0) -> Problem:
     random = torch.Generator().manual_seed(seed)
-    network = StochasticBinaryNetwork.linear(12, (5, 4), 6).double()
+    network = StochasticBinaryNetwork.linear(12, (3, 2), 6).double()
     for parameter in network.parameters():
         parameter.data = 0.6 * torch.randn(parameter.shape, generator=random, dtype=torch.float64)
     x, y = (torch.randn(6, size, generator=random, dtype=torch.float64) for size in (12, 6))
@@ -101,7 +101,7 @@ def test_tables_do_not_depend_on_workers_or_on_being_resumed(tmp_path: Path) -> 
     pd.testing.assert_frame_equal(without_times(again.summary), without_times(whole.summary))
     longer = gradeval.evaluate(problem(), names, draws=400, working_memory=MEMORY, folder=tmp_path / "run")
     afresh = gradeval.evaluate(problem(), names, draws=400, working_memory=MEMORY)
-    columns = ["relative_bias", "relative_bias_low", "relative_bias_high", "bias_pvalue", "cosine"]
+    columns = ["relative_bias", "relative_bias_low", "relative_bias_high", "cosine"]  # p-values know of two looks
     pd.testing.assert_frame_equal(longer.summary[columns], afresh.summary[columns])
 
 
@@ -165,8 +165,8 @@ def test_a_wide_network_of_27_000_parameters_end_to_end() -> None:
 
 
 def test_no_exact_covariance_is_made_of_many_parameters() -> None:
-    sampler = Sampler(problem(), "disarm", gradeval.estimators.get_estimator("st"))
-    assert joint_states(sampler, "auto", 121) > 0
+    sampler = Sampler(problem(), "st", gradeval.estimators.get_estimator("st"))
+    assert joint_states(sampler, "auto", 65) > 0
     assert joint_states(sampler, "auto", 27_000) == 0
     with pytest.raises(GradevalError, match="covariance of 27000 parameters"):
         joint_states(sampler, "always", 27_000)

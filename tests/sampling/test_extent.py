@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from gradeval.analysis.run.estimates import variance_along
 from gradeval.sampling.extent import BlockMeans, Extent, products_of
 from gradeval.sampling.streaming import Scorer, Stream, reduce_chunk, tree
 
@@ -59,7 +60,7 @@ def test_moments_at_size_are_those_with_a_covariance() -> None:
         np.testing.assert_allclose(large.cosine(layer), small.cosine(layer), rtol=1e-10)
         np.testing.assert_allclose(large.deviation(layer)[0], small.deviation(layer)[0], rtol=0.01)
         target = exact[SLICES[layer]].numpy()
-        assert large.along(layer, target) == pytest.approx(small.along(layer, target), rel=1e-10)
+        assert variance_along(large, layer, target) == pytest.approx(variance_along(small, layer, target), rel=1e-10)
     with pytest.raises(ValueError, match="no covariance"):
         large.spread("all")
 
