@@ -283,7 +283,11 @@ class NormLaw:
 
 @dataclass(frozen=True)
 class MeanNorm(NormLaw):
-    """The interval of ‖b‖, and the test that it is zero; what they take is that of `NormLaw`."""
+    """The interval of ‖b‖, and the test that it is zero.
+
+    Attributes:
+        square, draws, spectrum, rest, leading: what is known, as in `NormLaw`.
+    """
 
     def interval(self) -> Interval:
         """‖b‖ with an interval that is honest where b = 0, and never empty.

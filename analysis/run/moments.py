@@ -149,15 +149,13 @@ class Moments:
     The deviation of a draw has the mean tr Σ. Where the N data points of a draw are independent it is
     N⁻² Σᵢ ‖gᵢ − E gᵢ‖², whose own variance is far below that of ‖g − E g‖²; else it is the latter.
 
-    At size, where there are too many parameters for a covariance of all of this, it is that of all but g − g*, and
-    ⟨g − g*, g*⟩ of every layer stands at the end.
+    At size, with too many parameters for a covariance, it is of all but g − g*, and every layer's ⟨g − g*, g*⟩ follows.
 
     Attributes:
         layout: where these lie, [D].
         draws: number n of draws.
         mean: [D]; at size [D + K].
-        covariance: unbiased sample covariance of single draws, [D, D]; zero for a deterministic estimator; at size of
-            the last 4K + 1 numbers.
+        covariance: unbiased, of single draws, [D, D]; zero for a deterministic estimator; at size [4K + 1, 4K + 1].
         descents: number of draws with ⟨g, g*⟩ > 0, [K].
         thirds: third moments of [squared errors, cosines, deviations, ⟨g, g*⟩] about the means of chunks, [4K].
         blocks: means over blocks of equally many draws of what `mean_square` and tr Σ are means of, [blocks, 2K]. Two
