@@ -98,11 +98,7 @@ def bias_test(
     alpha = FAMILY_ALPHA / comparisons
     missing = size * math.log(1 / alpha) / n
     if math.sqrt(largest) <= 1e-12 * scale:
-        small = float(np.linalg.norm(bias)) <= ROUNDING_BIAS * scale
-        if deterministic:
-            return BiasTest(float(small), 0.0)
-        # draws that are all the same say nothing of a state that was not drawn
-        return BiasTest(1.0 if small else math.nan, missing * math.sqrt(_detectable_noncentrality(1, n - 1, alpha)))
+        return constant_test(float(np.linalg.norm(bias)), missing, scale, (n, alpha), deterministic)
     floor = n * missing**2
     floor = max(floor, 1e-12 * largest)  # of Σ̂'s rounding
     rank = max(1, math.ceil(float((values / (values + floor)).sum()) - 1e-6))
@@ -110,6 +106,33 @@ def bias_test(
     pvalue = float(stats.f.sf(t2 * (n - rank) / (rank * (n - 1)), rank, n - rank)) if n > rank else 1.0
     noncentrality = _detectable_noncentrality(rank, n - rank, alpha) if n > rank else math.inf
     return BiasTest(pvalue, math.sqrt(noncentrality * (largest + floor) / n))
+
+
+def constant_test(
+    size: float, missing: float, scale: float, setting: tuple[int, float], deterministic: bool
+) -> BiasTest:
+    """The test of a bias where no draw differs from another.
+
+    Args:
+        size: ‖b̂‖.
+        missing: φ, what states that were not drawn may be missing in the mean.
+        scale: ‖g*‖.
+        setting: the number of draws, and the level of the test.
+        deterministic: whether all draws are the same by construction.
+
+    Returns:
+        p-value 0 or 1 of a deterministic estimator; else 1, or NaN where there seems to be a bias.
+
+    Examples:
+        >>> constant_test(0.1, 0.0, 1.0, (100, 0.01), True)
+        BiasTest(pvalue=0.0, detectable=0.0)
+    """
+    n, alpha = setting
+    small = size <= ROUNDING_BIAS * scale
+    if deterministic:
+        return BiasTest(float(small), 0.0)
+    # draws that are all the same say nothing of a state that was not drawn
+    return BiasTest(1.0 if small else math.nan, missing * math.sqrt(_detectable_noncentrality(1, n - 1, alpha)))
 
 
 @cache

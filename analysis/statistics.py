@@ -345,7 +345,7 @@ def quadratic_form_cdf(x: float, variances: Array, means: Array) -> float:
     return float(special.ndtr(quadratic_form_score(x, variances, means)))
 
 
-def quadratic_form_score(x: float, variances: Array, means: Array) -> float:
+def quadratic_form_score(x: float, variances: Array, means: Array, counts: Array | float = 1.0) -> float:
     """The standard normal quantile of `quadratic_form_cdf`; it says how far out x is where the probability is 1.
 
     Newton's method for K'(t) = x. K' is a sum of positive, increasing, convex terms; where one term alone is x, K' is
@@ -353,6 +353,7 @@ def quadratic_form_score(x: float, variances: Array, means: Array) -> float:
 
     Args:
         x, variances, means: as of `quadratic_form_cdf`.
+        counts: how many yᵢ have each of the variances, at least one; ``means`` is the length of all their means.
 
     Returns:
         The score.
@@ -369,14 +370,14 @@ def quadratic_form_score(x: float, variances: Array, means: Array) -> float:
     for _ in range(200):
         d = 1 / (1 - 2 * t * variances)
         vd, md2 = variances * d, means2 * d**2
-        curvature = float(2 * (vd @ vd) + 4 * (md2 @ vd))
-        step = (float(vd.sum() + md2.sum()) - x) / curvature
+        curvature = float(2 * (counts * vd @ vd) + 4 * (md2 @ vd))
+        step = (float((counts * vd).sum() + md2.sum()) - x) / curvature
         t -= step
         if abs(step) <= 1e-12 * (abs(t) + 1e-3 / largest):
             break
-    log_moment = float(0.5 * np.log(d).sum() + t * (means2 @ d))
+    log_moment = float(0.5 * (counts * np.log(d)).sum() + t * (means2 @ d))
     r = math.copysign(math.sqrt(max(0.0, 2 * (t * x - log_moment))), t)
     if abs(r) < 1e-4:  # at the mean: the limit of the formula
-        third = float(8 * (vd**3).sum() + 24 * (md2 @ vd**2))
+        third = float(8 * (counts * vd**3).sum() + 24 * (md2 @ vd**2))
         return float(special.ndtri(0.5 + third / (6 * math.sqrt(2 * math.pi) * curvature**1.5)))
     return r + math.log(t * math.sqrt(curvature) / r) / r

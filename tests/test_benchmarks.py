@@ -15,8 +15,9 @@ from gradeval.estimators import TABLE, get_estimator
 from gradeval.estimators.protocol import learns
 from gradeval.model.problem import Problem
 from gradeval.reference import exact_gradient
+from gradeval.sampling.extent import CHUNK
 from gradeval.sampling.sampler import Sampler
-from gradeval.sampling.streaming import CHUNK, Scorer, reduce_chunk
+from gradeval.sampling.streaming import Scorer, reduce_chunk
 
 SPECS = ["st", "reinforce", "arm", "psa", "concrete:temperature=1.0"]
 

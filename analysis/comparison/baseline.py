@@ -16,8 +16,9 @@ import msgspec
 import numpy as np
 
 from gradeval.analysis.measures import relative_variance
-from gradeval.analysis.run.estimates import total_variance
+from gradeval.analysis.run.estimates import spectrum_of, total_variance
 from gradeval.analysis.run.folder import read_run
+from gradeval.analysis.run.moments import Moments
 from gradeval.analysis.run.record import Record
 from gradeval.analysis.statistics import Array
 from gradeval.errors import GradevalError
@@ -175,7 +176,7 @@ def _figures_of(run: Record, name: str) -> EstimatorFigures:
             error / variance if variance else 0.0,
             float(cosine),
             math.sqrt(cosine_variance / moments.draws),
-            _spectrum(relative_variance(moments.spread(layer), norm), relative_variance(variance, norm)),
+            _spectrum(moments, layer, norm, relative_variance(variance, norm)),
             None if known is None else (float(known.iloc[0]), float(known.iloc[1])),
         )
     seconds = run.seconds_per_draw.get(name, math.nan)
@@ -183,9 +184,9 @@ def _figures_of(run: Record, name: str) -> EstimatorFigures:
     return EstimatorFigures(moments.draws, seconds, evaluations, moments.mean_error, layers)
 
 
-def _spectrum(covariance: Array, trace: float) -> Array:
+def _spectrum(moments: Moments, layer: str, norm: float, trace: float) -> Array:
     """The leading eigenvalues, scaled to the trace, which is known better than each of them."""
-    values = np.maximum(np.linalg.eigvalsh(covariance)[::-1], 0.0)
+    values = np.maximum(spectrum_of(moments, layer, norm)[::-1], 0.0)
     values *= trace / values.sum() if values.sum() > 0 else 1.0
     if len(values) <= LEADING + 1:
         return values

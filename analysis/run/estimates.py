@@ -7,7 +7,8 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from gradeval.analysis.hypotheses import FAMILY_ALPHA, BiasTest, bias_test
+from gradeval.analysis.high_dimension import MeanNorm
+from gradeval.analysis.hypotheses import FAMILY_ALPHA, BiasTest, bias_test, constant_test
 from gradeval.analysis.measures import relative, relative_variance, scale
 from gradeval.analysis.run.moments import Moments
 from gradeval.analysis.run.rare import NOTHING_RARE, Missing, RareStates
@@ -91,7 +92,7 @@ def accuracies_of(moments: Moments, exact: Array, rare: RareStates | None) -> di
         missing = unseen(rare, moments, layer, (1 - LEVEL) / 2)
         n, variance, error = moments.draws, *total_variance(moments, exact, layer)
         skew = skewness(float(moments.third(layer)[2]), math.sqrt(moments.deviation(layer)[1] / n), n)
-        bias = bias_interval(moments.bias(layer), moments.spread(layer), n)
+        bias = bias_of(moments, layer)
         found[layer] = Accuracy(
             bias.widened(missing.mean, missing.mean),
             positive_mean_interval(variance, error, n, skew).widened(0.0, missing.square),
@@ -101,8 +102,97 @@ def accuracies_of(moments: Moments, exact: Array, rare: RareStates | None) -> di
     return found
 
 
+def bias_of(moments: Moments, layer: str) -> Interval:
+    """‖E g − g*‖ with an interval, from the covariance or, at size, from means of blocks of draws.
+
+    Args:
+        moments: of one estimator.
+        layer: its name.
+
+    Returns:
+        See `bias_interval` and `MeanNorm.interval`.
+    """
+    if not moments.at_size:
+        return bias_interval(moments.bias(layer), moments.spread(layer), moments.draws)
+    if moments.deterministic:
+        return Interval(*(float(np.linalg.norm(moments.bias(layer))),) * 3)
+    return mean_norm(moments, layer).interval()
+
+
+def variance_along(moments: Moments, layer: str, target: Array) -> float:
+    """The variance over single draws of ⟨g, u⟩ in one layer, u = g*/‖g*‖.
+
+    Args:
+        moments: of one estimator.
+        layer: its name.
+        target: g* of the layer; where it is zero, u is.
+
+    Returns:
+        The variance.
+    """
+    norm = float(np.linalg.norm(target))
+    if moments.at_size:
+        return moments.inner(layer)[1] / norm / norm if norm else 0.0
+    direction = target / norm if norm else np.zeros_like(target)
+    return float(direction @ moments.spread(layer) @ direction)
+
+
+def mean_norm(moments: Moments, layer: str) -> MeanNorm:
+    """What is known at size of ‖E g − g*‖ and of the covariance of g.
+
+    Args:
+        moments: of an estimator that is not deterministic.
+        layer: its name.
+
+    Returns:
+        Norm and spectrum.
+    """
+    assert moments.products is not None
+    found, k = moments.products, moments.layout.number(layer)
+    numbers = float(moments.square(layer)[0]), max(float(moments.deviation(layer)[0]), 0.0)
+    size = len(moments.bias(layer))
+    return MeanNorm.of(found.of_layer(k), int(found.draws[0]), moments.draws, numbers, size)
+
+
+def spectrum_of(moments: Moments, layer: str, norm: float) -> Array:
+    """The eigenvalues of the covariance of g/‖g*‖ in one layer, ascending; at size as far as they are known.
+
+    Args:
+        moments: of one estimator.
+        layer: its name.
+        norm: ‖g*‖.
+
+    Returns:
+        One for each parameter of the layer.
+    """
+    if not moments.at_size:
+        return np.linalg.eigvalsh(relative_variance(moments.spread(layer), norm))
+    values = np.zeros(len(moments.bias(layer)))
+    if not moments.deterministic:
+        spectrum = mean_norm(moments, layer).spectrum
+        # an equal share of the last one's sum for each, where their number is not whole
+        found = np.repeat(spectrum.values, np.ceil(spectrum.counts - 1e-9).astype(int))[: len(values)]
+        values[: len(found)] = found
+    return np.sort(relative_variance(values, norm))
+
+
+def _correlation_at_size(moments: Moments, layer: str) -> float:
+    """As `_correlation`, from means of blocks: of U, as far as it is linear in them, and the deviation."""
+    if moments.deterministic or moments.products is None:
+        return 0.0
+    known, (k, norm) = moments.products, (moments.layout.number(layer), mean_norm(moments, layer))
+    products, deviations = known.of_layer(k), known.deviations[:, k]
+    own = np.diag(products)[:-1] * float(known.draws[0]) / moments.draws  # a block's share in its product with the mean
+    parts = products[:-1, -1] - own
+    if min(float(parts.std()), float(deviations.std())) <= 0:
+        return 0.0
+    return float(np.corrcoef(parts, deviations)[0, 1]) * math.sqrt(norm.linear_share)
+
+
 def _correlation(moments: Moments, layer: str) -> float:
     """Of ‖b̂‖² and the mean deviation, to first order: that of 2⟨b̂, g⟩ and the deviation of one draw."""
+    if moments.at_size:
+        return _correlation_at_size(moments, layer)
     where, place = moments.layout.slices[layer], moments.layout.deviation(layer)
     bias = moments.bias(layer)
     variances = float(bias @ moments.spread(layer) @ bias), float(moments.covariance[place, place])
@@ -143,11 +233,11 @@ def intervals(moments: Moments, exact: Array, layer: str, accuracy: Accuracy) ->
     """
     target = exact[moments.layout.slices[layer]]
     norm = float(np.linalg.norm(target))
-    n, bias, covariance = moments.draws, moments.bias(layer), moments.spread(layer)
+    n, bias = moments.draws, moments.bias(layer)
     cosine, cosine_variance = moments.cosine(layer)
     direction = target / norm if norm else np.zeros_like(bias)
     third, errors = moments.third(layer), [math.sqrt(cosine_variance / n)]
-    errors.append(math.sqrt(max(0.0, direction @ covariance @ direction) / n))
+    errors.append(math.sqrt(max(0.0, variance_along(moments, layer, target)) / n))
     skew = [skewness(float(third[1]), errors[0], n), skewness(float(third[3]), errors[1] * norm, n)]
     cosines, missing = mean_interval(cosine, errors[0], n, skew[0]), accuracy.missing
     along = mean_interval(float(direction @ bias) + norm, errors[1], n, skew[1])
@@ -188,10 +278,27 @@ def unbiasedness(
     square, variance = moments.square(layer)
     size = math.sqrt(square + variance / square) if square > 0 else 0.0
     size = max(size, missing * moments.draws / math.log(comparisons / FAMILY_ALPHA))
-    bias, covariance = moments.bias(layer), moments.spread(layer)
+    bias = moments.bias(layer)
+    if moments.at_size:
+        least = rounding * max(norm, size)
+        return _unbiasedness_at_size(moments, layer, comparisons, (norm, size, least))
+    covariance = moments.spread(layer)
     if rounding:
         bias = bias * max(0.0, 1 - rounding * max(norm, size) / max(float(np.linalg.norm(bias)), 1e-300))
     return bias_test(bias, covariance, moments.draws, size, norm, comparisons, moments.deterministic)
+
+
+def _unbiasedness_at_size(
+    moments: Moments, layer: str, comparisons: int, sizes: tuple[float, float, float]
+) -> BiasTest:
+    """`unbiasedness` from means of blocks; the sizes are ‖g*‖, that of a draw that matters, and that of rounding."""
+    norm, size, rounding = sizes
+    alpha = FAMILY_ALPHA / comparisons
+    missing = size * math.log(1 / alpha) / moments.draws
+    if moments.deterministic:
+        length = max(0.0, float(np.linalg.norm(moments.bias(layer))) - rounding)
+        return constant_test(length, missing, norm, (moments.draws, alpha), True)
+    return mean_norm(moments, layer).test(missing + rounding, norm, comparisons)
 
 
 def total_variance(moments: Moments, exact: Array, layer: str) -> tuple[float, float]:
@@ -214,115 +321,12 @@ def total_variance(moments: Moments, exact: Array, layer: str) -> tuple[float, f
     size = float(np.linalg.norm(exact[moments.layout.slices[layer]])) ** 2 + moments.square(layer)[0]
     if variance < ROUNDING_VARIANCE * size:
         variance = 0.0
-    least = math.sqrt(2) * float(np.linalg.norm(moments.spread(layer))) / moments.draws
+    if moments.at_size:
+        root = math.sqrt(mean_norm(moments, layer).spectrum.square)
+    else:
+        root = float(np.linalg.norm(moments.spread(layer)))
+    least = math.sqrt(2) * root / moments.draws
     return variance, math.hypot(math.sqrt(max(0.0, spread) / moments.draws), least)
-
-
-@dataclass(frozen=True)
-class Direction:
-    """What the direction of a mean of many draws follows from, in one layer; all is relative to ‖g*‖.
-
-    Attributes:
-        along: ⟨E g, g*⟩/‖g*‖², its standard error, and how far rare states may move it.
-        across: the length of what E g has beside the direction of g*, which is a bias too.
-        aside: its unit vector, as was seen, in the eigenbasis of Σ.
-        direction: g*/‖g*‖ in that basis.
-        variances: the eigenvalues of Σ.
-        error: relative standard error of tr Σ.
-    """
-
-    along: tuple[float, float, float]
-    across: Interval
-    aside: Array
-    direction: Array
-    variances: Array
-    error: float
-
-    @classmethod
-    def of(cls, moments: Moments, exact: Array, layer: str, missing: float = 0.0) -> Direction:
-        """The direction of one estimator's mean.
-
-        Args:
-            moments: of the estimator.
-            exact: g* of all layers, [P].
-            layer: its name; its gradient is not zero.
-            missing: the norm that may be missing in the mean gradient, since states are too rare to be drawn.
-
-        Returns:
-            What its cosines follow from.
-        """
-        target, bias, covariance, n = exact[moments.layout.slices[layer]], *_mean_of(moments, layer)
-        norm = float(np.linalg.norm(target))
-        unit = target / norm
-        outside = np.eye(len(unit)) - np.outer(unit, unit)
-        across = bias_interval(outside @ bias, outside @ covariance @ outside, n).widened(missing, missing) / norm
-        values, vectors = np.linalg.eigh(covariance)
-        aside = vectors.T @ (outside @ bias)
-        length = float(np.linalg.norm(aside))
-        variance, variance_error = total_variance(moments, exact, layer)
-        return cls(
-            (
-                1 + float(unit @ bias) / norm,
-                math.sqrt(max(0.0, float(unit @ covariance @ unit)) / n) / norm,
-                missing / norm,
-            ),
-            across,
-            aside / length if length > 0 else 0 * aside,
-            vectors.T @ unit,
-            np.maximum(values, 0.0) / norm**2,
-            variance_error / variance if variance > 0 else 0.0,
-        )
-
-    def cosine(self, samples: int) -> Interval:
-        """E cos(ḡ, g*) of the mean ḡ of M draws, where that is nearly normal.
-
-        The three things that it follows from, the mean along g*, the mean across it and the size of Σ, each move it
-        within an interval; these are combined as in `Accuracy.rmse`.
-
-        Args:
-            samples: M.
-
-        Returns:
-            The mean cosine with its 95 % interval.
-        """
-
-        def at(along: float, across: float, size: float = 1.0) -> float:
-            if math.isinf(across):  # far to the side
-                return 0.0
-            mean = along * self.direction + across * self.aside
-            return _normal_cosine(self.direction, mean, size * self.variances / samples)
-
-        (along, error, missing), across = self.along, self.across
-        found = at(along, across.estimate)
-        moved = [at(along + z * (error + missing / Z), across.estimate) for z in (-Z, Z)]
-        moved += [at(along, across.estimate, math.exp(z * self.error)) for z in (-Z, Z)]
-        ends = [found, *moved, at(along, across.low), at(along, across.high)]
-        pairs = [(ends[i], ends[i + 1]) for i in (1, 3, 5)]
-        below = math.hypot(*(max(0.0, found - min(pair)) for pair in pairs))
-        above = math.hypot(*(max(0.0, max(pair) - found) for pair in pairs))
-        return Interval(found, found - below, found + above).map(within_bounds)
-
-
-def _mean_of(moments: Moments, layer: str) -> tuple[Array, Array, int]:
-    return moments.bias(layer), moments.spread(layer), moments.draws
-
-
-def _normal_cosine(direction: Array, mean: Array, variances: Array) -> float:
-    """E[⟨u, x⟩/‖x‖] for x ~ N(mean, diag variances) and a unit vector u.
-
-    (2/√π) ∫₀^∞ Πⱼ dⱼ^½ exp(−s² Σⱼ dⱼ mⱼ²) Σⱼ uⱼ dⱼ mⱼ ds with dⱼ = 1/(1 + 2s²vⱼ), since
-    1/‖x‖ = (2/√π) ∫ exp(−s²‖x‖²) ds; by the trapezoid rule in log s.
-    """
-    unit = max(float(np.abs(mean).max()), math.sqrt(float(variances.max())))
-    if unit == 0:
-        return 0.0
-    mean, variances = mean / unit, variances / unit / unit  # squares stay in range
-    size = math.sqrt(float(mean @ mean + variances.sum()))
-    logs = np.linspace(math.log(1e-6 / size), math.log(1e6 / size), 500)
-    square = np.exp(2 * logs)
-    d = 1 / (1 + 2 * square[:, None] * variances)
-    weight = np.exp(0.5 * np.log(d).sum(1) - square * (d @ mean**2) + logs) * (logs[1] - logs[0])
-    return 2 / math.sqrt(math.pi) * float(weight @ (d @ (direction * mean)))
 
 
 def within_bounds(cosine: float) -> float:

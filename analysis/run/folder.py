@@ -18,7 +18,7 @@ import pandas as pd
 
 from gradeval.analysis.run.curves import CURVE_COLUMNS
 from gradeval.analysis.run.manifest import read_manifest
-from gradeval.analysis.run.moments import Layout, Moments
+from gradeval.analysis.run.moments import BlockProducts, Layout, Moments
 from gradeval.analysis.run.rare import COLUMNS, RareStates
 from gradeval.analysis.run.record import EXACT_COLUMNS, Record
 from gradeval.analysis.statistics import Array
@@ -28,7 +28,9 @@ from gradeval.files import CannotWrite, digest_of, read_whole, reason, sealed, w
 
 MANIFEST, MOMENTS = "manifest.json", "moments.npz"
 PARTS = ("mean", "covariance", "descents", "thirds", "blocks")  # of an estimator's moments, each an array
+OF_BLOCKS = ("products", "deviations", "draws")  # where there are too many parameters for a covariance
 MAX_ARRAY_BYTES = 2**34  # of all moments together, unpacked
+FEWEST_PRODUCTS = 4  # blocks, from which the trace of a squared covariance can be told
 MAX_ROWS = 2**22
 LARGEST = 1e100  # of the numbers, so that their products are finite
 STORED = {
@@ -91,6 +93,8 @@ def _run_files(record: Record, tables: Mapping[str, pd.DataFrame]) -> dict[str, 
     arrays: dict[str, Array] = {"exact": record.exact}
     for name, m in record.moments.items():
         arrays |= {f"{part}/{name}": getattr(m, part) for part in PARTS}
+        if m.products is not None:
+            arrays |= {f"blocks.{part}/{name}": getattr(m.products, part) for part in OF_BLOCKS}
     if record.rare is not None:
         arrays |= {"rare": record.rare.cells, "usual": record.rare.usual}
     packed = io.BytesIO()
@@ -147,6 +151,7 @@ def read_run(folder: Path) -> Record:
                 facts["draws"],
                 **{part: arrays[f"{part}/{name}"] for part in PARTS},
                 deterministic=facts["deterministic"],
+                products=_products(arrays, name),
             )
             for name, facts in manifest["estimators"].items()
         }
@@ -160,6 +165,13 @@ def read_run(folder: Path) -> Record:
     except (ValueError, KeyError, TypeError) as error:
         raise GradevalError(f"{folder}: a damaged run ({reason(error)}).") from None
     return record
+
+
+def _products(arrays: Mapping[str, Array], name: str) -> BlockProducts | None:
+    """What stands in place of an estimator's covariance; None where there is one."""
+    if f"blocks.products/{name}" not in arrays:
+        return None
+    return BlockProducts(*(arrays[f"blocks.{part}/{name}"] for part in OF_BLOCKS))
 
 
 def _read_stored(folder: Path, digests: Mapping[str, str]) -> dict[str, bytes]:
@@ -230,8 +242,15 @@ def _check_shapes(record: Record, layout: Layout) -> None:
     if record.rare is not None:
         shapes.append(("what is known of rare states", record.rare.cells, (len(record.rare.cells), COLUMNS)))
         shapes.append(("the usual size of gradients", record.rare.usual, (layers,)))
-    wanted = {"mean": (size,), "covariance": (size, size), "descents": (layers,), "thirds": (4 * layers,)}
     for name, m in record.moments.items():
+        wanted = {"mean": (size,), "covariance": (size, size), "descents": (layers,), "thirds": (4 * layers,)}
+        if m.products is not None:
+            wanted |= {"mean": (size + layers,), "covariance": (4 * layers + 1,) * 2}
+            shapes += _shapes_of_blocks(name, m.products, layers)
+            if m.products.draws.dtype != np.int64 or not 1 <= int(m.products.draws.min()) <= m.draws:
+                raise ValueError(f"'{name}' has blocks of so many draws as cannot be")
+            if m.products.blocks < FEWEST_PRODUCTS and not m.deterministic:
+                raise ValueError(f"'{name}' has fewer than {FEWEST_PRODUCTS} blocks of draws")
         shapes += [(f"{key} of '{name}'", getattr(m, key), shape) for key, shape in wanted.items()]
         blocks = 0 if m.deterministic else max(1, len(m.blocks))
         shapes.append((f"blocks of '{name}'", m.blocks, (blocks, 2 * layers)))
@@ -240,15 +259,29 @@ def _check_shapes(record: Record, layout: Layout) -> None:
             raise ValueError(f"{what} is {array.dtype}{list(array.shape)}, not numbers {list(shape)}")
 
 
+def _shapes_of_blocks(name: str, found: BlockProducts, layers: int) -> list[tuple[str, Array, tuple[int, ...]]]:
+    """The arrays that stand in place of a covariance, and their shapes."""
+    rows = found.blocks
+    return [
+        (f"products of '{name}'", found.products, (layers, rows + 2, rows + 2)),
+        (f"deviations of '{name}'", found.deviations, (rows, layers)),
+        (f"draws of the blocks of '{name}'", found.draws, (1,)),
+    ]
+
+
 def _check_numbers(record: Record, layout: Layout) -> None:
     """Raise ValueError where moments cannot be those of any draws."""
     for array in (record.rare.cells, record.rare.usual) if record.rare is not None else ():
         if not ((array >= 0) & (array < LARGEST)).all():
             raise ValueError("what is known of rare states is not finite, or negative")
-    known = layout.without_cosines  # the cosines of a layer without gradient are NaN
     for name, m in record.moments.items():
+        known = np.ones(len(m.mean), dtype=bool)  # the cosines of a layer without gradient are NaN
+        known[layout.squares.stop : layout.scores.stop] = False
+        without = known[len(m.mean) - len(m.covariance) :]
         variance = np.diag(m.covariance)
-        numbers = np.concatenate([record.exact, m.mean[known], m.covariance[np.ix_(known, known)].ravel()])
+        numbers = np.concatenate([record.exact, m.mean[known], m.covariance[np.ix_(without, without)].ravel()])
+        of_blocks = [] if m.products is None else [m.products.products.ravel(), m.products.deviations.ravel()]
+        numbers = np.concatenate([numbers, *of_blocks])
         all_numbers = np.concatenate([m.mean, variance, m.thirds, m.blocks.ravel()])
         squares = np.concatenate([variance, m.mean[layout.squares]])
         if not (np.abs(numbers) < LARGEST).all() or (np.abs(all_numbers) >= LARGEST).any() or (squares < 0).any():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from gradeval.analysis.statistics import Array
 
 
@@ -46,11 +48,6 @@ class Layout:
     def squares(self) -> slice:
         """Where the squared errors of all layers lie."""
         return slice(self.parameters, self.parameters + len(self.slices))
-
-    @property
-    def without_cosines(self) -> list[int]:
-        """The places of all but the cosines, which are not defined in a layer without gradient."""
-        return [*range(self.squares.stop), *range(self.scores.stop, self.size)]
 
     def square(self, layer: str) -> int:
         """The place of ‖g − g*‖² of one layer.
@@ -98,22 +95,73 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class BlockProducts:
+    """What stands in place of a covariance where there are many parameters: inner products of means of blocks of draws.
+
+    Attributes:
+        products: by layer, of the means of g − g* over successive blocks of equally many draws, then of the mean of all
+            draws, then of g*, [K, blocks + 2, blocks + 2].
+        deviations: means over the same blocks of the squared deviations of a draw, [blocks, K].
+        draws: in each block, [1].
+    """
+
+    products: Array
+    deviations: Array
+    draws: Array
+
+    @property
+    def blocks(self) -> int:
+        """Their number."""
+        return len(self.deviations)
+
+    def without_blocks(self) -> BlockProducts:
+        """Of an estimator whose draws are all the same, what does not depend on how often it was drawn."""
+        return BlockProducts(self.products[:, -2:, -2:], self.deviations[:0], self.draws)
+
+    def of_layer(self, number: int) -> Array:
+        """The products of one layer.
+
+        Args:
+            number: of the layer.
+
+        Returns:
+            Of the blocks and the mean of all draws, [blocks + 1, blocks + 1].
+        """
+        return self.products[number, :-1, :-1]
+
+    def across(self, number: int) -> Array:
+        """The products of one layer, of what is orthogonal to g*.
+
+        Args:
+            number: of the layer; its g* is not zero.
+
+        Returns:
+            As `of_layer`.
+        """
+        inner = self.products[number, :-1, -1]
+        return self.of_layer(number) - np.outer(inner, inner) / self.products[number, -1, -1]
+
+
+@dataclass(frozen=True)
 class Moments:
     """First two moments of one estimator's draws, jointly for [g − g*, squared errors, cosines, deviations, value].
 
     The deviation of a draw has the mean tr Σ. Where the N data points of a draw are independent it is
     N⁻² Σᵢ ‖gᵢ − E gᵢ‖², whose own variance is far below that of ‖g − E g‖²; else it is the latter.
 
+    At size, with too many parameters for a covariance, it is of all but g − g*, and every layer's ⟨g − g*, g*⟩ follows.
+
     Attributes:
         layout: where these lie, [D].
         draws: number n of draws.
-        mean: [D].
-        covariance: unbiased sample covariance of single draws, [D, D]; zero for a deterministic estimator.
+        mean: [D]; at size [D + K].
+        covariance: unbiased, of single draws, [D, D]; zero for a deterministic estimator; at size [4K + 1, 4K + 1].
         descents: number of draws with ⟨g, g*⟩ > 0, [K].
         thirds: third moments of [squared errors, cosines, deviations, ⟨g, g*⟩] about the means of chunks, [4K].
         blocks: means over blocks of equally many draws of what `mean_square` and tr Σ are means of, [blocks, 2K]. Two
             estimators of a run have common random numbers in the same block.
         deterministic: whether all draws are the same by construction.
+        products: at size, inner products of means of blocks of draws.
     """
 
     layout: Layout
@@ -124,6 +172,12 @@ class Moments:
     thirds: Array
     blocks: Array
     deterministic: bool
+    products: BlockProducts | None = None
+
+    @property
+    def at_size(self) -> bool:
+        """Whether there are too many parameters for a covariance of all of them."""
+        return self.products is not None
 
     @property
     def mean_error(self) -> Array:
@@ -149,7 +203,12 @@ class Moments:
 
         Returns:
             A square matrix with a row for each of the layer's parameters.
+
+        Raises:
+            ValueError: at size there is none.
         """
+        if self.at_size:
+            raise ValueError("at this size no covariance of the gradient is kept")
         where = self.layout.slices[layer]
         return self.covariance[where, where]
 
@@ -174,6 +233,17 @@ class Moments:
             Mean and variance over single draws.
         """
         return self._of(self.layout.cosine(layer))
+
+    def inner(self, layer: str) -> tuple[float, float]:
+        """At size, mean and variance of ⟨g − g*, g*⟩ in one layer.
+
+        Args:
+            layer: its name.
+
+        Returns:
+            Mean and variance over single draws.
+        """
+        return self._of(self.layout.size + self.layout.number(layer))
 
     def deviation(self, layer: str) -> tuple[float, float]:
         """Mean and variance of the squared deviation in one layer; the mean estimates tr Σ.
@@ -221,4 +291,5 @@ class Moments:
         return self.blocks[:, [k, len(self.layout.slices) + k]]
 
     def _of(self, place: int) -> tuple[float, float]:
-        return self.mean[place], self.covariance[place, place]
+        row = place - len(self.mean) + len(self.covariance)
+        return self.mean[place], self.covariance[row, row]

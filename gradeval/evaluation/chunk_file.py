@@ -18,7 +18,8 @@ from gradeval.analysis.run.record import EXACT_COLUMNS
 from gradeval.errors import GradevalError
 from gradeval.evaluation.plan import MAX_PLAN_BYTES, Plan
 from gradeval.files import digest_of, parse_json, read_whole, reason
-from gradeval.sampling.streaming import BLOCK, CHUNK, ChunkStatistics, Spread, kept, paired_block, tree
+from gradeval.sampling.extent import CHUNK, BlockMeans
+from gradeval.sampling.streaming import ChunkStatistics, Spread, kept, paired_block, tree
 
 _CHUNK_NAME = re.compile(r"(\d{7,12})-(\d{1,12})-([0-9a-f]{32})\.safetensors")
 _EXACT_NAME = re.compile(r"exact-([0-9a-f]{32})\.json")
@@ -77,6 +78,8 @@ def chunk_bytes(chunk: ChunkStatistics, plan: Plan, name: str, index: int, count
         "means": chunk.means,
         "identity": _identity(plan, name, index, count),
     }
+    if chunk.of_blocks is not None:
+        arrays |= {"errors": chunk.of_blocks.errors, "deviations": chunk.of_blocks.deviations}
     for samples, (spread, cosines) in chunk.levels.items():
         arrays |= {f"{samples}.mean": spread.mean, f"{samples}.squares": spread.squares, f"{samples}.cosines": cosines}
     return save({key: np.ascontiguousarray(array) for key, array in arrays.items()})
@@ -103,8 +106,9 @@ def read_chunk(path: Path, plan: Plan, name: str) -> ChunkStatistics:
     match = _CHUNK_NAME.fullmatch(path.name)
     if match is None:
         raise GradevalError(f"{path} is not a chunk.")
-    size = plan.layout.size
-    limit = 8 * (size**2 + CHUNK * 4 * size) + 2**20
+    size, extent = plan.layout.size, plan.extent
+    squares = 4 * extent.blocks * size if extent.blocks else size**2
+    limit = 8 * (squares + extent.chunk * 4 * size) + 2**20
     return parse_chunk(_verified(path, match[3], limit), plan, name, int(match[1]), int(match[2]))
 
 
@@ -122,7 +126,7 @@ def parse_chunk(content: bytes, plan: Plan, name: str, index: int, count: int) -
         GradevalError: it is another chunk, or none.
     """
     try:
-        if not 1 <= count <= CHUNK:
+        if not 1 <= count <= plan.extent.chunk:
             raise ValueError(f"of {count} draws")
         arrays = load(content)
         if bytes(arrays.pop("identity", np.zeros(0, np.uint8))) != bytes(_identity(plan, name, index, count)):
@@ -130,7 +134,8 @@ def parse_chunk(content: bytes, plan: Plan, name: str, index: int, count: int) -
         _check_arrays(arrays, plan, index, count)
     except Exception as error:  # whatever a strange file makes a parser say
         raise GradevalError(f"chunk {index} of '{name}' is damaged ({reason(error)}).") from None
-    size = len(arrays["mean"])
+    extent, of_blocks = plan.extent, None
+    size = _with_squares(plan)
     squares = np.zeros((size, size), dtype=np.float64)
     upper = np.triu_indices(size)
     squares[upper] = squares.T[upper] = arrays["squares"]
@@ -139,28 +144,41 @@ def parse_chunk(content: bytes, plan: Plan, name: str, index: int, count: int) -
             Spread(count // samples, arrays[f"{samples}.mean"], arrays[f"{samples}.squares"]),
             arrays[f"{samples}.cosines"],
         )
-        for samples, _ in tree(min(count, BLOCK))
+        for samples, _ in tree(min(count, extent.block))
     }
     joint = Spread(count, arrays["mean"], squares)
-    return ChunkStatistics(
-        joint, arrays["descents"], arrays["thirds"], arrays["blocks"], levels, arrays["means"], arrays["times"]
-    )
+    if extent.blocks:
+        of_blocks = BlockMeans(extent.blocks, extent.unit(index, count), arrays["errors"], arrays["deviations"])
+    made = (joint, arrays["descents"], arrays["thirds"], arrays["blocks"], levels, arrays["means"], arrays["times"])
+    return ChunkStatistics(*made, of_blocks)
+
+
+def _with_squares(plan: Plan) -> int:
+    """How many of the numbers of a draw have squares and products: all, or at size all but the gradient's."""
+    layers = len(plan.layers)
+    return 4 * layers + 1 if plan.extent.blocks else plan.layout.size
 
 
 def _check_arrays(arrays: dict[str, np.ndarray], plan: Plan, index: int, count: int) -> None:
     """Raise ValueError unless the arrays are those of a chunk, with the right shapes and types."""
-    layers, parameters, size = len(plan.layers), len(plan.exact), plan.layout.size
-    shapes: dict[str, tuple[int, ...]] = {"mean": (size,), "squares": (size * (size + 1) // 2,)}
+    layers, parameters, size, extent = len(plan.layers), len(plan.exact), plan.layout.size, plan.extent
+    squares = _with_squares(plan)
+    shapes: dict[str, tuple[int, ...]] = {"squares": (squares * (squares + 1) // 2,)}
+    shapes["mean"] = (size + layers * (extent.blocks > 0),)
+    types = {"descents": "int64"}
+    if extent.blocks:
+        blocks = count // extent.unit(index, count)
+        shapes |= {"errors": (blocks, parameters), "deviations": (blocks, layers)}
+        types["errors"] = "float32"
     shapes["times"] = (min(len(arrays["times"]), 2 * CHUNK), 2)
-    shapes |= {"descents": (layers,), "thirds": (4 * layers,), "means": (count // BLOCK, parameters)}
+    shapes |= {"descents": (layers,), "thirds": (4 * layers,), "means": (count // extent.block, parameters)}
     shapes["blocks"] = (count // paired_block(index, count), 2 * layers)
-    for samples, _ in tree(min(count, BLOCK)):
-        blocks = len(range(count // samples)[kept(index * (CHUNK // samples), count // samples)])
+    for samples, _ in tree(min(count, extent.block)):
+        blocks = len(range(count // samples)[kept(index * (extent.chunk // samples), count // samples)])
         shapes |= {f"{samples}.mean": (2 * layers,), f"{samples}.squares": (2 * layers,)}
         shapes[f"{samples}.cosines"] = (blocks, layers)
     if {key: array.shape for key, array in arrays.items()} != shapes:
         raise ValueError("its arrays have other names or shapes")
-    types = {"descents": "int64"}
     if any(array.dtype != types.get(key, "float64") for key, array in arrays.items()):
         raise ValueError("its arrays have other types")
     times = arrays["times"]

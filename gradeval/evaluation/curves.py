@@ -11,7 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from gradeval.analysis.run.curves import MIN_BLOCKS, Blocks, curve_rows
-from gradeval.analysis.run.estimates import Accuracy, Direction, within_bounds
+from gradeval.analysis.run.directions import Direction
+from gradeval.analysis.run.estimates import Accuracy, within_bounds
 from gradeval.analysis.run.moments import Moments
 from gradeval.analysis.run.record import EXACT_COLUMNS
 from gradeval.analysis.statistics import UNKNOWN, Interval, mean_interval
@@ -25,6 +26,7 @@ from gradeval.sampling.streaming import Level, Stream, tree
 ENOUGH_BLOCKS = 100  # for Student's interval of a mean cosine, which is bounded and may be skewed
 NORMAL = 50  # draws whose mean is nearly normal
 CHOICES = ("auto", "always", "never")
+MAX_COVARIANCE = 2**30  # bytes of an exact covariance
 AUTO_ENTRIES = 2**30  # joint states × points × parameters that exact="auto" takes, about ten seconds
 
 
@@ -74,7 +76,8 @@ def moments_of(stream: Stream, draws: int, deterministic: bool) -> Moments:
         return moments
     descents = (moments.descents > 0) * draws
     zeros = np.zeros_like(moments.covariance), np.zeros_like(moments.thirds)
-    return Moments(moments.layout, draws, moments.mean, zeros[0], descents, zeros[1], moments.blocks[:0], True)
+    made = (moments.layout, draws, moments.mean, zeros[0], descents, zeros[1], moments.blocks[:0], True)
+    return Moments(*made, products=None if moments.products is None else moments.products.without_blocks())
 
 
 def curves_of(
@@ -153,11 +156,16 @@ def joint_states(sampler: Sampler, exact: str, parameters: int) -> int:
         The number; 0 where exact moments are not wanted, or not to be had without sampling.
 
     Raises:
-        GradevalError: the estimator does not return one number per point.
+        GradevalError: the estimator does not return one number per point; ``exact`` is "always", and the covariance is
+            too large.
     """
     if exact == "never" or not sampler.vectorised or sampler.own_chance:
         return 0
     bits, continuous = count_chance(sampler.problem, sampler.estimator)
+    if 8 * parameters**2 > MAX_COVARIANCE:
+        if exact == "always":
+            raise GradevalError(f"the covariance of {parameters} parameters takes {8 * parameters**2 >> 30} GiB")
+        return 0
     affordable = bits <= MAX_BITS and 2**bits * sampler.problem.points * parameters <= AUTO_ENTRIES
     return 0 if continuous or (exact == "auto" and not affordable) else 2**bits
 

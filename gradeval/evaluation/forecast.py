@@ -9,7 +9,7 @@ from gradeval.evaluation.chunks import ChunkMaker
 from gradeval.evaluation.curves import joint_states
 from gradeval.reference import MAX_BITS
 from gradeval.sampling.sampler import Sampler
-from gradeval.sampling.streaming import CHUNK, ChunkStatistics
+from gradeval.sampling.streaming import ChunkStatistics
 
 TIMED_FROM = 1000  # draws; of fewer none are timed
 ENOUGH_SECONDS, SLOW_SECONDS = 0.2, 5.0  # of the draws that are timed; of two, after which no more are
@@ -33,7 +33,8 @@ def seconds_of_draws(maker: ChunkMaker | None, draws: int) -> float:
     if maker is None or maker.sampler.own_chance:  # more draws might change those that follow
         return draws * LEAST_SECONDS
     predicted = 0.0
-    for count in (2, 32, 512, CHUNK):
+    length = maker.scorer.extent.chunk
+    for count in sorted({2, min(32, length), min(512, length), length}):
         began = time.perf_counter()
         if count > draws or not isinstance(maker(1, count), ChunkStatistics):  # what fails has its say when it counts
             break

@@ -14,12 +14,11 @@ from gradeval.analysis.run.moments import Layout
 from gradeval.errors import GradevalError
 from gradeval.files import Finite, convert, digest_of, read_json, read_whole, sealed, unsealed, write_whole
 from gradeval.model.problem_file import MAX_FILE_BYTES
-from gradeval.sampling.streaming import CHUNK
+from gradeval.sampling.extent import WORKING_MEMORY, Extent
 
 FORMAT = "gradeval-plan/4"
 PLAN_FILE, PROBLEM_FILE = "plan.json", "problem.json"
-MAX_PLAN_BYTES = 2**22
-MAX_PARAMETERS = 10_000  # the joint covariance of all parameters is kept
+MAX_PLAN_BYTES = 2**26  # about three million parameters
 
 
 @dataclass(frozen=True)
@@ -42,17 +41,16 @@ class Plan:
     """What a run draws.
 
     Attributes:
-        fingerprint: of the problem.
-        seed: of the draws.
+        fingerprint, seed: of the problem, and of the draws.
         device, dtype: where and in which precision the draws are made.
         engine: hash of the source of all that decides a chunk except the estimators.
         layers: where the parameters of each of the K layers begin and end.
         exact: g*, [P].
         estimators: by name.
         looks: the numbers of draws after which tables were made, in their order.
-        arguments: of the command that began it.
-        versions: of the libraries when it was begun.
+        arguments, versions: of the command that began it, and of the libraries then.
         problem: the digest of problem.json beside it; empty where the problem cannot be saved.
+        memory: as of `Extent`.
     """
 
     fingerprint: str
@@ -61,12 +59,13 @@ class Plan:
     dtype: Literal["float32", "float64"]
     engine: str
     layers: Annotated[Mapping[str, tuple[int, int]], Meta(min_length=1)]
-    exact: Annotated[list[Finite], Meta(min_length=1, max_length=MAX_PARAMETERS)]
+    exact: Annotated[list[Finite], Meta(min_length=1)]
     estimators: Mapping[str, Planned]
     looks: Annotated[list[int], Meta(min_length=1, max_length=10**6)]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
+    memory: Annotated[int, Meta(gt=0)] = WORKING_MEMORY
 
     @classmethod
     def read(cls, folder: Path) -> Plan:
@@ -81,18 +80,17 @@ class Plan:
         Raises:
             GradevalError: it is missing, of another format or damaged.
         """
-        path = folder / PLAN_FILE
-        document = read_json(path, MAX_PLAN_BYTES)
+        document = read_json(path := folder / PLAN_FILE, MAX_PLAN_BYTES)
         found = document.get("format")
         if found != FORMAT:
             raise GradevalError(
                 f"{folder} was begun by another version of gradeval (its format is {found!r:.40}, this version "
                 f"continues '{FORMAT}'): repeat the command that began it with a new --out."
             )
-        if document.get("chunk") != CHUNK:
-            raise GradevalError(f"{folder}: its chunks are not of {CHUNK} draws, so it cannot be continued.")
         content = unsealed(document, path)
         plan = convert({key: content[key] for key in content if key not in ("format", "chunk")}, cls, f"{path}: ")
+        if document.get("chunk") != plan.extent.chunk:
+            raise GradevalError(f"{folder}: its chunks are not of {plan.extent.chunk} draws: it cannot be continued.")
         for name, (start, stop) in plan.layers.items():
             if not 0 <= start < stop <= len(plan.exact):
                 raise GradevalError(f"{path}: layers: {name!r} has the parameters {start} to {stop}: there are none.")
@@ -102,6 +100,11 @@ class Plan:
     def layout(self) -> Layout:
         """Where what lies in the moments of its chunks."""
         return Layout(len(self.exact), {name: slice(*ends) for name, ends in self.layers.items()})
+
+    @property
+    def extent(self) -> Extent:
+        """How many draws a chunk has, and what is kept of them."""
+        return Extent.of(len(self.exact), len(self.layers), self.memory)
 
     @property
     def draws(self) -> int:
@@ -114,7 +117,7 @@ class Plan:
         Args:
             folder: of the run.
         """
-        write_whole(folder / PLAN_FILE, sealed({"format": FORMAT, "chunk": CHUNK, **asdict(self)}))
+        write_whole(folder / PLAN_FILE, sealed({"format": FORMAT, "chunk": self.extent.chunk, **asdict(self)}))
 
     def continuing(self, there: Plan) -> Plan:
         """This plan with what an earlier one fixed: the exact gradient, the versions, and how often it was looked at.
@@ -135,14 +138,13 @@ class Plan:
             name: of an estimator.
 
         Returns:
-            Format, problem, seed, engine, name and source.
+            Format, problem, seed, engine, name and source; at size also the extent.
         """
-        return [FORMAT, self.fingerprint, self.seed, self.engine, name, self.estimators[name].source]
+        source, extent = self.estimators[name].source, self.extent
+        return [FORMAT, self.fingerprint, self.seed, self.engine, name, source, *extent.identity]
 
     def refuse_others(self, wanted: Plan, folder: Path) -> None:
         """Raise GradevalError where ``wanted`` draws something else than this plan, which lies in ``folder``.
-
-        More draws and more estimators are no difference. What an estimator draws is compared by its callers.
 
         Args:
             wanted: what is asked for.
@@ -158,6 +160,7 @@ class Plan:
             ("device", self.device, wanted.device),
             ("precision", self.dtype, wanted.dtype),
             ("list of layers", list(self.layers), list(wanted.layers)),
+            ("working memory", *((plan.extent.chunk, plan.extent.blocks) for plan in (self, wanted))),
             ("version of gradeval's sources", self.engine[:12], wanted.engine[:12]),
         ):
             if old != new:

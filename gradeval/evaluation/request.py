@@ -10,8 +10,8 @@ from gradeval.analysis.run.record import DETECT
 from gradeval.errors import GradevalError
 from gradeval.estimators import Estimator
 from gradeval.evaluation.curves import check_choice
-from gradeval.evaluation.plan import MAX_PARAMETERS
 from gradeval.model.problem import Problem
+from gradeval.sampling.extent import WORKING_MEMORY, Extent
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,10 @@ class Request:
         exact: "auto", "always" or "never".
         arguments: kept in the manifest.
         detect: the relative bias that must have been detectable before a claim of no bias holds.
+        memory: bytes that the statistics may take, see `Extent`.
 
     Raises:
-        GradevalError: too few draws, too many parameters, or an unknown choice.
+        GradevalError: too few draws, no memory, or an unknown choice.
     """
 
     problem: Problem
@@ -40,6 +41,7 @@ class Request:
     exact: str
     arguments: dict[str, Any] = field(default_factory=dict)
     detect: float = DETECT
+    memory: int = WORKING_MEMORY
 
     def __post_init__(self) -> None:
         if self.draws < MIN_BLOCKS:
@@ -47,9 +49,15 @@ class Request:
         check_choice(self.exact)
         if not 0 < self.detect <= 1:
             raise GradevalError(f"detect must be above 0 and at most 1, found {self.detect}.")
-        parameters = sum(p.numel() for p in self.problem.network.trainable().values())
-        if parameters > MAX_PARAMETERS:
-            raise GradevalError(f"the network has {parameters} parameters; evaluation takes at most {MAX_PARAMETERS}.")
+        if not self.memory > 0:
+            raise GradevalError(f"the working memory must be positive, found {self.memory}.")
+
+    @property
+    def extent(self) -> Extent:
+        """How many draws a chunk has, and what is kept of them."""
+        network = self.problem.network
+        parameters = sum(p.numel() for p in network.trainable().values())
+        return Extent.of(parameters, len(network.layer_slices()), self.memory)
 
     def spec(self, name: str) -> str | None:
         """The spec by which a worker imports an estimator itself.

@@ -41,7 +41,8 @@ from gradeval.model.problem import Problem
 from gradeval.progress import Progress, Silent, foretell
 from gradeval.reference import exact_gradient
 from gradeval.reference.rare import rare_states
-from gradeval.sampling.streaming import CHUNK, ChunkStatistics, Scorer, Stream
+from gradeval.sampling.extent import WORKING_MEMORY
+from gradeval.sampling.streaming import ChunkStatistics, Scorer, Stream
 from gradeval.threads import one_thread
 from gradeval.torch_private import LAZILY_IMPORTED
 from gradeval.workers.executors import Assignment, Lost, Workers
@@ -55,6 +56,7 @@ class RunOptions(TypedDict, total=False):
     executor: str | Executor
     timeout: float | None
     memory: int | None
+    working_memory: int
     progress: Progress | None
     arguments: Mapping[str, Any] | None
     detect: float
@@ -89,6 +91,8 @@ def evaluate(
             replaced. Of a given executor, seconds without any finished chunk.
         memory: bytes that a process may take beyond its start; what an estimator asks for beyond it fails it. Default:
             its share of what is free, at least 1 GiB. Only Linux has such a limit.
+        working_memory: bytes that an estimator's statistics, and a chunk of its draws, may take, about; default 2**30.
+            Where a covariance would take more, means of blocks of draws stand in its place, and chunks are shorter.
         progress: told how far it is.
         arguments: kept in the manifest.
         precision: of the draws: "double" (by default, whatever the network's) or "network" for the network's own. The
@@ -117,9 +121,8 @@ def evaluate(
     specs = {given for given in estimators if isinstance(given, str)}
     own = {name for name, e in resolved.items() if name in specs and not get_facts(e) and not learns(e)}
     arguments = dict(options.get("arguments") or {})
-    return _carry_out(
-        Request(problem, resolved, own, draws, seed, exact, arguments, options.get("detect", DETECT)), folder, options
-    )
+    settings = options.get("detect", DETECT), options.get("working_memory", WORKING_MEMORY)
+    return _carry_out(Request(problem, resolved, own, draws, seed, exact, arguments, *settings), folder, options)
 
 
 def _carry_out(request: Request, folder: str | Path | None, options: RunOptions) -> Evaluation:
@@ -178,7 +181,7 @@ class _Run:
         # before they are fitted: a fit is not written in a file
         sources = {name: source_hash(estimator) for name, estimator in request.estimators.items()} if self.store else {}
         self.known = self._introduced(pool)
-        self.scorer = Scorer(target, self.truth.slices)
+        self.scorer = Scorer(target, self.truth.slices, request.extent)
         foretell(self.progress, lambda: _forecast(self, pool, workers))
         if self.store:
             planned = {
@@ -187,7 +190,7 @@ class _Run:
             plan = _plan(request, self.fingerprint, self.truth.slices, target.tolist(), planned)
             # the g* of the run's beginning: another number of threads might round it otherwise
             target = torch.tensor(self.store.begin(plan, problem).exact, dtype=torch.float64).to(target)
-            self.scorer = Scorer(target, self.truth.slices)
+            self.scorer = Scorer(target, self.truth.slices, request.extent)
         self.rare = rare_states(problem)
 
     def _introduced(self, pool: Workers) -> dict[str, Introduction]:
@@ -230,10 +233,11 @@ class _Run:
             maker = _maker(self, name)
             call = maker if pool.shares_memory else Sent(maker, self.request.spec(name))
             total = self._draws(name)
-            for index in range(-(-total // CHUNK)):
+            length = self.scorer.extent.chunk
+            for index in range(-(-total // length)):
                 if name in self.failures:
                     break
-                count = min(CHUNK, total - index * CHUNK)
+                count = min(length, total - index * length)
                 kept = self.store.read(name, index, count) if self.store else None
                 yield Assignment((name, index, count), call, (index, count), kept, owner=name)
 
@@ -336,4 +340,5 @@ def _plan(
         [request.draws],
         request.arguments,
         versions(),
+        memory=request.memory,
     )

@@ -12,7 +12,6 @@ from gradeval.evaluation.chunk_file import chunk_of_name, read_chunk, read_exact
 from gradeval.evaluation.plan import Plan, check_problem
 from gradeval.evaluation.store import estimator_folder
 from gradeval.folder_lock import holder_of
-from gradeval.sampling.streaming import CHUNK
 
 
 def run_status(folder: str | Path) -> dict[str, Any]:
@@ -52,10 +51,11 @@ def run_status(folder: str | Path) -> dict[str, Any]:
 def _estimator(folder: Path, plan: Plan, name: str) -> dict[str, Any]:
     planned, home = plan.estimators[name].draws, estimator_folder(folder, name)
     done: dict[int, int] = {}
+    length = plan.extent.chunk
     damaged = []
     for path in sorted(home.glob("*")):
         chunk = chunk_of_name(path.name)
-        if chunk is None or chunk[1] != min(CHUNK, planned - chunk[0] * CHUNK):
+        if chunk is None or chunk[1] != min(length, planned - chunk[0] * length):
             continue
         try:
             read_chunk(path, plan, name)
@@ -67,7 +67,7 @@ def _estimator(folder: Path, plan: Plan, name: str) -> dict[str, Any]:
     return {
         "estimator": name,
         "chunks": len(done),
-        "chunks_planned": -(-planned // CHUNK),
+        "chunks_planned": -(-planned // length),
         "draws": sum(done.values()),
         "draws_planned": planned,
         "exact_moments": bool(moments),

@@ -92,6 +92,13 @@ def run_command(
         float | None,
         typer.Option(help="With processes, on Linux: GiB that each may take; its share of what is free if not given."),
     ] = None,
+    working_memory: Annotated[
+        float,
+        typer.Option(
+            help="GiB that the statistics and a chunk of draws may take, about: where a covariance of all parameters "
+            "would take more, means of blocks of draws stand in its place. A run keeps what it began with."
+        ),
+    ] = 1.0,
     exact: Annotated[
         str, typer.Option(help="Exact bias and variance on all joint states: auto (where affordable), always, never.")
     ] = "auto",
@@ -130,7 +137,7 @@ def run_command(
         subject, again = _begun(context, resume)
         specs = specs if is_given(context, "estimators") else again["estimators"]
         draws = draws if is_given(context, "draws") else again["draws"]
-        seed, exact, device = again["seed"], again["exact"], again["device"]
+        seed, exact, device, working_memory = (again[key] for key in ("seed", "exact", "device", "working_memory"))
         arguments = again["arguments"] | {"draws": draws}
     else:
         with TerminalProgress(budget=budget) as progress:
@@ -162,6 +169,7 @@ def run_command(
                 executor=where,
                 timeout=timeout,
                 memory=None if memory is None else int(memory * 2**30),
+                working_memory=int(working_memory * 2**30),
                 precision="network",  # what a file or a run was begun with is kept
             )
         except Incomplete as error:
@@ -217,6 +225,7 @@ def _begun(context: typer.Context, folder: Path) -> tuple[Any, dict[str, Any]]:
         "seed": plan.seed,
         "exact": exact if isinstance(exact, str) else "auto",
         "device": plan.device,
+        "working_memory": plan.memory / 2**30,
         "arguments": dict(plan.arguments),
     }
 

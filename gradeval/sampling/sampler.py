@@ -20,8 +20,9 @@ from gradeval.isolation import alone, in_company
 from gradeval.model.network import FlipCost
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import GivenUniforms, RandomDraws, derived_seed, generator
+from gradeval.sampling.extent import CHUNK
 from gradeval.sampling.gradients import RowChance, all_at_once, as_backward, one_by_one
-from gradeval.sampling.streaming import CHUNK, LARGEST_GRADIENT
+from gradeval.sampling.streaming import LARGEST_GRADIENT
 from gradeval.sampling.surrogates import Surrogate
 from gradeval.threads import one_thread
 
@@ -30,6 +31,8 @@ OTHER_BACKWARD = (
     "not vectorised, drawn in a loop: plain backward() on the network's own parameters gives another gradient than "
     "torch.func.grad (by hooks, .data, in-place writes, or tests of leaves or requires_grad?), and backward() counts"
 )
+MANY_PARAMETERS = 10_000  # beyond, a batch is small enough for its gradients and outputs
+LARGE_BATCH_BYTES = 2**25
 BATCH_BYTES = 2**23  # one vectorised batch keeps its largest tensor about this small: it should stay in the cache
 
 
@@ -118,6 +121,17 @@ def turn_of(sampler: Sampler, *names: object) -> AbstractContextManager[object]:
     return alone(derived_seed(sampler.name, *names, "the process")) if sampler.intrudes else in_company()
 
 
+def _batch_at_size(problem: Problem) -> int:
+    """How many draws are made at once at most: with many parameters, gradients and outputs are large."""
+    network = problem.network
+    parameters = sum(p.numel() for p in network.trainable().values())
+    if parameters <= MANY_PARAMETERS:
+        return CHUNK
+    with torch.no_grad():
+        outputs = network.head(torch.zeros(1, problem.widths[-1], dtype=network.dtype, device=network.device)).numel()
+    return max(1, LARGE_BATCH_BYTES // (max(parameters, problem.points * outputs) * network.dtype.itemsize))
+
+
 class Sampler:
     """Per-draw gradients and values of one estimator, vectorised over draws where the estimator allows it.
 
@@ -159,6 +173,7 @@ class Sampler:
         self._local = threading.local()
         widest = max(a * b for a, b in zip([1, *problem.widths], [*problem.widths, 1], strict=True))
         self.batch = max(1, min(CHUNK, BATCH_BYTES // (problem.points * widest * problem.network.dtype.itemsize)))
+        self.batch = min(self.batch, _batch_at_size(problem))
         trial = RandomDraws(generator(problem.network.device, "trial"), problem.network.dtype)
         reason = loop or ("it owns its sampling" if owns_sampling(estimator) else "")
         try:

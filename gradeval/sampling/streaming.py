@@ -6,6 +6,7 @@ are merged in the chunks' order, so the result does not depend on who computed t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,14 +15,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradeval.analysis.measures import cosine
-from gradeval.analysis.run.moments import Layout, Moments
+from gradeval.analysis.run.moments import BlockProducts, Layout, Moments
+from gradeval.sampling.extent import DEFAULT, BlockMeans, Extent, block_means, products_of
 
-BLOCK = 1000  # draws, one of the M of `tree` that all smaller ones divide
 LARGEST_GRADIENT = 1e45
 """The largest entry of a gradient whose statistics (they have sixth powers) do not overflow."""
-CHUNK = 5 * BLOCK  # draws: means of up to BLOCK draws never straddle two chunks
 SAMPLE = 4096  # cosines kept per number of draws M, evenly spaced, for quantiles
 PAIRED = 50  # draws in a block of which a mean is kept, to compare two estimators in pairs
+ROW_BYTES = 2**27  # of draws with many parameters, that are scored at a time
 MAX_PAIRED = 4096  # such blocks; where there are more, each is joined with the next
 
 
@@ -52,7 +53,7 @@ class Spread:
     Attributes:
         count: the number of rows so far.
         mean: of each column, [D].
-        squares: the sums of squares about the mean, [D], or of outer products, [D, D].
+        squares: the sums of squares about the mean, [D], or of outer products, [D, D], or of those of the last columns.
 
     Source: Chan, Golub & LeVeque, The American Statistician 37(3), 1983, doi:10.1080/00031305.1983.10483115.
 
@@ -95,7 +96,8 @@ class Spread:
         if other.count == 0:
             return
         step = np.asarray(other.mean - self.mean)
-        product = np.outer(step, step) if np.ndim(other.squares) == 2 else step**2
+        last = step[-len(np.asarray(other.squares)) :]
+        product = np.outer(last, last) if np.ndim(other.squares) == 2 else step**2
         self.squares = self.squares + other.squares + product * (self.count * other.count / total)
         self.mean = self.mean + step * (other.count / total)
         self.count = total
@@ -157,10 +159,11 @@ class Scorer:
     Args:
         exact: g*, flattened, [P].
         slices: where each of the K layers lies in it.
+        extent: what is kept of draws.
     """
 
-    def __init__(self, exact: Float[Tensor, " P"], slices: dict[str, slice]) -> None:
-        self.exact = exact
+    def __init__(self, exact: Float[Tensor, " P"], slices: dict[str, slice], extent: Extent = DEFAULT) -> None:
+        self.exact, self.extent = exact, extent
         self.layout = Layout(len(exact), slices)
         self.layers = list(slices)
         self.membership = exact.new_zeros(len(exact), len(slices))
@@ -173,11 +176,30 @@ class Scorer:
         self, gradients: Float[Tensor, "blocks P"]
     ) -> tuple[Float[Tensor, "blocks K"], Float[Tensor, "blocks K"], Float[Tensor, "blocks K"]]:
         """‖g − g*‖², cos(g, g*) (0 for g = 0, NaN for g* = 0) and ⟨g, g*⟩."""
-        squares = (gradients - self.exact) ** 2 @ self.membership
-        inner = gradients @ self.weighted
-        norms = (gradients**2 @ self.membership).sqrt()
+        squares = self.squares(gradients, self.exact)
+        inner = self._by_rows(gradients, lambda rows: rows @ self.weighted)
+        norms = self._by_rows(gradients, lambda rows: (rows**2 @ self.membership).sqrt())
         cosines = torch.where(norms > 0, cosine(inner, (norms * self.norms).clamp(min=1e-300)), 0.0)
         return squares, torch.where(self.norms > 0, cosines, torch.nan), inner
+
+    def squares(self, gradients: Float[Tensor, "blocks P"], centre: Float[Tensor, " P"]) -> Float[Tensor, "blocks K"]:
+        """‖g − c‖² of each layer.
+
+        Args:
+            gradients: g, one in each row.
+            centre: c.
+
+        Returns:
+            The squared lengths.
+        """
+        return self._by_rows(gradients, lambda rows: (rows - centre) ** 2 @ self.membership)
+
+    def _by_rows(self, gradients: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """A function of rows, of a few at a time where there are many parameters."""
+        if not self.extent.blocks:
+            return function(gradients)
+        parts = [function(rows) for rows in gradients.split(max(1, ROW_BYTES // (8 * len(self.exact))))]
+        return torch.cat(parts) if parts else function(gradients)
 
 
 @dataclass
@@ -185,13 +207,15 @@ class ChunkStatistics:
     """What is kept of one chunk of draws.
 
     Attributes:
-        joint: of [g − g*, squared errors, cosines, deviations, value], [D].
+        joint: of [g − g*, squared errors, cosines, deviations, value], [D]; at size ⟨g − g*, g*⟩ stand at its end, and
+            outer products are summed of all but g − g*.
         descents: number of draws with ⟨g, g*⟩ > 0, [K].
         thirds: sums over the draws of third powers about the chunk's means, as in `Moments.thirds`, [4K].
         blocks: means over blocks of draws, as in `Moments.blocks`, [·, 2K].
         levels: by M, of [squared errors, cosines], [2K], and the `kept` cosines, [·, K].
         means: of `BLOCK` gradients each, for the levels above, [·, P].
         times: of each timed batch of draws, their number and the seconds of compute, [·, 2].
+        of_blocks: at size, means of the errors over blocks of draws.
     """
 
     joint: Spread
@@ -201,6 +225,7 @@ class ChunkStatistics:
     levels: dict[int, tuple[Spread, np.ndarray]]
     means: np.ndarray
     times: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+    of_blocks: BlockMeans | None = None
 
 
 def paired_block(index: int, count: int) -> int:
@@ -216,11 +241,6 @@ def paired_block(index: int, count: int) -> int:
     return PAIRED if index > 0 or count >= 20 * PAIRED else max(1, count // 20)
 
 
-def _block_means(numbers: Float[Tensor, "draws columns"], size: int) -> Float[Tensor, "blocks columns"]:
-    blocks = len(numbers) // size
-    return numbers[: blocks * size].reshape(blocks, size, numbers.shape[1]).mean(1)
-
-
 def reduce_chunk(
     scorer: Scorer,
     gradients: Float[Tensor, "draws P"],
@@ -232,7 +252,7 @@ def reduce_chunk(
 
     Args:
         scorer: compares with the exact gradient.
-        gradients: of the draws, [draws, P]; `CHUNK` of them, or fewer in the last chunk.
+        gradients: of the draws, [draws, P]; as many as a chunk has, or fewer in the last one.
         values: of the draws, [draws].
         index: the chunk's number.
         deviations: of the draws from their mean, summed over independent points, [draws, K]; None takes those of the
@@ -241,29 +261,45 @@ def reduce_chunk(
     Returns:
         What is kept of it.
     """
+    extent, of_blocks = scorer.extent, None
     levels: dict[int, tuple[Spread, np.ndarray]] = {}
     means = {1: gradients}
-    for samples, source in tree(min(len(gradients), BLOCK)):
+    for samples, source in tree(min(len(gradients), extent.block)):
         if samples > 1:
             ratio = samples // source
             below = means[source]
-            means[samples] = _block_means(below, ratio)
+            means[samples] = block_means(below, ratio)
         squares, cosines, inner = scorer(means[samples])
-        which = kept(index * (CHUNK // samples), len(cosines))
+        which = kept(index * (extent.chunk // samples), len(cosines))
         levels[samples] = (Spread.of(torch.cat((squares, cosines), 1)), cosines[which].cpu().numpy())
         if samples == 1:
             factor = len(gradients) / max(len(gradients) - 1, 1)
-            whole = factor * ((gradients - gradients.mean(0)) ** 2 @ scorer.membership)
+            whole = factor * scorer.squares(gradients, gradients.mean(0))
             parts = whole if deviations is None else deviations
-            joint = torch.cat((gradients - scorer.exact, squares, cosines, parts, values[:, None]), 1)
+            if extent.blocks:
+                own = torch.cat((squares, cosines, parts, values[:, None], inner - scorer.norms**2), 1)
+                joint = _joint_at_size(scorer, gradients, own)
+                of_blocks = BlockMeans.of(extent, gradients, parts, index)
+                of_blocks.errors -= scorer.exact.cpu().numpy().astype(np.float32)
+            else:
+                joint = Spread.of(
+                    torch.cat((gradients - scorer.exact, squares, cosines, parts, values[:, None]), 1), outer=True
+                )
             descents = (inner > 0).sum(0).cpu().numpy()
             scores = torch.cat((squares, cosines, parts, inner), 1)
             thirds = ((scores - scores.mean(0)) ** 3).sum(0).cpu().numpy()
             # the squared error is what the bias adds to the deviation of the whole draw, and that deviation
             pairs = torch.cat((squares - whole + parts, parts), 1)
-            blocks = _block_means(pairs, paired_block(index, len(pairs))).cpu().numpy()
-    blocks_of_most = means.get(BLOCK, gradients[:0]).cpu().numpy()
-    return ChunkStatistics(Spread.of(joint, outer=True), descents, thirds, blocks, levels, blocks_of_most)
+            blocks = block_means(pairs, paired_block(index, len(pairs))).cpu().numpy()
+    longest = means.get(extent.block, gradients[:0]).cpu().numpy()
+    return ChunkStatistics(joint, descents, thirds, blocks, levels, longest, of_blocks=of_blocks)
+
+
+def _joint_at_size(scorer: Scorer, gradients: Tensor, scores: Tensor) -> Spread:
+    """Of all columns the mean; outer products of the scores, of which there are few, and of ⟨g − g*, g*⟩."""
+    found = Spread.of(scores, outer=True)
+    error = (gradients.mean(0) - scorer.exact).cpu().numpy()
+    return Spread(found.count, np.concatenate([error, np.asarray(found.mean)]), found.squares)
 
 
 class Stream:
@@ -281,6 +317,7 @@ class Stream:
         self.blocks = np.zeros((0, 2 * len(scorer.layers)))
         self._joined = 1  # blocks of the chunks that are one in `blocks`
         self._waiting = self.blocks
+        self._of_blocks = BlockMeans(scorer.extent.blocks)
         self.levels: dict[int, Level] = {}
         self.pending: dict[int, list[Tensor]] = {}  # M > BLOCK: means of the level below, waiting to fill a block
 
@@ -297,7 +334,9 @@ class Stream:
         for samples, (spread, cosines) in chunk.levels.items():
             self.levels.setdefault(samples, Level()).add(spread, cosines)
         for mean in torch.as_tensor(chunk.means, device=self.scorer.exact.device):
-            self._climb(BLOCK, mean)
+            self._climb(self.scorer.extent.block, mean)
+        if chunk.of_blocks is not None:
+            self._of_blocks.add(chunk.of_blocks)
 
     def _pair(self, blocks: np.ndarray) -> None:
         """Keep the blocks of a chunk, joined as those before it; those that do not fill a joint one wait."""
@@ -338,5 +377,14 @@ class Stream:
         covariance = self.joint.variance
         mean, thirds = np.asarray(self.joint.mean), self.thirds / self.joint.count
         layout = self.scorer.layout
-        blocks = self.blocks
-        return Moments(layout, self.joint.count, mean, covariance, self.descents, thirds, blocks, deterministic=False)
+        made = (layout, self.joint.count, mean, covariance, self.descents, thirds, self.blocks)
+        return Moments(*made, deterministic=False, products=self._products(mean[: layout.parameters]))
+
+    def _products(self, error: np.ndarray) -> BlockProducts | None:
+        """At size, what the blocks say of the draws' covariance."""
+        blocks = self._of_blocks
+        if not blocks.most:
+            return None
+        vectors = np.stack([error, self.scorer.exact.cpu().numpy()])
+        products = products_of(blocks.errors, vectors, dict(self.scorer.layout.slices))
+        return BlockProducts(products, blocks.deviations, np.array([blocks.draws], dtype=np.int64))

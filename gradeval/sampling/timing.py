@@ -10,8 +10,8 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from gradeval.errors import GradevalError
 from gradeval.model.randomness import RandomDraws, generator
+from gradeval.sampling.extent import CHUNK
 from gradeval.sampling.sampler import Sampler, Times, compute_seconds, turn_of
-from gradeval.sampling.streaming import CHUNK
 from gradeval.torch_private import quiet_vmap
 
 TIMED_BATCHES, FEWEST_BATCHES = 8, 4  # of draws that are timed, at least; fewer where they would take long

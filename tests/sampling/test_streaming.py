@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from gradeval.sampling.streaming import CHUNK, SAMPLE, Level, Scorer, Spread, Stream, kept, reduce_chunk, tree
+from gradeval.sampling.extent import CHUNK
+from gradeval.sampling.streaming import SAMPLE, Level, Scorer, Spread, Stream, kept, reduce_chunk, tree
 
 SLICES = {"1": slice(0, 3), "head": slice(3, 5), "all": slice(0, 5)}
 

@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 
 from gradeval.analysis.hypotheses import ratio_test
+from gradeval.analysis.run.directions import Direction
 from gradeval.analysis.run.estimates import (
     Accuracy,
-    Direction,
     accuracies_of,
     intervals,
     total_variance,
