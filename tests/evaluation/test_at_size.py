@@ -122,9 +122,11 @@ def test_pairs_break_even_and_comparisons_work_at_size(
     other = gradeval.evaluate(problem(), ["st", "disarm"], draws=1000, seed=5, exact="never", working_memory=MEMORY)
     first = gradeval.evaluate(problem(), ["st", "disarm"], draws=1000, seed=6, exact="never", working_memory=MEMORY)
     assert not len(compare(Baseline.of(first), Baseline.of(other), cost_factor=np.inf).changed)
-    with monkeypatch.context() as patched, pytest.raises(GradevalError, match="compare the runs' folders"):
+    baseline = Baseline.of(first)
+    with monkeypatch.context() as patched:
         patched.setattr("gradeval.analysis.comparison.baseline.MAX_BASELINE_BYTES", 100)
-        Baseline.of(first).save(tmp_path / "large.json")
+        with pytest.raises(GradevalError, match="compare the runs' folders"):
+            baseline.save(tmp_path / "large.json")
     saved = Baseline.read(Baseline.of(first).save(tmp_path / "baseline.json"))
     assert not len(compare(saved, Baseline.of(other), cost_factor=np.inf).changed)
 
