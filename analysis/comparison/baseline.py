@@ -153,6 +153,11 @@ class Baseline:
                 raise GradevalError(f"{path} exists and is no baseline file: choose another name.") from None
         text = json.dumps(_document_of(self), separators=(",", ":"))
         text = text.replace('},"', '},\n"').replace('"bias":', '\n"bias":')  # a line for each part, for reviews
+        if len(text) >= MAX_BASELINE_BYTES:
+            raise GradevalError(
+                f"the baseline of so many parameters takes {len(text) >> 20} MiB, more than is read again "
+                f"({MAX_BASELINE_BYTES >> 20} MiB): compare the runs' folders."
+            )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, f"{text}\n".encode())

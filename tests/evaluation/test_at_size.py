@@ -113,13 +113,20 @@ def test_another_working_memory_is_another_run(tmp_path: Path) -> None:
         gradeval.evaluate(problem(), ["st"], draws=100, working_memory=0)
 
 
-def test_pairs_break_even_and_comparisons_work_at_size(runs: tuple[Evaluation, Evaluation], tmp_path: Path) -> None:
+def test_pairs_break_even_and_comparisons_work_at_size(
+    runs: tuple[Evaluation, Evaluation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small, large = runs
     assert len(large.pairs) == len(small.pairs)
     assert len(large.breakeven) == len(small.breakeven)
     other = gradeval.evaluate(problem(), ["st", "disarm"], draws=1000, seed=5, exact="never", working_memory=MEMORY)
     first = gradeval.evaluate(problem(), ["st", "disarm"], draws=1000, seed=6, exact="never", working_memory=MEMORY)
     assert not len(compare(Baseline.of(first), Baseline.of(other), cost_factor=np.inf).changed)
+    baseline = Baseline.of(first)
+    with monkeypatch.context() as patched:
+        patched.setattr("gradeval.analysis.comparison.baseline.MAX_BASELINE_BYTES", 100)
+        with pytest.raises(GradevalError, match="compare the runs' folders"):
+            baseline.save(tmp_path / "large.json")
     saved = Baseline.read(Baseline.of(first).save(tmp_path / "baseline.json"))
     assert not len(compare(saved, Baseline.of(other), cost_factor=np.inf).changed)
 
