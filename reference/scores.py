@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gradeval.model.maps import BernoulliDecoder
 from gradeval.model.problem import Problem, own_copy
 
 
@@ -18,10 +19,12 @@ class LinearScores:
     """Squared norms of ∇ log P(s) of every layer, and of the head's gradient of the loss, on many joint states.
 
     The gradient of a linear layer's log-probability is δ ⊗ (x, 1), δ = ∂ log P/∂a at the preactivation a: so its norm
-    is ‖δ‖ ‖(x, 1)‖, and no gradient is made. So it is for a linear head, with δ the loss's gradient in its outputs.
+    is ‖δ‖ ‖(x, 1)‖, and no gradient is made. So it is for a linear head, or decoder, with δ the loss's gradient in its
+    outputs; a decoder's prior logits have the gradient π − s.
 
     Attributes:
-        problem: all its layers and its head are `torch.nn.Linear`, each on its own, with all parameters trainable.
+        problem: all its layers and its head, or the map of its `BernoulliDecoder`, are `torch.nn.Linear`, each on its
+            own, with all parameters trainable.
         numbers: of one row, that are made at once.
     """
 
@@ -40,11 +43,11 @@ class LinearScores:
             None where a layer is of another kind.
         """
         network = problem.network
-        maps: list[Any] = [*(layer.map for layer in network.layers), network.head]
+        maps: list[Any] = [*(layer.map for layer in network.layers), _outputs_map(network.head)]
         linear = all(isinstance(one, nn.Linear) and type(one).forward is nn.Linear.forward for one in maps)
         slices = network.layer_slices()
         names = [*(str(k + 1) for k in range(len(network.layers))), "head", "all"]
-        sizes = [sum(p.numel() for p in one.parameters()) for one in maps]
+        sizes = [sum(p.numel() for p in one.parameters()) for one in (*maps[:-1], network.head)]
         if not linear or list(slices) != names or [s.stop - s.start for s in slices.values()] != [*sizes, sum(sizes)]:
             return None
         if any(one._forward_hooks or one._forward_pre_hooks or one._parameters.keys() > {"weight", "bias"}
@@ -92,7 +95,10 @@ class LinearScores:
                 (delta,) = torch.autograd.grad(layer.log_prob(s, leaf).sum(), leaf)
             squares[str(k + 1)] = _outer(delta, x, layer.map.bias is not None)
             x = layer.encode(s)
-        squares["head"] = _outer(self._head(problem, x), x, network.head.bias is not None)
+        squares["head"] = _outer(self._head(problem, x), x, _outputs_map(network.head).bias is not None)
+        if isinstance(network.head, BernoulliDecoder):
+            prior = torch.sigmoid(network.head.prior_logits.detach())
+            squares["head"] = squares["head"] + ((prior - s) ** 2).sum(-1)
         squares = {layer: torch.where(weights > 0, square, 0.0).double() for layer, square in squares.items()}
         return squares, weights.double()
 
@@ -105,7 +111,7 @@ class LinearScores:
             met.append(torch.zeros_like(outputs, requires_grad=True))
             return outputs.detach() + met[-1]
 
-        hook = problem.network.head.register_forward_hook(shifted)
+        hook = _outputs_map(problem.network.head).register_forward_hook(shifted)
         try:
             with torch.enable_grad():
                 value = problem.loss_function(problem.network)(x)
@@ -115,6 +121,11 @@ class LinearScores:
         finally:
             hook.remove()
         return found
+
+
+def _outputs_map(head: nn.Module) -> Any:
+    """What makes the outputs."""
+    return head.map if isinstance(head, BernoulliDecoder) else head
 
 
 def _outer(delta: Tensor, x: Tensor, bias: bool) -> Tensor:

@@ -10,9 +10,15 @@ import torch
 from torch import nn
 
 from gradeval import Problem, StochasticBinaryNetwork
+from gradeval.model.elbo import NegativeElbo
+from gradeval.model.maps import BernoulliDecoder
+from gradeval.model.randomness import EnumeratedStates, generator
 from gradeval.reference import rare, scores
+from gradeval.reference.joint import binary_digits
 from gradeval.reference.rare import rare_states
 from gradeval.reference.scores import LinearScores
+from gradeval.sampling.surrogates import Surrogate, weighted_gradients
+from gradeval.torch_private import quiet_vmap
 
 pytestmark = pytest.mark.no_shapes
 
@@ -43,6 +49,26 @@ def test_sizes_are_those_of_the_gradients(monkeypatch: pytest.MonkeyPatch, units
     right = scores._outer
     monkeypatch.setattr(scores, "_outer", lambda delta, x, bias: right(delta, x, False))
     assert np.abs(rare_states(problem).usual / by_gradients.usual - 1).max() > 0.01
+
+
+def test_a_decoder_with_a_prior_is_linear_too() -> None:
+    """Norms of the gradient of every path of a negative ELBO; the encoder's has the score a second time, from log q."""
+    decoder = BernoulliDecoder(nn.Linear(3, 4).double(), torch.zeros(3, dtype=torch.float64))
+    problem = problem_of(6, (3,), 4, 5, decoder)
+    elbo = Problem(problem.network, problem.inputs, problem.targets.sigmoid(), NegativeElbo())
+    scores, rows = LinearScores.of(elbo), binary_digits(torch.arange(8), 0, 3).double()
+    assert scores is not None
+    found, weights = scores(rows, least=None)
+    random, slices = generator("cpu", "rows"), elbo.network.layer_slices()
+    with quiet_vmap():
+        surrogate = Surrogate(elbo, rare._yardstick)
+        scaled, _, by_states = weighted_gradients(
+            surrogate, rows, lambda row: EnumeratedStates(row, random, rows.dtype)
+        )
+    torch.testing.assert_close(weights, by_states)
+    for layer, factor in (("1", 4), ("head", 1)):
+        squares = (scaled[..., slices[layer]] ** 2).sum(-1)
+        torch.testing.assert_close(squares, factor * found[layer] * weights)
 
 
 def test_other_networks_draw_fewer_paths(monkeypatch: pytest.MonkeyPatch) -> None:
