@@ -122,14 +122,15 @@ def turn_of(sampler: Sampler, *names: object) -> AbstractContextManager[object]:
 
 
 def _batch_at_size(problem: Problem) -> int:
-    """How many draws are made at once at most: with many parameters, gradients and outputs are large."""
+    """How many draws are made at once at most: with many parameters, gradients and outputs of all flips are large."""
     network = problem.network
     parameters = sum(p.numel() for p in network.trainable().values())
     if parameters <= MANY_PARAMETERS:
         return CHUNK
+    units = problem.widths[-1]
     with torch.no_grad():
-        outputs = network.head(torch.zeros(1, problem.widths[-1], dtype=network.dtype, device=network.device)).numel()
-    return max(1, LARGE_BATCH_BYTES // (max(parameters, problem.points * outputs) * network.dtype.itemsize))
+        outputs = network.head(torch.zeros(1, units, dtype=network.dtype, device=network.device)).numel()
+    return max(1, LARGE_BATCH_BYTES // (max(parameters, units * problem.points * outputs) * network.dtype.itemsize))
 
 
 class Sampler:
