@@ -47,10 +47,14 @@ class Ram:
         value = f
         for k, (layer, _, _, p, s) in enumerate(steps):
             with torch.no_grad():
-                x = layer.encode(layer.flip(s))  # [units, points, units]
-                for above, z in zip(network.layers[k + 1 :], noises[k:], strict=True):
-                    x = above.encode((above.preactivation(x) >= z).to(s.dtype))
-                gain = (f - loss(x)).movedim(0, -1)
+                if k + 1 == len(steps):
+                    flipped = flipped_losses(loss, layer, s)  # [units, points]
+                else:
+                    x = layer.encode(layer.flip(s))  # [units, points, units]
+                    for above, z in zip(network.layers[k + 1 :], noises[k:], strict=True):
+                        x = above.encode((above.preactivation(x) >= z).to(s.dtype))
+                    flipped = loss(x)
+                gain = (f - flipped).movedim(0, -1)
             value = value + ((2 * s - 1) * gain * carry(p)).sum(-1)
         return value
 
