@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,6 +27,8 @@ from gradeval.model.objective import split_constant
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import RandomDraws, Randomness, derived_seed, generator
 from gradeval.progress import Advance
+
+FITTED_NUMBERS = 2**24  # of all terms of a batch of draws in a fit
 
 
 @dataclass(frozen=True)
@@ -287,7 +290,8 @@ def _fitting_grams(
     network, inputs, (loss, _) = problem.network, problem.inputs, split_constant(problem.loss_function())
     randomness = RandomDraws(generator(network.device, seed), network.dtype)
     grams: list[Any] = [0.0] * len(network.layers)
-    batch = 32
+    widest = max(problem.widths)
+    batch = _draws_at_once(problem.points * widest * (widest + 4))
     for _ in range(draws // batch):
         with torch.no_grad():
             steps, x = sample_path(network, inputs.expand(batch, *inputs.shape), randomness)
@@ -295,7 +299,8 @@ def _fitting_grams(
         for k, step in enumerate(steps):
             a = step.a.detach().requires_grad_()
             steps[k] = step = step._replace(a=a)
-            surrogates = [f * carry(step.layer.log_prob(step.s, a)), *terms(steps, k, loss, randomness)]
+            score = f * carry(step.layer.log_prob(step.s, a))
+            surrogates = itertools.chain([score], terms(steps, k, loss, randomness))  # each is freed before the next
             norm = (1 + (step.x**2).sum(-1, keepdim=True)).sqrt()  # of ∂a/∂(weight, bias) of a linear layer
             rows = [(torch.autograd.grad(t.sum(), a, retain_graph=True)[0] * norm).flatten() for t in surrogates]
             design = torch.stack(rows)
@@ -304,6 +309,11 @@ def _fitting_grams(
         if advance:
             advance(batch)
     return grams
+
+
+def _draws_at_once(numbers: int) -> int:
+    """The largest power of two up to 32 whose draws, of so many numbers each, do not take much memory."""
+    return min(32, max(1, 1 << (FITTED_NUMBERS // numbers).bit_length() >> 1))
 
 
 def _relaxed_terms(
