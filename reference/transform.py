@@ -29,7 +29,7 @@ from gradeval.reference.characteristic import sum_of_cosines
 from gradeval.reference.layerwise import layerwise_value_and_gradient, layerwise_values
 from gradeval.reference.series import Series
 from gradeval.reference.transform_error import Used, error_bounds
-from gradeval.threads import Crew
+from gradeval.threads import Crew, one_thread
 
 
 @dataclass(frozen=True)
@@ -227,16 +227,19 @@ def output_terms(problem: Problem) -> tuple[int, int]:
     Returns:
         Both numbers; of squares no cosines.
     """
-    last, layer = LastLayer.of(problem), problem.network.layers[-1]
+    with one_thread(), torch.no_grad():
+        return _output_terms(problem)
+
+
+def _output_terms(problem: Problem) -> tuple[int, int]:
+    last, layer, x = LastLayer.of(problem), problem.network.layers[-1], problem.inputs
     if last.loss.square:
         return len(last.offset), 0
-    x = problem.inputs
     if len(problem.widths) > 1:  # some states of the layer below
         chance = torch.rand(64, problem.widths[-2], generator=generator(x.device, "transform"), dtype=x.dtype)
         x = problem.network.layers[-2].encode((chance.to(x.device) < 0.5).to(x.dtype))
-    with torch.no_grad():
-        mean = last.offset + layer.probability(layer.preactivation(x)) @ last.weight.mT
-        return len(last.offset), len(Series.of(last.weight, last.offset, mean.abs().amax(0)).output)
+    mean = last.offset + layer.probability(layer.preactivation(x)) @ last.weight.mT
+    return len(last.offset), len(Series.of(last.weight, last.offset, mean.abs().amax(0)).output)
 
 
 def _head_and_loss(problem: Problem) -> tuple[nn.Module, object]:

@@ -34,6 +34,7 @@ from gradeval.model.problem import Problem
 from gradeval.reference.characteristic import BLOCK_ENTRIES, BLOCK_ROWS
 from gradeval.reference.layerwise import all_digits
 from gradeval.reference.series import Series
+from gradeval.threads import one_thread
 
 ROUNDOFF = 2.0**-53
 JACOBIAN_ENTRIES = 2**24  # made at once of a map that is not linear
@@ -71,7 +72,7 @@ def error_bounds(problem: Problem, used: Used) -> dict[str, float]:
         A bound for "1" … "L", "head" and "all", of those that have trainable parameters.
     """
     network, found = problem.network, dict[str, float]()
-    with torch.no_grad():
+    with one_thread(), torch.no_grad():
         slopes, value = _of_outputs(used)
         for number, layer in enumerate(network.layers, 1):
             units = torch.full((problem.widths[number - 1],), 2 * value, dtype=slopes.dtype, device=slopes.device)
