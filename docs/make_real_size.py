@@ -111,9 +111,9 @@ def main() -> int:
         f"proven error of at most {max(bounds):.0e} of its norm in every layer. The network is trained with it (Adam, "
         f"rate {RATE}, batches of {BATCH}), so no estimator is favoured by where it leads to.",
         "",
-        f"Of the encoder's gradient, relative to the norm of the exact one; {options.draws} draws of the gradient of all "
-        "100 points. The 95 % interval of a bias reaches as far as states that were not drawn could take it, in the worst "
-        "case for any estimator: it is wide for all of them. All layers are in real-size.csv.",
+        f"Of the encoder's gradient, relative to the norm of the exact one; {options.draws} draws of the gradient of "
+        "all 100 points. The 95 % interval of a bias reaches as far as states that were not drawn could take it, in "
+        "the worst case for any estimator: it is wide for all of them. All layers are in real-size.csv.",
         "",
         "![bias, variance and cosine along training](real-size.svg)",
         "",

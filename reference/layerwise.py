@@ -159,7 +159,8 @@ def _first_table(
 ) -> Float[Tensor, "targets states"]:
     """V¹ of every target and state of layer 1; ``expectation(p, V)`` is Σ_x P(x | r) V(x) for every row r of p."""
     network = problem.network
-    layers, widths = (part if top is None else part[:-1] for part in (list(network.layers), problem.widths))
+    depth = len(network.layers) - (top is not None)
+    layers, widths = list(network.layers)[:depth], problem.widths[:depth]
 
     data = problem.targets[targets]
     output_loss, bound = problem.output_loss, problem.loss_function(network, data, problem.inputs[targets])

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from gradeval.errors import GradevalError
 from gradeval.model.affine import affine_form
 from gradeval.model.elbo import NegativeElbo
-from gradeval.model.losses import bernoulli, cross_entropy, logistic, squared
+from gradeval.model.losses import Loss, bernoulli, cross_entropy, logistic, squared
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import generator
 from gradeval.progress import Advance
@@ -95,6 +95,7 @@ class LastLayer:
         (head, output_loss), layer, like = _head_and_loss(problem), problem.network.layers[-1], problem.inputs
         unit = torch.eye(problem.widths[-1], dtype=problem.network.dtype, device=like.device)
         z = head(layer.encode(torch.cat([torch.zeros_like(unit[:1]), unit])))
+        assert output_loss is not None
         loss = SEPARABLE[output_loss]
         if loss.contrast:
             z = z[:, 1:] - z[:, :1]
@@ -132,7 +133,7 @@ def why_not(problem: Problem) -> str:
         The reason; empty where it applies.
     """
     (head, loss), units = _head_and_loss(problem), problem.widths[-1]
-    if loss not in SEPARABLE:
+    if loss is None or loss not in SEPARABLE:
         known = "'logistic', 'bernoulli', 'squared' or 'cross-entropy' of two classes"
         return f"the loss is not {known}, nor the negative ELBO"
     if affine_form(head, units, problem.inputs) is None:
@@ -242,8 +243,8 @@ def _output_terms(problem: Problem) -> tuple[int, int]:
     return len(last.offset), len(Series.of(last.weight, last.offset, mean.abs().amax(0)).output)
 
 
-def _head_and_loss(problem: Problem) -> tuple[nn.Module, object]:
-    """What makes the outputs, and the loss of these."""
+def _head_and_loss(problem: Problem) -> tuple[nn.Module, Loss | None]:
+    """What makes the outputs, and the loss of these; None where it is an objective."""
     if isinstance(problem.loss, NegativeElbo):
         return problem.network.head.get_submodule("map"), bernoulli
     return problem.network.head, problem.output_loss
