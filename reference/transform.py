@@ -53,13 +53,18 @@ def _none(targets: Tensor) -> Tensor:
     return targets.new_zeros(len(targets))
 
 
-SEPARABLE = {
+SEPARABLE: dict[Loss, Separable] = {
     logistic: Separable(False, lambda y: -y[:, None] / 2, _none),
     bernoulli: Separable(False, lambda y: 0.5 - y, _none),
     cross_entropy: Separable(False, lambda y: 0.5 - y[:, None], _none, contrast=True),
     squared: Separable(True, lambda y: -2 * y, lambda y: (y**2).sum(1)),
 }
 """The losses that the transform knows."""
+
+
+def _separable(loss: Loss | None) -> Separable | None:
+    """What is known of a loss; one of the user's own may have no hash."""
+    return next((separable for known, separable in SEPARABLE.items() if known is loss), None)
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,8 @@ class LastLayer:
         (head, output_loss), layer, like = _head_and_loss(problem), problem.network.layers[-1], problem.inputs
         unit = torch.eye(problem.widths[-1], dtype=problem.network.dtype, device=like.device)
         z = head(layer.encode(torch.cat([torch.zeros_like(unit[:1]), unit])))
-        assert output_loss is not None
-        loss = SEPARABLE[output_loss]
+        loss = _separable(output_loss)
+        assert loss is not None
         if loss.contrast:
             z = z[:, 1:] - z[:, :1]
         return cls((z[1:] - z[0]).mT.contiguous(), z[0], loss)
@@ -132,13 +137,14 @@ def why_not(problem: Problem) -> str:
     Returns:
         The reason; empty where it applies.
     """
-    (head, loss), units = _head_and_loss(problem), problem.widths[-1]
-    if loss is None or loss not in SEPARABLE:
+    (head, output_loss), units = _head_and_loss(problem), problem.widths[-1]
+    loss = _separable(output_loss)
+    if loss is None:
         known = "'logistic', 'bernoulli', 'squared' or 'cross-entropy' of two classes"
         return f"the loss is not {known}, nor the negative ELBO"
     if affine_form(head, units, problem.inputs) is None:
         return "the head is not affine by structure"
-    if SEPARABLE[loss].contrast:
+    if loss.contrast:
         with torch.no_grad():
             classes = head(problem.inputs.new_full((1, units), problem.network.layers[-1].lo)).shape[-1]
         return "" if classes == 2 else f"the loss is the cross-entropy of {classes} classes, and two are needed"

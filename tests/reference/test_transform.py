@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -256,6 +256,18 @@ def test_what_it_is_not_for(head: nn.Module, loss: str | Callable[..., Tensor], 
     assert message in why_not(problem)
     with pytest.raises(GradevalError, match=f"method 'transform' does not apply: .*{message}"):
         LastLayer.of(problem)
+
+
+def test_a_loss_without_a_hash_is_not_known() -> None:
+    @dataclass
+    class Fourth:
+        power: int = 4
+
+        def __call__(self, z: Tensor, y: Tensor) -> Tensor:
+            return z.squeeze(-1) ** self.power + 0 * y
+
+    problem = linear([3], "logistic")
+    assert "the loss is not" in why_not(Problem(problem.network, problem.inputs, problem.targets, Fourth()))
 
 
 def test_auto_takes_it_where_enumeration_is_long() -> None:
