@@ -40,9 +40,9 @@ def trained(problem: Problem) -> dict[int, Problem]:
     found = {}
     for epoch in range(max(EPOCHS) + 1):
         if epoch in EPOCHS:
-            found[epoch] = with_parameters(problem, theta.detach())
+            found[epoch] = with_parameters(problem, theta.detach().clone())
         for some in torch.randperm(problem.points, generator=order).split(BATCH):
-            now = with_parameters(problem, theta.detach())
+            now = with_parameters(problem, theta.detach().clone())
             batch = replace(now, inputs=now.inputs[some], targets=now.targets[some])
             theta.grad = exact_gradient(batch, "transform").vector
             adam.step()
