@@ -99,7 +99,7 @@ def sampled_gradient(
     names = ("reference", seed, problem.fingerprint())
     sampler = _best(problem, candidates, names, limits.seconds)
     draws = _draw(sampler, names, limits, began, progress or Silent())
-    return _as_gradient(problem, draws.reference(sampler.name), float(np.asarray(draws.values.mean)[0]))
+    return as_gradient(problem, draws.reference(sampler.name), float(np.asarray(draws.values.mean)[0]))
 
 
 def _draw(sampler: Sampler, names: tuple[object, ...], limits: Precision, began: float, progress: Progress) -> _Draws:
@@ -229,8 +229,17 @@ class _Draws:
         return SampledReference(name, m, mean, self.slices, numbers, covariance, blocks, self.blocks.draws)
 
 
-def _as_gradient(problem: Problem, reference: SampledReference, value: float) -> ExactGradient:
-    """A reference in the form of an exact gradient."""
+def as_gradient(problem: Problem, reference: SampledReference, value: float) -> ExactGradient:
+    """A sampled reference in the form of an exact gradient.
+
+    Args:
+        problem: whose parameters it is of.
+        reference: r̄ and its error.
+        value: J, as estimated.
+
+    Returns:
+        r̄ in the place of ∇J.
+    """
     parameters, start, gradient = problem.network.trainable(), 0, {}
     mean = torch.from_numpy(reference.mean).to(problem.network.device)
     for name, parameter in parameters.items():

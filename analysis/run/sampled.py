@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from gradeval.analysis.ratios import ratio_interval
 from gradeval.analysis.statistics import Array, Interval
 
 NUMBERS = 4  # of each layer
@@ -153,3 +154,99 @@ class SampledReference:
     def _of(self, layer: str) -> Array:
         found: Array = self.numbers[list(self.slices).index(layer)]
         return found
+
+
+@dataclass(frozen=True)
+class SecondSample:
+    """What the error of a sampled reference does to one estimator's figures.
+
+    Attributes:
+        reference: r̄ and its error.
+        forms: by layer, b̂ᵀCb̂ and b̂ᵀCr̄ for b̂ the mean of g − r̄, [K, 2].
+    """
+
+    reference: SampledReference
+    forms: Array
+
+    def quadratic(self, layer: str, bias: float, mean: float) -> float:
+        """vᵀCv for v = ``bias`` · b̂ + ``mean`` · r̄ in one layer: the variance of ⟨v, r̄⟩.
+
+        Args:
+            layer: its name.
+            bias, mean: how much of each v has.
+
+        Returns:
+            The variance.
+        """
+        own = float(np.sum(self.reference.mean[self.reference.slices[layer]] ** 2)) * self.reference.along(layer)
+        first, second = self.forms[list(self.reference.slices).index(layer)]
+        return max(0.0, float(bias**2 * first + 2 * bias * mean * second + mean**2 * own))
+
+    def shared(self, layer: str) -> float:
+        """b̂ᵀCr̄ of one layer.
+
+        Args:
+            layer: its name.
+
+        Returns:
+            Minus the covariance of ‖b̂‖ and ‖r̄‖ times both.
+        """
+        return float(self.forms[list(self.reference.slices).index(layer), 1])
+
+    def relative(self, layer: str, length: Interval, size: float) -> Interval:
+        """A length over ‖g*‖, where both have the error of r̄ in common.
+
+        Args:
+            layer: its name.
+            length: ‖b‖ or a root-mean-square error of which ‖b‖² is a part.
+            size: its estimate, above zero where the two vary together.
+
+        Returns:
+            See `ratio_interval`.
+        """
+        norm = self.reference.norm(layer)
+        products = size * norm.estimate
+        return ratio_interval(length, norm, -self.shared(layer) / products if products > 0 else 0.0)
+
+    def scale(self, layer: str, bias: Array) -> float:
+        """⟨E g, g*⟩/‖g*‖², estimated by ⟨ḡ, r̄⟩, which is unbiased, over the estimated ‖g*‖².
+
+        Args:
+            layer: its name; its norm is known.
+            bias: the mean of g − r̄ there.
+
+        Returns:
+            The scale.
+        """
+        target = self.reference.mean[self.reference.slices[layer]]
+        return float(target @ (bias + target)) / self.reference.norm(layer).estimate ** 2
+
+    def scale_error(self, layer: str, scale: float) -> float:
+        """What the error of r̄ adds to that of ⟨E g, g*⟩/‖g*‖²: √(vᵀCv)/‖g*‖², v = E g − 2 · scale · g*.
+
+        Args:
+            layer: its name; its norm is known.
+            scale: as estimated.
+
+        Returns:
+            A standard error.
+        """
+        return math.sqrt(self.quadratic(layer, 1.0, 1 - 2 * scale)) / self.reference.norm(layer).estimate ** 2
+
+    def cosine_error(self, layer: str, cosine: float, scale: float) -> float:
+        """What the error of r̄ adds to that of a mean cosine: √(vᵀCv)/‖g*‖, v the part of E[g/‖g‖] beside g*.
+
+        E[g/‖g‖] is taken for parallel to E g; v is no longer than √(1 − cosine²).
+
+        Args:
+            layer: its name; its norm is known.
+            cosine: the mean cosine.
+            scale: as of `scale_error`.
+
+        Returns:
+            A standard error.
+        """
+        norm = self.reference.norm(layer).estimate
+        most = math.sqrt(max(0.0, 1 - cosine**2) * self.reference.trace(layer)) / norm
+        beside = abs(cosine) * math.sqrt(self.quadratic(layer, 1.0, 1 - scale)) / norm**2
+        return min(most, beside / abs(scale)) if scale else most

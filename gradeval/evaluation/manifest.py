@@ -42,7 +42,10 @@ def problem_facts(problem: Problem, exact: ExactGradient, fingerprint: str) -> d
         "loss": loss_title(problem.loss),
         "parameters": len(exact.vector),
         "exact_value": exact.value,
-        "gradient_norms": {layer: float(g.norm()) for layer, g in exact.by_layer().items()},
+        "gradient_norms": {
+            layer: exact.sampled.norm(layer).estimate if exact.sampled else float(g.norm())
+            for layer, g in exact.by_layer().items()
+        },
         "slices": {layer: [where.start, where.stop] for layer, where in exact.slices.items()},
     }
 
@@ -82,13 +85,14 @@ def manifest_of(
         problem: that was evaluated.
         facts: of it, by `problem_facts`.
         estimators: the facts of each by its name.
-        run: its arguments, seed, draws, failures and timings.
+        run: its arguments, seed, draws, failures and timings, and the facts of a reference that was sampled.
 
     Returns:
         What is written to manifest.json.
     """
     network = problem.network
     timings = {key: run[key] for key in ("failures", "timings")}
+    sampled = {"reference": run["reference"]} if run.get("reference") else {}
     return {
         "format": RUN_FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -98,4 +102,4 @@ def manifest_of(
         "dtype": str(network.dtype).removeprefix("torch."),
         "problem": facts,
         "estimators": estimators,
-    } | timings
+    } | sampled | timings

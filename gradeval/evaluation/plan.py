@@ -17,7 +17,7 @@ from gradeval.model.problem_file import MAX_FILE_BYTES
 from gradeval.sampling.extent import WORKING_MEMORY, Extent
 
 FORMAT = "gradeval-plan/4"
-PLAN_FILE, PROBLEM_FILE = "plan.json", "problem.json"
+PLAN_FILE, PROBLEM_FILE, REFERENCE_FILE = "plan.json", "problem.json", "reference.safetensors"
 MAX_PLAN_BYTES = 2**26  # about three million parameters
 
 
@@ -51,6 +51,7 @@ class Plan:
         arguments, versions: of the command that began it, and of the libraries then.
         problem: the digest of problem.json beside it; empty where the problem cannot be saved.
         memory: as of `Extent`.
+        reference: the digest of reference.safetensors beside it; empty where g* is exact.
     """
 
     fingerprint: str
@@ -66,6 +67,7 @@ class Plan:
     versions: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
     memory: Annotated[int, Meta(gt=0)] = WORKING_MEMORY
+    reference: str = ""
 
     @classmethod
     def read(cls, folder: Path) -> Plan:
@@ -117,7 +119,10 @@ class Plan:
         Args:
             folder: of the run.
         """
-        write_whole(folder / PLAN_FILE, sealed({"format": FORMAT, "chunk": self.extent.chunk, **asdict(self)}))
+        content = {"format": FORMAT, "chunk": self.extent.chunk, **asdict(self)}
+        if not self.reference:
+            del content["reference"]
+        write_whole(folder / PLAN_FILE, sealed(content))
 
     def continuing(self, there: Plan) -> Plan:
         """This plan with what an earlier one fixed: the exact gradient, the versions, and how often it was looked at.
@@ -129,7 +134,8 @@ class Plan:
             The plan to follow.
         """
         looks = there.looks + self.looks[-1:] * (self.draws != there.draws)
-        return replace(self, exact=there.exact, versions=there.versions, looks=looks)
+        fixed = {"exact": there.exact, "versions": there.versions, "reference": there.reference}
+        return replace(self, **fixed, looks=looks)
 
     def identity(self, name: str) -> list[Any]:
         """What the numbers of an estimator's chunks depend on; it is stored in each of their files.
@@ -159,6 +165,7 @@ class Plan:
             ("seed", self.seed, wanted.seed),
             ("device", self.device, wanted.device),
             ("precision", self.dtype, wanted.dtype),
+            ("reference", *("sampled" if plan.reference else "exact" for plan in (self, wanted))),
             ("list of layers", list(self.layers), list(wanted.layers)),
             ("working memory", *((plan.extent.chunk, plan.extent.blocks) for plan in (self, wanted))),
             ("version of gradeval's sources", self.engine[:12], wanted.engine[:12]),

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -32,14 +33,16 @@ from gradeval.evaluation.grid import mean_prediction
 from gradeval.evaluation.introduction import Introduction, introductions
 from gradeval.evaluation.manifest import estimator_facts, manifest_of, problem_facts, versions
 from gradeval.evaluation.plan import Plan, Planned
+from gradeval.evaluation.reference import is_sampled, made_reference, reference_bytes, reference_facts, reference_of
 from gradeval.evaluation.request import Request
 from gradeval.evaluation.sources import engine_hash, source_hash
 from gradeval.evaluation.store import Store, kept_draws
+from gradeval.files import digest_of
 from gradeval.model.network import FlipCost
 from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
 from gradeval.progress import Progress, Silent, foretell
-from gradeval.reference import exact_gradient
+from gradeval.reference import Precision
 from gradeval.reference.rare import rare_states
 from gradeval.sampling.extent import WORKING_MEMORY
 from gradeval.sampling.streaming import ChunkStatistics, Scorer, Stream
@@ -61,6 +64,7 @@ class RunOptions(TypedDict, total=False):
     arguments: Mapping[str, Any] | None
     detect: float
     precision: str
+    reference: str | Precision
 
 
 def evaluate(
@@ -76,7 +80,7 @@ def evaluate(
     """Bias, variance and cosine similarity of gradient estimators against the exact gradient.
 
     Args:
-        problem: network, data and loss; small enough to enumerate.
+        problem: network, data and loss; small enough for an exact gradient, unless the reference is sampled.
         estimators: specs ("concrete:temperature=0.1"), user's own ("module:name") or callables.
         draws: number of draws of each estimator, at least 20.
         seed: every random number follows from it and the problem. All estimators take the same ones.
@@ -98,6 +102,7 @@ def evaluate(
         precision: of the draws: "double" (by default, whatever the network's) or "network" for the network's own. The
             exact gradient and exact moments are always in double precision.
         detect: the relative bias that must have been detectable before a claim of no bias holds; default 0.05.
+        reference: "auto" or "exact" (refuse where no exact method is affordable), "sampled", or a `Precision` of that.
 
     Returns:
         The evaluation: `Evaluation.summary` has one row per estimator and layer.
@@ -121,7 +126,7 @@ def evaluate(
     specs = {given for given in estimators if isinstance(given, str)}
     own = {name for name, e in resolved.items() if name in specs and not get_facts(e) and not learns(e)}
     arguments = dict(options.get("arguments") or {})
-    settings = options.get("detect", DETECT), options.get("working_memory", WORKING_MEMORY)
+    settings = options.get("detect", DETECT), options.get("working_memory", WORKING_MEMORY), options.get("reference", "auto")
     return _carry_out(Request(problem, resolved, own, draws, seed, exact, arguments, *settings), folder, options)
 
 
@@ -173,7 +178,9 @@ class _Run:
     def prepare(self, pool: Workers, workers: int) -> None:
         """The exact gradient, fits and first draws; then, unless it will take too long, the plan in the folder."""
         request, problem = self.request, self.problem
-        self.truth = exact_gradient(problem, seconds=math.inf, progress=self.progress)
+        begun = self.store.sampled_reference() if self.store and is_sampled(request.reference) else b""
+        made = request.reference, request.seed, self.progress, request.memory
+        self.truth = reference_of(begun, problem) if begun else made_reference(problem, *made)
         self.truth.check_size()
         self.reference_seconds = time.perf_counter() - self.began
         self.fingerprint = problem.fingerprint()
@@ -188,8 +195,10 @@ class _Run:
                 name: Planned(sources[name], self._draws(name), known.probe) for name, known in self.known.items()
             }
             plan = _plan(request, self.fingerprint, self.truth.slices, target.tolist(), planned)
+            content = reference_bytes(self.truth)
+            plan = replace(plan, reference=digest_of(content) if content else "")
             # the g* of the run's beginning: another number of threads might round it otherwise
-            target = torch.tensor(self.store.begin(plan, problem).exact, dtype=torch.float64).to(target)
+            target = torch.tensor(self.store.begin(plan, problem, content).exact, dtype=torch.float64).to(target)
             self.scorer = Scorer(target, self.truth.slices, request.extent)
         self.rare = rare_states(problem)
 
@@ -264,13 +273,17 @@ class _Run:
         if known.fit is not None:
             self.facts[name]["fit"] = known.fit
         self.times[name] = seconds
-        moments = self.moments[name] = moments_of(stream, draws, sampler.deterministic)
+        moments = self.moments[name] = moments_of(stream, draws, sampler.deterministic, self.truth.sampled)
         target = self.scorer.exact.cpu().numpy()
         self.curves += curves_of(name, stream, moments, target, accuracies_of(moments, target, self.rare))
 
     def enumerate(self, workers: int) -> None:
         """Exact moments, in this process; last, so that an interrupt keeps the draws."""
         exact = self.request.exact
+        if self.truth.sampled is not None:
+            for name in self.moments if exact != "never" else []:
+                self.known[name].sampler.notes.append("no exact moments: the reference is sampled")
+            return
         for name in self.moments:
             rows = self.store.read_exact(name) if self.store and exact != "never" else None
             if rows is None:
@@ -294,6 +307,7 @@ class _Run:
         run = {"arguments": request.arguments, "seed": request.seed, "draws": request.draws}
         looks = len(self.store.plan.looks) if self.store and self.store.plan else 1
         run |= {"detect": request.detect, "looks": looks, "failures": self.failures, "timings": timings}
+        run |= {"reference": reference_facts(truth, request.reference)}
         manifest = manifest_of(problem, problem_facts(problem, truth, self.fingerprint), self.facts, run)
         curves = pd.DataFrame(self.curves, columns=CURVE_COLUMNS)
         exact = pd.DataFrame(self.exact_rows, columns=EXACT_COLUMNS)
@@ -310,12 +324,13 @@ def _maker(run: _Run, name: str) -> ChunkMaker:
 def _forecast(run: _Run, pool: Workers, workers: int) -> dict[str, float]:
     """Seconds of the draws that are still to be made, and of exact moments, by task."""
     seconds = {}
+    exact = run.request.exact if run.truth.sampled is None else "never"
     for name, known in run.known.items():
         left = run._draws(name) - (kept_draws(run.store.folder, name) if run.store else 0)
         # one that hangs later must not hang this process, nor keep the others from their draws
         maker = None if pool.own_processes else _maker(run, name).with_estimator(copied(known.sampler.estimator))
         seconds[name] = seconds_of_draws(maker, left) / workers
-        enumeration = seconds_of_moments(known.sampler, run.request.exact, len(run.truth.vector))
+        enumeration = seconds_of_moments(known.sampler, exact, len(run.truth.vector))
         seconds[moments_task(name)] = enumeration / workers
     return seconds
 

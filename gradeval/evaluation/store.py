@@ -2,6 +2,7 @@
 
 plan.json                     what is drawn: problem, seed, draws, estimators and the hash of their source
 problem.json                  the problem, where it can be saved; the plan has its digest
+reference.safetensors         the reference, where it was sampled; the plan has its digest
 chunks/ESTIMATOR/INDEX-COUNT-DIGEST.safetensors
                               the reduction of one chunk; DIGEST is from the SHA-256 of the file
 chunks/ESTIMATOR/exact-DIGEST.json
@@ -30,13 +31,15 @@ from gradeval.evaluation.chunk_file import (
     read_chunk,
     read_exact,
 )
-from gradeval.evaluation.plan import PLAN_FILE, PROBLEM_FILE, Plan
+from gradeval.evaluation.plan import PLAN_FILE, PROBLEM_FILE, REFERENCE_FILE, Plan
 from gradeval.evaluation.sources import text_digest
 from gradeval.files import CannotWrite, digest_of, read_whole, write_whole
 from gradeval.folder_lock import FolderLock
 from gradeval.model.problem import Problem
 from gradeval.model.problem_file import MAX_FILE_BYTES
 from gradeval.sampling.streaming import ChunkStatistics
+
+MAX_REFERENCE_BYTES = 2**34
 
 
 class Store:
@@ -67,12 +70,29 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
-    def begin(self, plan: Plan, problem: Problem) -> Plan:
+    def sampled_reference(self) -> bytes:
+        """The reference that the folder's run was begun with.
+
+        Returns:
+            The content of its file; none where there is no run, or its reference is exact.
+
+        Raises:
+            GradevalError: it is not the one of the plan.
+        """
+        if not (self.folder / PLAN_FILE).exists() or not (digest := Plan.read(self.folder).reference):
+            return b""
+        content = read_whole(path := self.folder / REFERENCE_FILE, MAX_REFERENCE_BYTES)
+        if digest_of(content) != digest:
+            raise GradevalError(f"{path} is not the reference of this run (plan.json has another digest).")
+        return content
+
+    def begin(self, plan: Plan, problem: Problem, reference: bytes = b"") -> Plan:
         """Write the plan, or continue the one that is there if it draws the same.
 
         Args:
             plan: what is asked for. More draws and more estimators extend the plan that is there.
             problem: saved beside it, where it can be.
+            reference: the content of the file of a sampled one.
 
         Returns:
             The plan to follow: with the exact gradient of the run's beginning.
@@ -88,6 +108,8 @@ class Store:
             plan = plan.continuing(there)
         with _writing(self.folder):
             plan = replace(plan, problem=_save_problem(problem, self.folder / PROBLEM_FILE))
+            if reference and digest_of(reference) == plan.reference:
+                write_whole(self.folder / REFERENCE_FILE, reference)
             plan.write(self.folder)
             for name in plan.estimators:
                 home = estimator_folder(self.folder, name)

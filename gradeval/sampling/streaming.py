@@ -380,6 +380,11 @@ class Stream:
         made = (layout, self.joint.count, mean, covariance, self.descents, thirds, self.blocks)
         return Moments(*made, deterministic=False, products=self._products(mean[: layout.parameters]))
 
+    @property
+    def block_means(self) -> BlockMeans:
+        """At size, means of blocks of all draws so far."""
+        return self._of_blocks
+
     def _products(self, error: np.ndarray) -> BlockProducts | None:
         """At size, what the blocks say of the draws' covariance."""
         blocks = self._of_blocks
