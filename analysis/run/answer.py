@@ -56,7 +56,9 @@ def reference_sentence(run: Evaluation) -> str:
     if not facts:
         return ""
     errors = {layer_title(layer): error for layer, error in facts["errors"].items()}
-    each = listed([f"{error:.2%} in {layer}" if error >= 0 else f"unknown in {layer}" for layer, error in errors.items()])
+    each = listed(
+        [f"{error:.2%} in {layer}" if error >= 0 else f"unknown in {layer}" for layer, error in errors.items()]
+    )
     said = f"reference sampled by {facts['estimator']}, {facts['draws']:,} draws; its relative standard error is {each}"
     short = [layer for layer, error in errors.items() if error < 0 or error > facts["target"]]
     if short:

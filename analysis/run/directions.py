@@ -85,7 +85,10 @@ class Direction:
         norm, error = float(np.linalg.norm(target)), moments.bias(layer)
         mean, variance = float(target @ error) / norm, variance_along(moments, layer, target)
         square = moments.square(layer)[0] - mean**2 - variance * (n - 1) / n
-        trace, along = max(moments.deviation(layer)[0] - variance, 0.0), (1 + mean / norm, math.sqrt(max(0.0, variance) / n) / norm)
+        trace, along = (
+            max(moments.deviation(layer)[0] - variance, 0.0),
+            (1 + mean / norm, math.sqrt(max(0.0, variance) / n) / norm),
+        )
         if moments.second is not None:
             reference = moments.second.reference
             beside_it = max(0.0, reference.trace(layer) - reference.along(layer))

@@ -19,7 +19,7 @@ from gradeval.analysis.statistics import ENDS, LEVEL, UNKNOWN, Array, mean_inter
 
 FIGURES = ("square", "variance")
 PAIR_COLUMNS = ["one", "two", "layer", *(column for key in FIGURES for column in UNKNOWN.columns(key))]
-LONG = 1.959963984540054  # standard errors in half of a 95 % interval
+INTERVAL_ENDS = 1.959963984540054  # standard errors in half of a 95 % interval
 ROUNDING = 1e-9  # relative; exact figures that differ by less are the same
 
 
@@ -61,7 +61,7 @@ def _of_layer(record: Record, figures: pd.DataFrame, layer: str) -> pd.DataFrame
     low, high = _quantiles(count)
     if record.reference is not None:
         ends = record.reference.norm(layer)
-        share = (ends.high - ends.low) / ends.estimate / LONG  # of the squared norm, that all is divided by
+        share = (ends.high - ends.low) / ends.estimate / INTERVAL_ENDS  # of the squared norm, that all is divided by
         error = np.hypot(error, share * np.abs(mean))
         error[0] = np.hypot(error[0], _of_reference(list(record.moments.values()), layer)[first, second] / norm)
     table = pd.DataFrame({"one": names[first], "two": names[second], "layer": layer, "exact": exact})

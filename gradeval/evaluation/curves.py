@@ -15,7 +15,7 @@ from gradeval.analysis.run.directions import Direction
 from gradeval.analysis.run.estimates import Accuracy, within_bounds
 from gradeval.analysis.run.moments import Moments
 from gradeval.analysis.run.record import EXACT_COLUMNS
-from gradeval.analysis.run.sampled import SampledReference
+from gradeval.analysis.run.sampled import SampledReference, SecondSample
 from gradeval.analysis.statistics import UNKNOWN, Interval, mean_interval
 from gradeval.errors import GradevalError, unknown_name
 from gradeval.progress import Progress
@@ -62,9 +62,7 @@ def target_of(truth: ExactGradient) -> Tensor:
     return vector
 
 
-def moments_of(
-    stream: Stream, draws: int, deterministic: bool, reference: SampledReference | None = None
-) -> Moments:
+def moments_of(stream: Stream, draws: int, deterministic: bool, reference: SampledReference | None = None) -> Moments:
     """The moments of all draws; of a deterministic estimator those of ``draws`` that are all the same.
 
     Args:
@@ -106,18 +104,10 @@ def curves_of(
     """
     rows: list[dict[str, Any]] = []
     layout, draws = moments.layout, moments.draws
-    directions: dict[str, Direction] = {}
+    directions, second = dict[str, Direction](), moments.second
     norms = np.array([np.linalg.norm(exact[where]) for where in layout.slices.values()])
-    second = moments.second
     if second is not None:
         norms = np.array([second.reference.norm(k).estimate * second.reference.measured(k) for k in layout.layers])
-
-    def error_of(samples: int, layer: str) -> Interval:
-        found = accuracies[layer].rmse(samples)
-        if second is None:
-            return found
-        norm, shared = second.reference.norm(layer).estimate, second.relative(layer, found, found.estimate)
-        return shared.map(lambda share: share * norm)  # which it is divided by again
 
     def mean_of(samples: int, layer: str, level: Level, blocks: int) -> Interval:
         place = len(layout.layers) + layout.number(layer)
@@ -125,12 +115,9 @@ def curves_of(
         if second is not None:
             if not norms[layout.number(layer)]:
                 return UNKNOWN
-            along = second.scale(layer, moments.bias(layer))
-            error = 0.0 if moments.deterministic else second.reference.attenuation(layer) * error
-            error = math.hypot(error, second.cosine_error(layer, cosine, along))
-            cosine = second.reference.attenuation(layer) * cosine
+            cosine, error = _with_error_of(second, moments, layer, float(cosine), error)
             if moments.deterministic:
-                return mean_interval(float(cosine), error, second.reference.draws).map(within_bounds)
+                return mean_interval(cosine, error, second.reference.draws).map(within_bounds)
         if moments.deterministic:
             return Interval(*(float(cosine),) * 3)
         if blocks >= ENOUGH_BLOCKS or math.isnan(cosine):
@@ -149,16 +136,40 @@ def curves_of(
         variance = level.spread.variance * (not moments.deterministic)
         assert level.sample is not None
         quantiles = np.quantile(level.sample, [0.15, 0.85], axis=0)
-        mean = np.asarray(level.spread.mean)
-        if second is not None:  # what the error of r̄ adds to the squared errors
-            traces = np.array([second.reference.trace(layer) for layer in layout.layers])
-            mean = np.concatenate([np.maximum(mean[: len(traces)] - traces, 0.0), mean[len(traces) :]])
+        mean = _without_error_of(second, np.asarray(level.spread.mean), layout.layers)
         found = Blocks(samples, blocks, mean, variance, quantiles)
         known = {
-            layer: (error_of(samples, layer), mean_of(samples, layer, level, blocks)) for layer in layout.layers
+            layer: (_rmse(accuracies[layer], samples, second, layer), mean_of(samples, layer, level, blocks))
+            for layer in layout.layers
         }
         rows += curve_rows(name, layout.layers, norms, found, known)
     return rows
+
+
+def _rmse(accuracy: Accuracy, samples: int, second: SecondSample | None, layer: str) -> Interval:
+    """The error of the mean of M draws; against a sampled reference with the error of ‖g*‖, which it is divided by."""
+    found = accuracy.rmse(samples)
+    if second is None:
+        return found
+    norm, shared = second.reference.norm(layer).estimate, second.relative(layer, found, found.estimate)
+    return shared.map(lambda share: share * norm)
+
+
+def _with_error_of(
+    second: SecondSample, moments: Moments, layer: str, cosine: float, error: float
+) -> tuple[float, float]:
+    """A mean cosine with r̄ and its standard error as those of the cosine with g*."""
+    own = 0.0 if moments.deterministic else second.reference.attenuation(layer) * error
+    shared = second.cosine_error(layer, cosine, second.scale(layer, moments.bias(layer)))
+    return second.reference.attenuation(layer) * cosine, math.hypot(own, shared)
+
+
+def _without_error_of(second: SecondSample | None, mean: np.ndarray, layers: list[str]) -> np.ndarray:
+    """Mean squared errors, which come first, without what the error of r̄ adds to them."""
+    if second is None:
+        return mean
+    traces = np.array([second.reference.trace(layer) for layer in layers])
+    return np.concatenate([np.maximum(mean[: len(layers)] - traces, 0.0), mean[len(layers) :]])
 
 
 def moments_task(name: str) -> str:

@@ -77,29 +77,33 @@ def estimator_facts(sampler: Sampler, evaluations: tuple[float, float], draws: i
 
 
 def manifest_of(
-    problem: Problem, facts: dict[str, Any], estimators: dict[str, Any], run: dict[str, Any]
+    problem: Problem, facts: dict[str, Any], reference: dict[str, Any], estimators: dict[str, Any], run: dict[str, Any]
 ) -> dict[str, Any]:
     """The manifest of a run.
 
     Args:
         problem: that was evaluated.
         facts: of it, by `problem_facts`.
+        reference: the facts of one that was sampled; else none.
         estimators: the facts of each by its name.
-        run: its arguments, seed, draws, failures and timings, and the facts of a reference that was sampled.
+        run: its arguments, seed, draws, failures and timings.
 
     Returns:
         What is written to manifest.json.
     """
     network = problem.network
     timings = {key: run[key] for key in ("failures", "timings")}
-    sampled = {"reference": run["reference"]} if run.get("reference") else {}
-    return {
-        "format": RUN_FORMAT,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        **{key: run[key] for key in ("arguments", "seed", "draws", "detect", "looks")},
-        "versions": versions(),
-        "device": str(network.device),
-        "dtype": str(network.dtype).removeprefix("torch."),
-        "problem": facts,
-        "estimators": estimators,
-    } | sampled | timings
+    return (
+        {
+            "format": RUN_FORMAT,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            **{key: run[key] for key in ("arguments", "seed", "draws", "detect", "looks")},
+            "versions": versions(),
+            "device": str(network.device),
+            "dtype": str(network.dtype).removeprefix("torch."),
+            "problem": facts,
+            "estimators": estimators,
+        }
+        | sampled
+        | timings
+    )

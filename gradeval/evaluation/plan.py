@@ -41,8 +41,7 @@ class Plan:
     """What a run draws.
 
     Attributes:
-        fingerprint, seed: of the problem, and of the draws.
-        device, dtype: where and in which precision the draws are made.
+        fingerprint, seed, device, dtype: of the problem; of the draws; where, and in which precision, they are made.
         engine: hash of the source of all that decides a chunk except the estimators.
         layers: where the parameters of each of the K layers begin and end.
         exact: g*, [P].
@@ -119,13 +118,10 @@ class Plan:
         Args:
             folder: of the run.
         """
-        content = {"format": FORMAT, "chunk": self.extent.chunk, **asdict(self)}
-        if not self.reference:
-            del content["reference"]
-        write_whole(folder / PLAN_FILE, sealed(content))
+        write_whole(folder / PLAN_FILE, sealed({"format": FORMAT, "chunk": self.extent.chunk, **_content(self)}))
 
     def continuing(self, there: Plan) -> Plan:
-        """This plan with what an earlier one fixed: the exact gradient, the versions, and how often it was looked at.
+        """This plan with what an earlier one fixed: the gradient, the versions, and how often it was looked at.
 
         Args:
             there: the plan that is continued.
@@ -134,8 +130,7 @@ class Plan:
             The plan to follow.
         """
         looks = there.looks + self.looks[-1:] * (self.draws != there.draws)
-        fixed = {"exact": there.exact, "versions": there.versions, "reference": there.reference}
-        return replace(self, **fixed, looks=looks)
+        return replace(self, exact=there.exact, versions=there.versions, reference=there.reference, looks=looks)
 
     def identity(self, name: str) -> list[Any]:
         """What the numbers of an estimator's chunks depend on; it is stored in each of their files.
@@ -144,13 +139,13 @@ class Plan:
             name: of an estimator.
 
         Returns:
-            Format, problem, seed, engine, name and source; at size also the extent.
+            Format, problem, seed, engine, name, source; at size the extent; the digest of a sampled reference.
         """
-        source, extent = self.estimators[name].source, self.extent
-        return [FORMAT, self.fingerprint, self.seed, self.engine, name, source, *extent.identity]
+        own = [self.estimators[name].source, *self.extent.identity, *filter(None, [self.reference])]
+        return [FORMAT, self.fingerprint, self.seed, self.engine, name, *own]
 
     def refuse_others(self, wanted: Plan, folder: Path) -> None:
-        """Raise GradevalError where ``wanted`` draws something else than this plan, which lies in ``folder``.
+        """Refuse a ``wanted`` plan that draws something else than this one, which lies in ``folder``.
 
         Args:
             wanted: what is asked for.
@@ -192,6 +187,24 @@ class Plan:
             return "the source of"
         same = len(old.probe) == len(new.probe) and np.allclose(old.probe, new.probe, 1e-3, 1e-6)
         return "" if same else "what is drawn by"
+
+
+def _content(plan: Plan) -> dict[str, Any]:
+    """What is written of a plan; an exact reference is not mentioned."""
+    return {key: value for key, value in asdict(plan).items() if key != "reference" or value}
+
+
+def with_digest(plan: Plan, reference: bytes) -> tuple[Plan, bytes]:
+    """A plan that names the file of a sampled reference.
+
+    Args:
+        plan: any.
+        reference: the content of the file; none for an exact reference.
+
+    Returns:
+        The plan, and the content.
+    """
+    return replace(plan, reference=digest_of(reference) if reference else ""), reference
 
 
 def check_problem(folder: Path, plan: Plan) -> None:

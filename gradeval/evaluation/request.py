@@ -53,7 +53,9 @@ class Request:
         check_choice(self.exact)
         check_kind(self.reference)
         if is_sampled(self.reference) and self.exact == "always":
-            raise GradevalError("exact bias needs an exact gradient: with a sampled reference exact cannot be 'always'.")
+            raise GradevalError(
+                "exact bias needs an exact gradient: with a sampled reference exact cannot be 'always'."
+            )
         if not 0 < self.detect <= 1:
             raise GradevalError(f"detect must be above 0 and at most 1, found {self.detect}.")
         if not self.memory > 0:

@@ -70,29 +70,12 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
-    def sampled_reference(self) -> bytes:
-        """The reference that the folder's run was begun with.
-
-        Returns:
-            The content of its file; none where there is no run, or its reference is exact.
-
-        Raises:
-            GradevalError: it is not the one of the plan.
-        """
-        if not (self.folder / PLAN_FILE).exists() or not (digest := Plan.read(self.folder).reference):
-            return b""
-        content = read_whole(path := self.folder / REFERENCE_FILE, MAX_REFERENCE_BYTES)
-        if digest_of(content) != digest:
-            raise GradevalError(f"{path} is not the reference of this run (plan.json has another digest).")
-        return content
-
     def begin(self, plan: Plan, problem: Problem, reference: bytes = b"") -> Plan:
         """Write the plan, or continue the one that is there if it draws the same.
 
         Args:
             plan: what is asked for. More draws and more estimators extend the plan that is there.
-            problem: saved beside it, where it can be.
-            reference: the content of the file of a sampled one.
+            problem, reference: saved beside it, where it can be; and the content of the file of a sampled reference.
 
         Returns:
             The plan to follow: with the exact gradient of the run's beginning.
@@ -102,7 +85,7 @@ class Store:
             CannotWrite: the folder cannot be written.
         """
         self._lock.hold()
-        if (self.folder / "plan.json").exists():
+        if (self.folder / PLAN_FILE).exists():
             there = Plan.read(self.folder)
             _refuse_changes(self.folder, there, plan)
             plan = plan.continuing(there)
@@ -268,3 +251,23 @@ def estimator_folder(folder: Path, name: str) -> Path:
     """
     readable = re.sub(r"[^A-Za-z0-9=.+-]+", "_", name).strip("._")[:60]
     return folder / "chunks" / f"{readable}-{text_digest(name)[:8]}"
+
+
+def kept_reference(folder: Path) -> bytes:
+    """The sampled reference that a folder's run was begun with.
+
+    Args:
+        folder: of the run; it need not exist.
+
+    Returns:
+        The content of its file; none where there is no run, or its reference is exact.
+
+    Raises:
+        GradevalError: it is not the one of the plan.
+    """
+    if not (folder / PLAN_FILE).exists() or not (digest := Plan.read(folder).reference):
+        return b""
+    content = read_whole(path := folder / REFERENCE_FILE, MAX_REFERENCE_BYTES)
+    if digest_of(content) != digest:
+        raise GradevalError(f"{path} is not the reference of this run (plan.json has another digest).")
+    return content

@@ -153,7 +153,7 @@ def run_command(
         specs = specs if is_given(context, "estimators") else again["estimators"]
         draws = draws if is_given(context, "draws") else again["draws"]
         seed, exact, device, working_memory = (again[key] for key in ("seed", "exact", "device", "working_memory"))
-        reference = again["reference"]
+        reference, reference_error = again["reference"], again["reference_error"]
         arguments = again["arguments"] | {"draws": draws}
     else:
         with TerminalProgress(budget=budget) as progress:
@@ -243,6 +243,7 @@ def _begun(context: typer.Context, folder: Path) -> tuple[Any, dict[str, Any]]:
         "seed": plan.seed,
         "exact": exact if isinstance(exact, str) else "auto",
         "reference": "sampled" if plan.reference else "auto",
+        "reference_error": target if isinstance(target := plan.arguments.get("reference_error"), float) else 0.01,
         "device": plan.device,
         "working_memory": plan.memory / 2**30,
         "arguments": dict(plan.arguments),

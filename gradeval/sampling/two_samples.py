@@ -45,7 +45,8 @@ def with_reference(moments: Moments, reference: SampledReference, blocks: BlockM
             along = reference.of_layer(layer) @ bias[where]
             forms[k] = bias[where] @ along, reference.mean[where] @ along
         return replace(moments, second=SecondSample(reference, forms))
-    assert reference.blocks is not None and moments.products is not None
+    assert reference.blocks is not None
+    assert moments.products is not None
     own, count = reference.blocks, len(reference.blocks)
     vectors = np.stack([bias, reference.mean])
     found = products_of(own, vectors, slices)[:, :count, count:]
