@@ -318,10 +318,13 @@ def _against_sampled(moments: Moments, second: SecondSample, layer: str, accurac
     along, factor = second.scale(layer, bias), second.reference.attenuation(layer)
     found, cosine_variance = moments.cosine(layer)
     own = math.sqrt(max(0.0, variance_along(moments, layer, target)) / n) * float(np.linalg.norm(target)) / norm**2
-    errors = math.hypot(factor * math.sqrt(cosine_variance / n), second.cosine_error(layer, found, along))
+    errors = math.hypot(factor * math.sqrt(cosine_variance / n), second.cosine_error(layer, found))
     third, wide = moments.third(layer), (errors, math.hypot(own, second.scale_error(layer, along)))
     skew = [skewness(float(t), error, n) for t, error in zip((third[1], third[3] / norm**6), wide, strict=True)]
-    cosine, scaled = mean_interval(factor * found, wide[0], n, skew[0]), mean_interval(along, wide[1], n, skew[1])
+    cosine, scaled = (
+        mean_interval(second.true_cosine(layer, found), wide[0], n, skew[0]),
+        mean_interval(along, wide[1], n, skew[1]),
+    )
     rmse, sides = accuracy.rmse(), (missing.share * (1 + found), missing.share * (1 - found))
     variance = ratio_interval(accuracy.variance.map(math.sqrt), second.reference.norm(layer))
     return {

@@ -21,7 +21,7 @@ from gradeval.analysis.run.manifest import read_manifest
 from gradeval.analysis.run.moments import BlockProducts, Layout, Moments
 from gradeval.analysis.run.rare import COLUMNS, RareStates
 from gradeval.analysis.run.record import EXACT_COLUMNS, Record
-from gradeval.analysis.run.sampled import NUMBERS, SampledReference, SecondSample
+from gradeval.analysis.run.sampled import FORMS, NUMBERS, SampledReference, SecondSample
 from gradeval.analysis.statistics import Array
 from gradeval.analysis.tables import MAX_TABLE_BYTES, table_files
 from gradeval.errors import GradevalError, enumeration
@@ -278,7 +278,7 @@ def _check_shapes(record: Record, layout: Layout) -> None:
             if m.products.blocks < FEWEST_PRODUCTS and not (m.deterministic and m.second is None):
                 raise ValueError(f"'{name}' has fewer than {FEWEST_PRODUCTS} blocks of draws")
         if m.second is not None:
-            shapes.append((f"forms of '{name}'", m.second.forms, (layers, 2)))
+            shapes.append((f"forms of '{name}'", m.second.forms, (layers, FORMS)))
             if m.products is None and m.second.reference.covariance is None:
                 raise ValueError("the reference has no covariance")
         shapes += [(f"{key} of '{name}'", getattr(m, key), shape) for key, shape in wanted.items()]

@@ -11,7 +11,7 @@ import numpy as np
 from gradeval.analysis.ratios import ratio_interval
 from gradeval.analysis.statistics import Array, Interval
 
-NUMBERS = 4  # of each layer
+NUMBERS, FORMS = 4, 4  # of each layer
 _Z = 1.959963984540054  # standard normal quantile of a two-sided 95 % interval
 
 
@@ -162,7 +162,8 @@ class SecondSample:
 
     Attributes:
         reference: r̄ and its error.
-        forms: by layer, b̂ᵀCb̂ and b̂ᵀCr̄ for b̂ the mean of g − r̄, [K, 2].
+        forms: by layer, b̂ᵀCb̂ and b̂ᵀCr̄ for b̂ the mean of g − r̄; and vᵀCv and vᵀCr̄ for v the part of the mean of
+            g/‖g‖ that is beside r̄, [K, 4].
     """
 
     reference: SampledReference
@@ -179,7 +180,7 @@ class SecondSample:
             The variance.
         """
         own = float(np.sum(self.reference.mean[self.reference.slices[layer]] ** 2)) * self.reference.along(layer)
-        first, second = self.forms[list(self.reference.slices).index(layer)]
+        first, second = self.forms[list(self.reference.slices).index(layer)][:2]
         return max(0.0, float(bias**2 * first + 2 * bias * mean * second + mean**2 * own))
 
     def shared(self, layer: str) -> float:
@@ -233,10 +234,44 @@ class SecondSample:
         """
         return math.sqrt(self.quadratic(layer, 1.0, 1 - 2 * scale)) / self.reference.norm(layer).estimate ** 2
 
-    def cosine_error(self, layer: str, cosine: float, scale: float) -> float:
-        """What the error of r̄ adds to that of a mean cosine: √(vᵀCv)/‖g*‖, v the part of E[g/‖g‖] beside g*.
+    def true_cosine(self, layer: str, cosine: float) -> float:
+        """The mean cosine of one draw with g*, from that with r̄, to second order in the error of r̄.
 
-        E[g/‖g‖] is taken for parallel to E g; v is no longer than √(1 − cosine²).
+        With v the part of E[g/‖g‖] beside g*, the mean over all r̄ is cos · (1 − (tr C − uᵀCu)/2‖g*‖²) − vᵀCu/‖g*‖².
+
+        Args:
+            layer: its name; its norm is known.
+            cosine: the mean cosine with r̄.
+
+        Returns:
+            The corrected one.
+        """
+        target, norm = self.reference.mean[self.reference.slices[layer]], self.reference.norm(layer).estimate
+        moved = float(self.forms[list(self.reference.slices).index(layer), 3]) / float(np.linalg.norm(target))
+        return self.reference.attenuation(layer) * cosine + moved / norm**2
+
+    def cosine_error(self, layer: str, cosine: float) -> float:
+        """What the error of r̄ adds to that of the mean cosine of one draw.
+
+        With v the part of E[g/‖g‖] beside g*, its square is vᵀCv/‖g*‖² and, with C beside g* alone,
+        cos² · tr C²/2‖g*‖⁴, which is what is left where all draws point along g*.
+
+        Args:
+            layer: its name; its norm is known.
+            cosine: the mean cosine.
+
+        Returns:
+            A standard error.
+        """
+        k, norm = list(self.reference.slices).index(layer), self.reference.norm(layer).estimate
+        square = max(0.0, float(self.reference.numbers[k, 1]) - self.reference.along(layer) ** 2)
+        curved = abs(cosine) * math.sqrt(square / 2) / norm**2
+        return math.hypot(math.sqrt(max(0.0, float(self.forms[k, 2]))) / norm, curved)
+
+    def cosine_error_of_mean(self, layer: str, cosine: float, scale: float) -> float:
+        """As `cosine_error`, of means of some draws: the larger of that of one draw and that of very many.
+
+        Of many the mean direction is that of E g.
 
         Args:
             layer: its name; its norm is known.
@@ -249,4 +284,4 @@ class SecondSample:
         norm = self.reference.norm(layer).estimate
         most = math.sqrt(max(0.0, 1 - cosine**2) * self.reference.trace(layer)) / norm
         beside = abs(cosine) * math.sqrt(self.quadratic(layer, 1.0, 1 - scale)) / norm**2
-        return min(most, beside / abs(scale)) if scale else most
+        return max(self.cosine_error(layer, cosine), min(most, beside / abs(scale)) if scale else most)

@@ -76,12 +76,14 @@ def moments_of(stream: Stream, draws: int, deterministic: bool, reference: Sampl
     """
     moments = stream.moments()
     if not deterministic:
-        return moments if reference is None else with_reference(moments, reference, stream.block_means)
+        return (
+            moments if reference is None else with_reference(moments, reference, stream.directions, stream.block_means)
+        )
     descents = (moments.descents > 0) * draws
     zeros = np.zeros_like(moments.covariance), np.zeros_like(moments.thirds)
     made = (moments.layout, draws, moments.mean, zeros[0], descents, zeros[1], moments.blocks[:0], True)
     found = Moments(*made, products=None if moments.products is None else moments.products.without_blocks())
-    return found if reference is None else with_reference(found, reference)
+    return found if reference is None else with_reference(found, reference, stream.directions)
 
 
 def curves_of(
@@ -160,7 +162,7 @@ def _with_error_of(
 ) -> tuple[float, float]:
     """A mean cosine with r̄ and its standard error as those of the cosine with g*."""
     own = 0.0 if moments.deterministic else second.reference.attenuation(layer) * error
-    shared = second.cosine_error(layer, cosine, second.scale(layer, moments.bias(layer)))
+    shared = second.cosine_error_of_mean(layer, cosine, second.scale(layer, moments.bias(layer)))
     return second.reference.attenuation(layer) * cosine, math.hypot(own, shared)
 
 

@@ -93,17 +93,15 @@ def manifest_of(
     """
     network = problem.network
     timings = {key: run[key] for key in ("failures", "timings")}
-    return (
-        {
-            "format": RUN_FORMAT,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            **{key: run[key] for key in ("arguments", "seed", "draws", "detect", "looks")},
-            "versions": versions(),
-            "device": str(network.device),
-            "dtype": str(network.dtype).removeprefix("torch."),
-            "problem": facts,
-            "estimators": estimators,
-        }
-        | sampled
-        | timings
-    )
+    return {
+        "format": RUN_FORMAT,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **{key: run[key] for key in ("arguments", "seed", "draws", "detect", "looks")},
+        "versions": versions(),
+        "device": str(network.device),
+        "dtype": str(network.dtype).removeprefix("torch."),
+        "problem": facts,
+        "estimators": estimators,
+        **({"reference": reference} if reference else {}),
+        **timings,
+    }

@@ -185,7 +185,7 @@ class _Run:
         # before they are fitted: a fit is not written in a file
         sources = {name: source_hash(estimator) for name, estimator in request.estimators.items()} if self.store else {}
         self.known = self._introduced(pool)
-        self.scorer = Scorer(target, self.truth.slices, request.extent)
+        self.scorer = Scorer(target, self.truth.slices, request.extent, self.truth.sampled is not None)
         foretell(self.progress, lambda: _forecast(self, pool, workers))
         if self.store:
             planned = {
@@ -195,7 +195,7 @@ class _Run:
             plan, content = with_digest(plan, reference_bytes(self.truth))
             # the g* of the run's beginning: another number of threads might round it otherwise
             target = torch.tensor(self.store.begin(plan, problem, content).exact, dtype=torch.float64).to(target)
-            self.scorer = Scorer(target, self.truth.slices, request.extent)
+            self.scorer = Scorer(target, self.truth.slices, request.extent, self.truth.sampled is not None)
         self.rare = rare_states(problem)
 
     def _introduced(self, pool: Workers) -> dict[str, Introduction]:

@@ -8,11 +8,13 @@ from dataclasses import replace
 import numpy as np
 
 from gradeval.analysis.run.moments import BlockProducts, Moments
-from gradeval.analysis.run.sampled import SampledReference, SecondSample
+from gradeval.analysis.run.sampled import FORMS, SampledReference, SecondSample
 from gradeval.sampling.extent import BlockMeans, products_of
 
 
-def with_reference(moments: Moments, reference: SampledReference, blocks: BlockMeans | None = None) -> Moments:
+def with_reference(
+    moments: Moments, reference: SampledReference, directions: np.ndarray | None, blocks: BlockMeans | None = None
+) -> Moments:
     """The same moments with what the error of r̄, which g* was replaced by, adds to them.
 
     At size, products of means of blocks are made anew. In place of a block's mean error eᵢ stands eᵢ − w ρᵢ, where ρᵢ
@@ -22,6 +24,7 @@ def with_reference(moments: Moments, reference: SampledReference, blocks: BlockM
     Args:
         moments: of the estimator, all of g − r̄.
         reference: r̄; at size with its means of blocks.
+        directions: the mean of g/‖g‖ of each layer, one after the other.
         blocks: at size, those of the estimator.
 
     Returns:
@@ -35,26 +38,31 @@ def with_reference(moments: Moments, reference: SampledReference, blocks: BlockM
         >>> found = sampled_gradient(problem, {"ram": get_estimator("ram")})
         >>> import gradeval
         >>> run = gradeval.evaluate(problem, ["st"], draws=100)
-        >>> with_reference(run.moments["st"], found.sampled).second.forms.shape
-        (4, 2)
+        >>> with_reference(run.moments["st"], found.sampled, None).second.forms.shape
+        (4, 4)
     """
     bias, slices = moments.mean_error, dict(reference.slices)
+    beside = _beside(reference, directions)
     if reference.covariance is not None:
-        forms = np.zeros((len(slices), 2))
+        forms = np.zeros((len(slices), FORMS))
         for k, (layer, where) in enumerate(slices.items()):
             along = reference.of_layer(layer) @ bias[where]
-            forms[k] = bias[where] @ along, reference.mean[where] @ along
+            aside = beside[k, where]
+            moved, mean = reference.of_layer(layer) @ aside, reference.mean[where]
+            forms[k] = bias[where] @ along, mean @ along, aside @ moved, mean @ moved
         return replace(moments, second=SecondSample(reference, forms))
     assert reference.blocks is not None
     assert moments.products is not None
-    own, count = reference.blocks, len(reference.blocks)
+    rests, count = reference.blocks, len(reference.blocks)
     vectors = np.stack([bias, reference.mean])
-    found = products_of(own, vectors, slices)[:, :count, count:]
+    found = products_of(rests, np.concatenate([vectors, beside]), slices)[:, :count, count:]
     found = (found - found.mean(1, keepdims=True)) * math.sqrt(reference.block_draws / reference.draws / (count - 1))
-    forms = np.stack([(found[..., 0] ** 2).sum(1), (found[..., 0] * found[..., 1]).sum(1)], 1)
+    own, along = found[..., 0], found[..., 1]
+    aside = np.stack([found[k, :, 2 + k] for k in range(len(slices))])
+    forms = np.stack([(x * y).sum(1) for x, y in ((own, own), (own, along), (aside, aside), (aside, along))], 1)
     second = SecondSample(reference.without_blocks(), forms)
     if moments.deterministic:
-        rows = (bias - own).astype(np.float32)
+        rows = (bias - rests).astype(np.float32)
         products = BlockProducts(
             products_of(rows, vectors, slices),
             np.zeros((count, len(slices))),
@@ -64,7 +72,18 @@ def with_reference(moments: Moments, reference: SampledReference, blocks: BlockM
     assert blocks is not None
     both = min(count, len(blocks.errors))
     weight = math.sqrt(moments.draws * reference.block_draws / reference.draws / blocks.draws)
-    rows = blocks.errors[:both] - np.float32(weight) * own[:both]
+    rows = blocks.errors[:both] - np.float32(weight) * rests[:both]
     known = moments.products
     products = BlockProducts(products_of(rows, vectors, slices), known.deviations[:both], known.draws)
     return replace(moments, products=products, second=second)
+
+
+def _beside(reference: SampledReference, directions: np.ndarray | None) -> np.ndarray:
+    """The part of each layer's mean direction that is beside r̄, [K, P]; zero where it is not known."""
+    found, start = np.zeros((len(reference.slices), len(reference.mean))), 0
+    for k, where in enumerate(reference.slices.values() if directions is not None else []):
+        assert directions is not None
+        part, mean = directions[start : start + where.stop - where.start], reference.mean[where]
+        found[k, where] = part - mean * (mean @ part) / (mean @ mean or 1.0)
+        start += where.stop - where.start
+    return found
