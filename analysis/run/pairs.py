@@ -60,8 +60,8 @@ def _of_layer(record: Record, figures: pd.DataFrame, layer: str) -> pd.DataFrame
     mean, error, count = _differences(_parts(record, layer), norm)
     low, high = _quantiles(count)
     if record.reference is not None:
-        ends = record.reference.norm(layer)
-        share = (ends.high - ends.low) / ends.estimate / INTERVAL_ENDS  # of the squared norm, that all is divided by
+        size = record.reference.norm(layer)
+        share = (size.high - size.low) / size.estimate / INTERVAL_ENDS  # of the squared norm, that all is divided by
         error = np.hypot(error, share * np.abs(mean))
         error[0] = np.hypot(error[0], _of_reference(list(record.moments.values()), layer)[first, second] / norm)
     table = pd.DataFrame({"one": names[first], "two": names[second], "layer": layer, "exact": exact})

@@ -64,7 +64,7 @@ class RunOptions(TypedDict, total=False):
     reference: str | Precision
 
 
-USUAL_SETTINGS = {"detect": DETECT, "working_memory": WORKING_MEMORY, "reference": "auto"}
+USUAL_SETTINGS: dict[str, Any] = {"detect": DETECT, "working_memory": WORKING_MEMORY, "reference": "auto"}
 
 
 def evaluate(
@@ -125,8 +125,13 @@ def evaluate(
     resolved = resolve(estimators)
     specs = {given for given in estimators if isinstance(given, str)}
     own = {name for name, e in resolved.items() if name in specs and not get_facts(e) and not learns(e)}
-    settings = dict(options.get("arguments") or {}), *(options.get(key, usual) for key, usual in USUAL_SETTINGS.items())
-    return _carry_out(Request(problem, resolved, own, draws, seed, exact, *settings), folder, options)
+    return _carry_out(Request(problem, resolved, own, draws, seed, exact, *_settings(options)), folder, options)
+
+
+def _settings(options: RunOptions) -> Any:
+    """The arguments to keep, and what is settled where it is not given."""
+    given: dict[str, Any] = USUAL_SETTINGS | dict(options)
+    return [dict(given.get("arguments") or {}), *(given[key] for key in USUAL_SETTINGS)]
 
 
 def _carry_out(request: Request, folder: str | Path | None, options: RunOptions) -> Evaluation:

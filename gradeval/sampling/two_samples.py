@@ -41,41 +41,45 @@ def with_reference(
         >>> with_reference(run.moments["st"], found.sampled, None).second.forms.shape
         (4, 4)
     """
-    bias, slices = moments.mean_error, dict(reference.slices)
-    beside = _beside(reference, directions)
     if reference.covariance is not None:
-        forms = np.zeros((len(slices), FORMS))
-        for k, (layer, where) in enumerate(slices.items()):
-            along = reference.of_layer(layer) @ bias[where]
-            aside = beside[k, where]
-            moved, mean = reference.of_layer(layer) @ aside, reference.mean[where]
-            forms[k] = bias[where] @ along, mean @ along, aside @ moved, mean @ moved
-        return replace(moments, second=SecondSample(reference, forms))
+        return replace(moments, second=SecondSample(reference, _forms(moments, reference, directions)))
     assert reference.blocks is not None
     assert moments.products is not None
-    rests, count = reference.blocks, len(reference.blocks)
-    vectors = np.stack([bias, reference.mean])
-    found = products_of(rests, np.concatenate([vectors, beside]), slices)[:, :count, count:]
-    found = (found - found.mean(1, keepdims=True)) * math.sqrt(reference.block_draws / reference.draws / (count - 1))
-    own, along = found[..., 0], found[..., 1]
-    aside = np.stack([found[k, :, 2 + k] for k in range(len(slices))])
-    forms = np.stack([(x * y).sum(1) for x, y in ((own, own), (own, along), (aside, aside), (aside, along))], 1)
-    second = SecondSample(reference.without_blocks(), forms)
+    rests, count, slices = reference.blocks, len(reference.blocks), dict(reference.slices)
+    second = SecondSample(reference.without_blocks(), _forms_of_blocks(moments, reference, directions))
+    vectors = np.stack([moments.mean_error, reference.mean])
     if moments.deterministic:
-        rows = (bias - rests).astype(np.float32)
-        products = BlockProducts(
-            products_of(rows, vectors, slices),
-            np.zeros((count, len(slices))),
-            np.array([reference.block_draws], dtype=np.int64),
-        )
-        return replace(moments, products=products, second=second)
+        rows = (moments.mean_error - rests).astype(np.float32)
+        parts = np.zeros((count, len(slices))), np.array([reference.block_draws], dtype=np.int64)
+        return replace(moments, products=BlockProducts(products_of(rows, vectors, slices), *parts), second=second)
     assert blocks is not None
     both = min(count, len(blocks.errors))
     weight = math.sqrt(moments.draws * reference.block_draws / reference.draws / blocks.draws)
     rows = blocks.errors[:both] - np.float32(weight) * rests[:both]
-    known = moments.products
-    products = BlockProducts(products_of(rows, vectors, slices), known.deviations[:both], known.draws)
-    return replace(moments, products=products, second=second)
+    parts = moments.products.deviations[:both], moments.products.draws
+    return replace(moments, products=BlockProducts(products_of(rows, vectors, slices), *parts), second=second)
+
+
+def _forms(moments: Moments, reference: SampledReference, directions: np.ndarray | None) -> np.ndarray:
+    """`SecondSample.forms` from the covariance of the reference."""
+    forms, beside = np.zeros((len(reference.slices), FORMS)), _beside(reference, directions)
+    for k, (layer, where) in enumerate(reference.slices.items()):
+        bias, mean, aside = moments.bias(layer), reference.mean[where], beside[k, where]
+        along, moved = reference.of_layer(layer) @ bias, reference.of_layer(layer) @ aside
+        forms[k] = bias @ along, mean @ along, aside @ moved, mean @ moved
+    return forms
+
+
+def _forms_of_blocks(moments: Moments, reference: SampledReference, directions: np.ndarray | None) -> np.ndarray:
+    """The same from means of blocks of the reference."""
+    assert reference.blocks is not None
+    count = len(reference.blocks)
+    vectors = np.concatenate([[moments.mean_error, reference.mean], _beside(reference, directions)])
+    found = products_of(reference.blocks, vectors, dict(reference.slices))[:, :count, count:]
+    found = (found - found.mean(1, keepdims=True)) * math.sqrt(reference.block_draws / reference.draws / (count - 1))
+    own, along = found[..., 0], found[..., 1]
+    aside = np.stack([found[k, :, 2 + k] for k in range(len(found))])
+    return np.stack([(x * y).sum(1) for x, y in ((own, own), (own, along), (aside, aside), (aside, along))], 1)
 
 
 def _beside(reference: SampledReference, directions: np.ndarray | None) -> np.ndarray:
