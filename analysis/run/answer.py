@@ -63,7 +63,7 @@ def reference_sentence(run: Evaluation) -> str:
     short = [layer for layer, error in errors.items() if error < 0 or error > facts["target"]]
     if short:
         said += f"; the target of {facts['target']:.2%} was not reached in {_named(short)}"
-    return sentence(said)
+    return sentence(f"{said}. Every interval, test and verdict has that error in it; descent is as to this reference")
 
 
 def _dominated(run: Evaluation) -> list[str]:
