@@ -5,12 +5,14 @@ from gradeval.reference.differences import finite_differences
 from gradeval.reference.exact import ExactGradient, exact_gradient, exact_values
 from gradeval.reference.layerwise import layerwise_values, plain_values
 from gradeval.reference.moments import MAX_BITS, ExactMoments, exact_moments
+from gradeval.reference.sampled import Precision, sampled_gradient
 
 __all__ = [
     "MAX_BITS",
     "Cost",
     "ExactGradient",
     "ExactMoments",
+    "Precision",
     "exact_gradient",
     "exact_moments",
     "exact_values",
@@ -18,4 +20,5 @@ __all__ = [
     "layerwise_values",
     "plain_values",
     "predicted_cost",
+    "sampled_gradient",
 ]

@@ -32,6 +32,10 @@ MEASURE_FROM = 2**30
 METHODS = ("auto", "layerwise", "plain", "joint", "transform")
 
 
+class TooLarge(GradevalError):
+    """A problem too large for an exact method. The message names the layers that are too wide, and what would fit."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """What J and its gradient take.
@@ -170,7 +174,7 @@ def check_affordable(problem: Problem, cost: Cost, memory: int, seconds: float) 
         seconds: the most seconds.
 
     Raises:
-        GradevalError: the cost exceeds a limit; the message names the layers that are too wide, and what would fit.
+        TooLarge: the cost exceeds a limit; the message names the layers that are too wide, and what would fit.
     """
     if cost.seconds <= seconds and cost.bytes <= memory:
         return
@@ -191,7 +195,7 @@ def check_affordable(problem: Problem, cost: Cost, memory: int, seconds: float) 
     wide = _widest(widths, cost.method)
     bits = sum(widths[k] for k in wide)
     named = " and ".join(f"layer {k + 1} ({widths[k]} units)" for k in wide)
-    raise GradevalError(
+    raise TooLarge(
         f"{cost.method} enumeration is too large: {named} {'has' if len(wide) == 1 else 'together have'} "
         f"2^{bits}{f' = {2.0**bits:.3g}' if bits < 1000 else ''} states; predicted "
         f"{duration_words(cost.seconds)} and {_size(cost.bytes)} of memory, the limits are {duration_words(seconds)} "

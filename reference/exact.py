@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradeval.analysis.run.sampled import SampledReference
 from gradeval.errors import GradevalError
 from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
@@ -37,7 +38,9 @@ class ExactGradient:
         slices: where each layer's parameters lie in ``vector``.
         method: how it was made.
         error: a bound of the norm of ∇J's error by layer, proven for the method "transform"
-            (`gradeval.reference.transform_error`); empty for enumeration, which is exact to rounding.
+            (`gradeval.reference.transform_error`); empty for enumeration, which is exact to rounding. For the method
+            "sampled" the standard error.
+        sampled: for the method "sampled", what is known of its error (`gradeval.reference.sampled`).
     """
 
     value: float
@@ -45,6 +48,7 @@ class ExactGradient:
     slices: dict[str, slice]
     method: str = "layerwise"
     error: dict[str, float] = field(default_factory=dict)
+    sampled: SampledReference | None = None
 
     @property
     def vector(self) -> Tensor:

@@ -101,7 +101,12 @@ class Baseline:
 
         Returns:
             The baseline.
+
+        Raises:
+            GradevalError: its reference was sampled.
         """
+        if run.reference is not None:
+            raise GradevalError("runs are compared by their errors from the exact gradient: this one was sampled.")
         problem, failures = run.manifest["problem"], run.manifest.get("failures", {})
         estimators = {name: _figures_of(run, name) for name in run.moments}
         seed = run.manifest["seed"]

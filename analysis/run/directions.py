@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradeval.analysis.high_dimension import MeanNorm
-from gradeval.analysis.run.estimates import Z, total_variance, variance_along, within_bounds
+from gradeval.analysis.run.estimates import Z, draws_of_mean, total_variance, variance_along, within_bounds
 from gradeval.analysis.run.moments import Moments
+from gradeval.analysis.run.sampled import SecondSample
 from gradeval.analysis.statistics import Array, Interval, bias_interval
 
 
@@ -52,19 +53,19 @@ class Direction:
             return cls._at_size(moments, exact, layer, missing)
         target, bias, covariance, n = exact[moments.layout.slices[layer]], *_mean_of(moments, layer)
         norm = float(np.linalg.norm(target))
-        unit = target / norm
+        unit, second, noise = target / norm, moments.second, covariance
+        along = 1 + float(unit @ bias) / norm, math.sqrt(max(0.0, float(unit @ covariance @ unit)) / n) / norm
+        if second is not None:
+            norm, along = second.reference.norm(layer).estimate, _along(second, layer, bias, along[1])
+            noise = covariance + along[0] ** 2 * n * second.reference.of_layer(layer)
         outside = np.eye(len(unit)) - np.outer(unit, unit)
-        across = bias_interval(outside @ bias, outside @ covariance @ outside, n).widened(missing, missing) / norm
+        across = bias_interval(outside @ bias, outside @ noise @ outside, n).widened(missing, missing) / norm
         values, vectors = np.linalg.eigh(covariance)
         aside = vectors.T @ (outside @ bias)
         length = float(np.linalg.norm(aside))
         variance, variance_error = total_variance(moments, exact, layer)
         return cls(
-            (
-                1 + float(unit @ bias) / norm,
-                math.sqrt(max(0.0, float(unit @ covariance @ unit)) / n) / norm,
-                missing / norm,
-            ),
+            (*along, missing / norm),
             across,
             aside / length if length > 0 else 0 * aside,
             vectors.T @ unit,
@@ -80,11 +81,19 @@ class Direction:
         have along them; what is across has the eigenvalues that the blocks tell, see `Spectrum`.
         """
         assert moments.products is not None
-        target, n, known = exact[moments.layout.slices[layer]], moments.draws, moments.products
+        target, n, known = exact[moments.layout.slices[layer]], draws_of_mean(moments), moments.products
         norm, error = float(np.linalg.norm(target)), moments.bias(layer)
         mean, variance = float(target @ error) / norm, variance_along(moments, layer, target)
         square = moments.square(layer)[0] - mean**2 - variance * (n - 1) / n
-        trace = max(moments.deviation(layer)[0] - variance, 0.0)
+        trace, along = (
+            max(moments.deviation(layer)[0] - variance, 0.0),
+            (1 + mean / norm, math.sqrt(max(0.0, variance) / n) / norm),
+        )
+        if moments.second is not None:
+            reference = moments.second.reference
+            beside_it = max(0.0, reference.trace(layer) - reference.along(layer))
+            square, trace, norm = square + (n - 1) * beside_it, trace + n * beside_it, reference.norm(layer).estimate
+            along = _along(moments.second, layer, error, along[1])
         products = known.across(moments.layout.number(layer))
         beside = MeanNorm.of(products, int(known.draws[0]), n, (max(square, 0.0), trace), max(len(target) - 1, 1))
         across = beside.interval().widened(missing, missing) / norm
@@ -92,7 +101,7 @@ class Direction:
         total, total_error = total_variance(moments, exact, layer)
         first, second = np.eye(len(values))[:2]
         return cls(
-            (1 + mean / norm, math.sqrt(max(0.0, variance) / n) / norm, missing / norm),
+            (*along, missing / norm),
             across,
             second,
             first,
@@ -132,7 +141,13 @@ class Direction:
 
 
 def _mean_of(moments: Moments, layer: str) -> tuple[Array, Array, int]:
-    return moments.bias(layer), moments.spread(layer), moments.draws
+    return moments.bias(layer), moments.spread(layer), draws_of_mean(moments)
+
+
+def _along(second: SecondSample, layer: str, bias: Array, error: float) -> tuple[float, float]:
+    """⟨E g, g*⟩/‖g*‖² and its standard error where g* was sampled, from what the draws alone have."""
+    scale = second.scale(layer, bias)
+    return scale, math.hypot(error, second.scale_error(layer, scale))
 
 
 def _normal_cosine(direction: Array, mean: Array, variances: Array, counts: Array | float = 1.0) -> float:

@@ -10,8 +10,10 @@ import numpy as np
 from gradeval.analysis.high_dimension import MeanNorm
 from gradeval.analysis.hypotheses import FAMILY_ALPHA, BiasTest, bias_test, constant_test
 from gradeval.analysis.measures import relative, relative_variance, scale
+from gradeval.analysis.ratios import ratio_interval
 from gradeval.analysis.run.moments import Moments
 from gradeval.analysis.run.rare import NOTHING_RARE, Missing, RareStates
+from gradeval.analysis.run.sampled import SecondSample
 from gradeval.analysis.statistics import (
     LEVEL,
     UNKNOWN,
@@ -25,6 +27,7 @@ from gradeval.analysis.statistics import (
 
 Z = 1.959963984540054  # standard normal quantile of a two-sided 95 % interval
 ROUNDING_OF_SINGLE = 1e-5  # of a mean of gradients in single precision: some hundred of its rounding units
+ESTIMATES = ("relative_bias", "relative_variance", "cosine", "relative_rmse", "descent_probability", "scale")
 ROUNDING_VARIANCE = 1e-26  # a variance below this share of the mean squared gradient is rounding
 
 
@@ -113,10 +116,52 @@ def bias_of(moments: Moments, layer: str) -> Interval:
         See `bias_interval` and `MeanNorm.interval`.
     """
     if not moments.at_size:
-        return bias_interval(moments.bias(layer), moments.spread(layer), moments.draws)
-    if moments.deterministic:
+        return bias_interval(moments.bias(layer), *spread_of_mean(moments, layer))
+    if certain(moments):
         return Interval(*(float(np.linalg.norm(moments.bias(layer))),) * 3)
     return mean_norm(moments, layer).interval()
+
+
+def certain(moments: Moments) -> bool:
+    """Whether the mean of g − g* has no sampling error.
+
+    Args:
+        moments: of one estimator.
+
+    Returns:
+        Whether all draws are the same by construction, and g* was not sampled.
+    """
+    return moments.deterministic and moments.second is None
+
+
+def draws_of_mean(moments: Moments) -> int:
+    """The number n such that the mean of g − g* has the covariance of `spread_of_mean` over n.
+
+    Args:
+        moments: of one estimator.
+
+    Returns:
+        The number of draws; of a deterministic estimator, against a sampled reference, that of the reference.
+    """
+    if moments.deterministic and moments.second is not None:
+        return moments.second.reference.draws
+    return moments.draws
+
+
+def spread_of_mean(moments: Moments, layer: str) -> tuple[Array, int]:
+    """Σ and n such that the mean of g − g* has the covariance Σ/n in one layer.
+
+    Against a sampled reference that is Σ_g + n Σ_r/m, the reference being a second, independent sample.
+
+    Args:
+        moments: of one estimator, not at size.
+        layer: its name.
+
+    Returns:
+        Σ and n.
+    """
+    spread, n = moments.spread(layer), draws_of_mean(moments)
+    return (spread, n) if moments.second is None else (spread + n * moments.second.reference.of_layer(layer), n)
 
 
 def variance_along(moments: Moments, layer: str, target: Array) -> float:
@@ -150,8 +195,11 @@ def mean_norm(moments: Moments, layer: str) -> MeanNorm:
     assert moments.products is not None
     found, k = moments.products, moments.layout.number(layer)
     numbers = float(moments.square(layer)[0]), max(float(moments.deviation(layer)[0]), 0.0)
-    size = len(moments.bias(layer))
-    return MeanNorm.of(found.of_layer(k), int(found.draws[0]), moments.draws, numbers, size)
+    size, n = len(moments.bias(layer)), draws_of_mean(moments)
+    if moments.second is not None:
+        trace = moments.second.reference.trace(layer)
+        numbers = numbers[0] + (n - 1) * trace, numbers[1] + n * trace
+    return MeanNorm.of(found.of_layer(k), int(found.draws[0]), n, numbers, size)
 
 
 def spectrum_of(moments: Moments, layer: str, norm: float) -> Array:
@@ -168,7 +216,7 @@ def spectrum_of(moments: Moments, layer: str, norm: float) -> Array:
     if not moments.at_size:
         return np.linalg.eigvalsh(relative_variance(moments.spread(layer), norm))
     values = np.zeros(len(moments.bias(layer)))
-    if not moments.deterministic:
+    if not certain(moments):
         spectrum = mean_norm(moments, layer).spectrum
         # an equal share of the last one's sum for each, where their number is not whole
         found = np.repeat(spectrum.values, np.ceil(spectrum.counts - 1e-9).astype(int))[: len(values)]
@@ -196,6 +244,8 @@ def _correlation(moments: Moments, layer: str) -> float:
     where, place = moments.layout.slices[layer], moments.layout.deviation(layer)
     bias = moments.bias(layer)
     variances = float(bias @ moments.spread(layer) @ bias), float(moments.covariance[place, place])
+    if moments.second is not None:
+        variances = variances[0] + moments.draws * moments.second.quadratic(layer, 1.0, 0.0), variances[1]
     if min(variances) <= 0:
         return 0.0
     joint = float(bias @ moments.covariance[where, place])
@@ -214,9 +264,12 @@ def unseen(rare: RareStates | None, moments: Moments, layer: str, level: float) 
     Returns:
         It, in the units of the gradient and of its square; nothing for a deterministic estimator.
     """
-    if rare is None or moments.deterministic:
+    if rare is None or certain(moments):
         return NOTHING_RARE
-    return rare.unseen(layer, moments.draws, level)
+    found = NOTHING_RARE if moments.deterministic else rare.unseen(layer, moments.draws, level)
+    if moments.second is not None:  # they may be missing in the reference, too
+        found = found._replace(mean=found.mean + rare.unseen(layer, moments.second.reference.draws, level).mean)
+    return found
 
 
 def intervals(moments: Moments, exact: Array, layer: str, accuracy: Accuracy) -> dict[str, Interval]:
@@ -231,6 +284,8 @@ def intervals(moments: Moments, exact: Array, layer: str, accuracy: Accuracy) ->
     Returns:
         Intervals by the column of the summary.
     """
+    if moments.second is not None:
+        return _against_sampled(moments, moments.second, layer, accuracy)
     target = exact[moments.layout.slices[layer]]
     norm = float(np.linalg.norm(target))
     n, bias = moments.draws, moments.bias(layer)
@@ -250,6 +305,35 @@ def intervals(moments: Moments, exact: Array, layer: str, accuracy: Accuracy) ->
         "relative_rmse": relative(accuracy.rmse(), norm),
         "descent_probability": _proportion(moments.descent(layer), n, moments.deterministic),
         "scale": scale(_reaching(along, missing.mean, missing.mean), norm),
+    }
+
+
+def _against_sampled(moments: Moments, second: SecondSample, layer: str, accuracy: Accuracy) -> dict[str, Interval]:
+    """`intervals` where g* was sampled: its error is in all of them but the descent probability, which is as to r̄."""
+    descent = _proportion(moments.descent(layer), moments.draws, moments.deterministic)
+    if not second.reference.measured(layer):  # nothing is known relative to what may be zero
+        return dict.fromkeys(ESTIMATES, UNKNOWN) | {"descent_probability": descent}
+    target, bias = second.reference.mean[moments.layout.slices[layer]], moments.bias(layer)
+    norm, n, missing = second.reference.norm(layer).estimate, draws_of_mean(moments), accuracy.missing
+    along, factor = second.scale(layer, bias), second.reference.attenuation(layer)
+    found, cosine_variance = moments.cosine(layer)
+    own = math.sqrt(max(0.0, variance_along(moments, layer, target)) / n) * float(np.linalg.norm(target)) / norm**2
+    errors = math.hypot(factor * math.sqrt(cosine_variance / n), second.cosine_error(layer, found))
+    third, wide = moments.third(layer), (errors, math.hypot(own, second.scale_error(layer, along)))
+    skew = [skewness(float(t), error, n) for t, error in zip((third[1], third[3] / norm**6), wide, strict=True)]
+    cosine, scaled = (
+        mean_interval(second.true_cosine(layer, found), wide[0], n, skew[0]),
+        mean_interval(along, wide[1], n, skew[1]),
+    )
+    rmse, sides = accuracy.rmse(), (missing.share * (1 + found), missing.share * (1 - found))
+    variance = ratio_interval(accuracy.variance.map(math.sqrt), second.reference.norm(layer))
+    return {
+        "relative_bias": second.relative(layer, accuracy.bias, float(np.linalg.norm(bias))),
+        "relative_variance": variance.map(lambda v: v**2),
+        "cosine": _reaching(cosine, *sides).map(within_bounds),
+        "relative_rmse": second.relative(layer, rmse, rmse.estimate),
+        "descent_probability": descent,
+        "scale": _reaching(scaled, missing.mean / norm, missing.mean / norm),
     }
 
 
@@ -276,16 +360,22 @@ def unbiasedness(
     """
     norm = float(np.linalg.norm(exact[moments.layout.slices[layer]]))
     square, variance = moments.square(layer)
-    size = math.sqrt(square + variance / square) if square > 0 else 0.0
-    size = max(size, missing * moments.draws / math.log(comparisons / FAMILY_ALPHA))
+    size, ratio = math.sqrt(square + variance / square) if square > 0 else 0.0, 1.0
+    if moments.second is not None:  # what may be missing in both means, as if it were in that of the draws alone
+        reference, n = moments.second.reference, draws_of_mean(moments)
+        size = (0.0 if moments.deterministic else size) + reference.draw_size(layer) * n / reference.draws
+        ratio = n / moments.draws
+    size = max(size, ratio * missing * moments.draws / math.log(comparisons / FAMILY_ALPHA))
     bias = moments.bias(layer)
     if moments.at_size:
         least = rounding * max(norm, size)
         return _unbiasedness_at_size(moments, layer, comparisons, (norm, size, least))
-    covariance = moments.spread(layer)
+    covariance, n = spread_of_mean(moments, layer)
     if rounding:
         bias = bias * max(0.0, 1 - rounding * max(norm, size) / max(float(np.linalg.norm(bias)), 1e-300))
-    return bias_test(bias, covariance, moments.draws, size, norm, comparisons, moments.deterministic)
+    if moments.second is not None and (fewer := min(n, moments.second.reference.draws)) < n:  # degrees of freedom
+        covariance, size, n = covariance * fewer / n, size * fewer / n, fewer
+    return bias_test(bias, covariance, n, size, norm, comparisons, certain(moments))
 
 
 def _unbiasedness_at_size(
@@ -294,8 +384,8 @@ def _unbiasedness_at_size(
     """`unbiasedness` from means of blocks; the sizes are ‖g*‖, that of a draw that matters, and that of rounding."""
     norm, size, rounding = sizes
     alpha = FAMILY_ALPHA / comparisons
-    missing = size * math.log(1 / alpha) / moments.draws
-    if moments.deterministic:
+    missing = size * math.log(1 / alpha) / draws_of_mean(moments)
+    if certain(moments):
         length = max(0.0, float(np.linalg.norm(moments.bias(layer))) - rounding)
         return constant_test(length, missing, norm, (moments.draws, alpha), True)
     return mean_norm(moments, layer).test(missing + rounding, norm, comparisons)

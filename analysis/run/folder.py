@@ -21,6 +21,7 @@ from gradeval.analysis.run.manifest import read_manifest
 from gradeval.analysis.run.moments import BlockProducts, Layout, Moments
 from gradeval.analysis.run.rare import COLUMNS, RareStates
 from gradeval.analysis.run.record import EXACT_COLUMNS, Record
+from gradeval.analysis.run.sampled import FORMS, NUMBERS, SampledReference, SecondSample
 from gradeval.analysis.statistics import Array
 from gradeval.analysis.tables import MAX_TABLE_BYTES, table_files
 from gradeval.errors import GradevalError, enumeration
@@ -95,6 +96,12 @@ def _run_files(record: Record, tables: Mapping[str, pd.DataFrame]) -> dict[str, 
         arrays |= {f"{part}/{name}": getattr(m, part) for part in PARTS}
         if m.products is not None:
             arrays |= {f"blocks.{part}/{name}": getattr(m.products, part) for part in OF_BLOCKS}
+        if m.second is not None:
+            arrays[f"reference.forms/{name}"] = m.second.forms
+    if (reference := record.reference) is not None:
+        arrays["reference.numbers"] = reference.numbers
+        if reference.covariance is not None:
+            arrays["reference.covariance"] = reference.covariance
     if record.rare is not None:
         arrays |= {"rare": record.rare.cells, "usual": record.rare.usual}
     packed = io.BytesIO()
@@ -145,6 +152,7 @@ def read_run(folder: Path) -> Record:
     try:
         slices = {layer: slice(*ends) for layer, ends in manifest["problem"]["slices"].items()}
         layout = Layout(len(arrays["exact"]), slices)
+        reference = _reference(manifest, arrays, slices)
         moments = {
             name: Moments(
                 layout,
@@ -152,6 +160,7 @@ def read_run(folder: Path) -> Record:
                 **{part: arrays[f"{part}/{name}"] for part in PARTS},
                 deterministic=facts["deterministic"],
                 products=_products(arrays, name),
+                second=SecondSample(reference, arrays[f"reference.forms/{name}"]) if reference else None,
             )
             for name, facts in manifest["estimators"].items()
         }
@@ -172,6 +181,22 @@ def _products(arrays: Mapping[str, Array], name: str) -> BlockProducts | None:
     if f"blocks.products/{name}" not in arrays:
         return None
     return BlockProducts(*(arrays[f"blocks.{part}/{name}"] for part in OF_BLOCKS))
+
+
+def _reference(
+    manifest: Mapping[str, Any], arrays: Mapping[str, Array], slices: Mapping[str, slice]
+) -> SampledReference | None:
+    """The reference of a run where it was sampled. Raises ValueError where its numbers cannot be."""
+    if (facts := manifest.get("reference")) is None:
+        return None
+    numbers, covariance, size = arrays["reference.numbers"], arrays.get("reference.covariance"), len(arrays["exact"])
+    known = numbers if covariance is None else np.append(numbers.ravel(), covariance.ravel())
+    if numbers.shape != (len(slices), NUMBERS) or (covariance is not None and covariance.shape != (size, size)):
+        raise ValueError("the error of the reference is of another shape")
+    if not (np.abs(known) < LARGEST).all() or (numbers < 0).any():
+        raise ValueError("the error of the reference is not finite, or negative")
+    made = (facts["estimator"], facts["draws"], arrays["exact"], dict(slices), numbers, covariance)
+    return SampledReference(*made, block_draws=facts["block_draws"])
 
 
 def _read_stored(folder: Path, digests: Mapping[str, str]) -> dict[str, bytes]:
@@ -247,10 +272,15 @@ def _check_shapes(record: Record, layout: Layout) -> None:
         if m.products is not None:
             wanted |= {"mean": (size + layers,), "covariance": (4 * layers + 1,) * 2}
             shapes += _shapes_of_blocks(name, m.products, layers)
-            if m.products.draws.dtype != np.int64 or not 1 <= int(m.products.draws.min()) <= m.draws:
+            most = m.second.reference.draws if m.second and m.deterministic else m.draws
+            if m.products.draws.dtype != np.int64 or not 1 <= int(m.products.draws.min()) <= most:
                 raise ValueError(f"'{name}' has blocks of so many draws as cannot be")
-            if m.products.blocks < FEWEST_PRODUCTS and not m.deterministic:
+            if m.products.blocks < FEWEST_PRODUCTS and not (m.deterministic and m.second is None):
                 raise ValueError(f"'{name}' has fewer than {FEWEST_PRODUCTS} blocks of draws")
+        if m.second is not None:
+            shapes.append((f"forms of '{name}'", m.second.forms, (layers, FORMS)))
+            if m.products is None and m.second.reference.covariance is None:
+                raise ValueError("the reference has no covariance")
         shapes += [(f"{key} of '{name}'", getattr(m, key), shape) for key, shape in wanted.items()]
         blocks = 0 if m.deterministic else max(1, len(m.blocks))
         shapes.append((f"blocks of '{name}'", m.blocks, (blocks, 2 * layers)))
@@ -280,6 +310,7 @@ def _check_numbers(record: Record, layout: Layout) -> None:
         without = known[len(m.mean) - len(m.covariance) :]
         variance = np.diag(m.covariance)
         numbers = np.concatenate([record.exact, m.mean[known], m.covariance[np.ix_(without, without)].ravel()])
+        numbers = numbers if m.second is None else np.append(numbers, m.second.forms)
         of_blocks = [] if m.products is None else [m.products.products.ravel(), m.products.deviations.ravel()]
         numbers = np.concatenate([numbers, *of_blocks])
         all_numbers = np.concatenate([m.mean, variance, m.thirds, m.blocks.ravel()])

@@ -57,6 +57,17 @@ class _Timings(msgspec.Struct):
     seconds_per_draw_high: dict[str, Any] = {}
 
 
+class _Reference(msgspec.Struct):
+    """The entry of a reference that was sampled."""
+
+    method: str
+    estimator: str
+    draws: _Draws
+    block_draws: _Place
+    target: Finite
+    errors: dict[str, Any]
+
+
 class _Manifest(msgspec.Struct):
     """The whole manifest; what is a ``dict`` here is checked entry by entry, so that messages name the entry."""
 
@@ -74,6 +85,7 @@ class _Manifest(msgspec.Struct):
     problem: _Problem
     estimators: dict[str, Any]
     files: dict[str, Any]
+    reference: _Reference | None = None
 
 
 def read_manifest(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -111,6 +123,7 @@ def _check(document: dict[str, Any]) -> None:
         (manifest.failures, str, "failures"),
         *((getattr(manifest.timings, f"{TIMING}{end}"), Finite, f"timings.{TIMING}{end}") for end in ENDS),
         (manifest.problem.gradient_norms, Finite, "problem.gradient_norms"),
+        (manifest.reference.errors if manifest.reference else {}, Finite, "reference.errors"),
         (manifest.problem.slices, tuple[_Place, _Place], "problem.slices"),
         (manifest.estimators, _Estimator, "estimators"),
         (manifest.files, str, "files"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradeval.analysis.run.sampled import SecondSample
 from gradeval.analysis.statistics import Array
 
 
@@ -148,12 +149,10 @@ class Moments:
 
     The deviation of a draw has the mean tr Σ. Where the N data points of a draw are independent it is
     N⁻² Σᵢ ‖gᵢ − E gᵢ‖², whose own variance is far below that of ‖g − E g‖²; else it is the latter.
-
     At size, with too many parameters for a covariance, it is of all but g − g*, and every layer's ⟨g − g*, g*⟩ follows.
 
     Attributes:
-        layout: where these lie, [D].
-        draws: number n of draws.
+        layout, draws: where these lie, [D]; and the number n of draws.
         mean: [D]; at size [D + K].
         covariance: unbiased, of single draws, [D, D]; zero for a deterministic estimator; at size [4K + 1, 4K + 1].
         descents: number of draws with ⟨g, g*⟩ > 0, [K].
@@ -162,6 +161,7 @@ class Moments:
             estimators of a run have common random numbers in the same block.
         deterministic: whether all draws are the same by construction.
         products: at size, inner products of means of blocks of draws.
+        second: where g* was sampled, what is known of the error of the mean r̄ that stands in its place.
     """
 
     layout: Layout
@@ -173,6 +173,7 @@ class Moments:
     blocks: Array
     deterministic: bool
     products: BlockProducts | None = None
+    second: SecondSample | None = None
 
     @property
     def at_size(self) -> bool:
@@ -202,7 +203,7 @@ class Moments:
             layer: its name.
 
         Returns:
-            A square matrix with a row for each of the layer's parameters.
+            A square matrix.
 
         Raises:
             ValueError: at size there is none.

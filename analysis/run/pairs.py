@@ -13,11 +13,13 @@ from scipy import stats
 
 from gradeval.analysis.hypotheses import holm
 from gradeval.analysis.run.estimates import unseen
+from gradeval.analysis.run.moments import Moments
 from gradeval.analysis.run.record import Record
 from gradeval.analysis.statistics import ENDS, LEVEL, UNKNOWN, Array, mean_interval
 
 FIGURES = ("square", "variance")
 PAIR_COLUMNS = ["one", "two", "layer", *(column for key in FIGURES for column in UNKNOWN.columns(key))]
+INTERVAL_ENDS = 1.959963984540054  # standard errors in half of a 95 % interval
 ROUNDING = 1e-9  # relative; exact figures that differ by less are the same
 
 
@@ -57,6 +59,11 @@ def _of_layer(record: Record, figures: pd.DataFrame, layer: str) -> pd.DataFrame
     below, above = np.array(unseen_of)[second], np.array(unseen_of)[first]
     mean, error, count = _differences(_parts(record, layer), norm)
     low, high = _quantiles(count)
+    if record.reference is not None:
+        size = record.reference.norm(layer)
+        share = (size.high - size.low) / size.estimate / INTERVAL_ENDS  # of the squared norm, that all is divided by
+        error = np.hypot(error, share * np.abs(mean))
+        error[0] = np.hypot(error[0], _of_reference(list(record.moments.values()), layer)[first, second] / norm)
     table = pd.DataFrame({"one": names[first], "two": names[second], "layer": layer, "exact": exact})
     with np.errstate(divide="ignore", invalid="ignore"):
         for k, (key, values) in enumerate(zip(FIGURES, (squares, variances), strict=True)):
@@ -67,6 +74,23 @@ def _of_layer(record: Record, figures: pd.DataFrame, layer: str) -> pd.DataFrame
         pvalue = np.where(error[0] > 0, 2 * stats.t.sf(excess / error[0], count - 1), excess == 0)
     same = np.abs(squares[first] - squares[second]) <= ROUNDING * squares[first]
     return table.assign(pvalue=np.where(exact, same, pvalue))
+
+
+def _of_reference(moments: list[Moments], layer: str) -> Array:
+    """What the error of r̄ adds to that of a difference of squared errors: 2√(vᵀCv), v = b₁ − b₂, [of all pairs].
+
+    At size it is no more than 2√(b₁ᵀCb₁) + 2√(b₂ᵀCb₂), which is taken.
+    """
+    second = moments[0].second
+    assert second is not None
+    if second.reference.covariance is None:
+        sizes = np.array([math.sqrt(m.second.quadratic(layer, 1.0, 0.0)) if m.second else 0.0 for m in moments])
+        return 2 * (sizes[:, None] + sizes)
+    biases = np.stack([m.bias(layer) for m in moments])
+    products = biases @ second.reference.of_layer(layer) @ biases.T
+    own = np.diag(products)
+    found: Array = 2 * np.sqrt(np.maximum(0.0, own[:, None] + own - 2 * products))
+    return found
 
 
 def _parts(record: Record, layer: str) -> list[Array]:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from gradeval.analysis.run.moments import Moments
 from gradeval.analysis.run.rare import RareStates
+from gradeval.analysis.run.sampled import SampledReference
 from gradeval.analysis.statistics import Array
 
 EXACT_COLUMNS = ["estimator", "layer", "exact_relative_bias", "exact_relative_variance", "exact_scale"]
@@ -25,7 +26,7 @@ class Record:
 
     Attributes:
         manifest: arguments, seeds, versions, the problem's facts, timings.
-        exact: g* flattened, [P].
+        exact: g* flattened, [P]; where it was sampled, the mean in its place.
         slices: where each layer's parameters lie in it.
         moments: by estimator.
         curves: one row per estimator × layer × samples M.
@@ -46,8 +47,16 @@ class Record:
 
     @cached_property
     def norms(self) -> dict[str, float]:
-        """‖g*‖ of each layer."""
+        """‖g*‖ of each layer; of a sampled one an estimate, and zero where it is not told from zero."""
+        if (known := self.reference) is not None:
+            return {layer: known.norm(layer).estimate if known.measured(layer) else 0.0 for layer in self.slices}
         return {layer: float(np.linalg.norm(self.exact[where])) for layer, where in self.slices.items()}
+
+    @property
+    def reference(self) -> SampledReference | None:
+        """What stands in the place of g* where that was sampled; None where it is exact."""
+        seconds = (moments.second for moments in self.moments.values())
+        return next((second.reference for second in seconds if second is not None), None)
 
     @property
     def seconds_per_draw(self) -> dict[str, float]:

@@ -19,6 +19,7 @@ from gradeval.analysis.run.estimates import (
     unbiasedness,
     unseen,
 )
+from gradeval.analysis.run.moments import Moments
 from gradeval.analysis.run.record import EXACT_COLUMNS, Record
 from gradeval.analysis.run.times import TIMING, times_of
 from gradeval.analysis.statistics import ENDS
@@ -33,6 +34,7 @@ class BiasVerdict(StrEnum):
     """
 
     UNDEFINED = "undefined: the exact gradient is zero"
+    UNMEASURED = "undecided: the sampled reference is not told from zero"
     UNTESTED = "untested: no draw differs from another"
     UNDECIDED = "claim of no bias undecided"
     HOLDS = "claim of no bias holds"
@@ -48,7 +50,7 @@ class BiasVerdict(StrEnum):
         """In a word or two, for a narrow column."""
         if self in (BiasVerdict.HOLDS, BiasVerdict.HOLDS_EXACTLY):
             return "holds"
-        if self in (BiasVerdict.UNDECIDED, BiasVerdict.UNTESTED):
+        if self in (BiasVerdict.UNDECIDED, BiasVerdict.UNTESTED, BiasVerdict.UNMEASURED):
             return "undecided"
         return "refuted" if self in (BiasVerdict.REFUTED, BiasVerdict.REFUTED_EXACTLY) else self.value
 
@@ -75,7 +77,8 @@ def summary_table(record: Record) -> pd.DataFrame:
     table = pd.DataFrame(rows).merge(known, on=["estimator", "layer"], how="left")
     adjusted = np.minimum(looks_factor(record.looks) * holm(table["bias_pvalue"]), 1.0)
     table.insert(table.columns.get_loc("bias_pvalue") + 1, "bias_pvalue_adjusted", adjusted)
-    table["verdict"] = [_verdict(row, record.detect) for row in table.itertuples()]
+    unmeasured = [layer for layer, norm in record.norms.items() if not norm] if record.reference else []
+    table["verdict"] = [_verdict(row, record.detect, row.layer in unmeasured) for row in table.itertuples()]
     return table
 
 
@@ -117,10 +120,11 @@ def _row(record: Record, name: str, layer: str, accuracy: Accuracy) -> dict[str,
     row: dict[str, Any] = {"estimator": name, "layer": layer, "draws": moments.draws}
     row |= found.pop("relative_bias").columns("relative_bias")
     row |= {"bias_pvalue": test.pvalue if norm else math.nan}
-    detectable = relative(test.detectable, norm) if norm else math.nan
+    known = record.reference.norm(layer).low if record.reference and norm else norm  # what is known of it for certain
+    detectable = relative(test.detectable, known) if norm else math.nan
     row |= {
         "detectable_bias": detectable,
-        "draws_to_decide": _draws_to_decide(moments.draws, detectable, record.detect),
+        "draws_to_decide": _draws_to_decide(moments.draws, detectable, record.detect, _fixed_share(moments, layer)),
     }
     for key, interval in found.items():
         row |= interval.columns(key)
@@ -148,17 +152,33 @@ def looks_factor(looks: int) -> int:
     return looks * (looks + 1)
 
 
-def _draws_to_decide(draws: int, detectable: float, detect: float) -> float:
-    """About how many draws would let a bias of ``detect`` be detected: its error falls as the root of their number."""
+def _draws_to_decide(draws: int, detectable: float, detect: float, fixed: float = 0.0) -> float:
+    """About how many draws would let a bias of ``detect`` be detected: its error falls as the root of their number.
+
+    The ``fixed`` share of the squared error, that of a sampled reference, stays.
+    """
     if not math.isfinite(detectable):
         return math.nan if math.isnan(detectable) else math.inf
-    return max(float(draws), float(f"{draws * (detectable / detect) ** 2:.2g}"))
+    ratio = (detectable / detect) ** 2
+    if fixed * ratio >= 1 and ratio > 1:
+        return math.inf
+    needed = draws * ratio * (1 - fixed) / (1 - fixed * ratio) if fixed and ratio > 1 else draws * ratio
+    return max(float(draws), float(f"{needed:.2g}"))
 
 
-def _verdict(row: Any, detect: float) -> BiasVerdict:
+def _fixed_share(moments: Moments, layer: str) -> float:
+    """The share that the error of a sampled reference has in the squared error of the mean of g − r̄."""
+    if moments.second is None:
+        return 0.0
+    trace = moments.second.reference.trace(layer)
+    whole = trace + max(0.0, moments.deviation(layer)[0]) / moments.draws
+    return trace / whole if whole > 0 else 0.0
+
+
+def _verdict(row: Any, detect: float, unmeasured: bool = False) -> BiasVerdict:
     claimed = bool(row.unbiased_claim)
     if math.isnan(row.cosine):
-        return BiasVerdict.UNDEFINED
+        return BiasVerdict.UNMEASURED if unmeasured else BiasVerdict.UNDEFINED
     if not math.isnan(row.exact_relative_bias):
         if row.exact_relative_bias < EXACTLY_UNBIASED:
             return BiasVerdict.HOLDS_EXACTLY if claimed else BiasVerdict.EXACTLY_UNBIASED

@@ -80,6 +80,8 @@ def chunk_bytes(chunk: ChunkStatistics, plan: Plan, name: str, index: int, count
     }
     if chunk.of_blocks is not None:
         arrays |= {"errors": chunk.of_blocks.errors, "deviations": chunk.of_blocks.deviations}
+    if chunk.directions is not None:
+        arrays["directions"] = chunk.directions
     for samples, (spread, cosines) in chunk.levels.items():
         arrays |= {f"{samples}.mean": spread.mean, f"{samples}.squares": spread.squares, f"{samples}.cosines": cosines}
     return save({key: np.ascontiguousarray(array) for key, array in arrays.items()})
@@ -150,7 +152,7 @@ def parse_chunk(content: bytes, plan: Plan, name: str, index: int, count: int) -
     if extent.blocks:
         of_blocks = BlockMeans(extent.blocks, extent.unit(index, count), arrays["errors"], arrays["deviations"])
     made = (joint, arrays["descents"], arrays["thirds"], arrays["blocks"], levels, arrays["means"], arrays["times"])
-    return ChunkStatistics(*made, of_blocks)
+    return ChunkStatistics(*made, of_blocks, arrays.get("directions"))
 
 
 def _with_squares(plan: Plan) -> int:
@@ -170,6 +172,8 @@ def _check_arrays(arrays: dict[str, np.ndarray], plan: Plan, index: int, count: 
         blocks = count // extent.unit(index, count)
         shapes |= {"errors": (blocks, parameters), "deviations": (blocks, layers)}
         types["errors"] = "float32"
+    if plan.reference:
+        shapes["directions"] = (sum(stop - start for start, stop in plan.layers.values()),)
     shapes["times"] = (min(len(arrays["times"]), 2 * CHUNK), 2)
     shapes |= {"descents": (layers,), "thirds": (4 * layers,), "means": (count // extent.block, parameters)}
     shapes["blocks"] = (count // paired_block(index, count), 2 * layers)

@@ -15,6 +15,7 @@ from gradeval.analysis.run.directions import Direction
 from gradeval.analysis.run.estimates import Accuracy, within_bounds
 from gradeval.analysis.run.moments import Moments
 from gradeval.analysis.run.record import EXACT_COLUMNS
+from gradeval.analysis.run.sampled import SampledReference, SecondSample
 from gradeval.analysis.statistics import UNKNOWN, Interval, mean_interval
 from gradeval.errors import GradevalError, unknown_name
 from gradeval.progress import Progress
@@ -22,6 +23,7 @@ from gradeval.reference import MAX_BITS, ExactGradient, exact_moments
 from gradeval.sampling.probes import check_pointwise, count_chance
 from gradeval.sampling.sampler import Sampler
 from gradeval.sampling.streaming import Level, Stream, tree
+from gradeval.sampling.two_samples import with_reference
 
 ENOUGH_BLOCKS = 100  # for Student's interval of a mean cosine, which is bounded and may be skewed
 NORMAL = 50  # draws whose mean is nearly normal
@@ -60,24 +62,28 @@ def target_of(truth: ExactGradient) -> Tensor:
     return vector
 
 
-def moments_of(stream: Stream, draws: int, deterministic: bool) -> Moments:
+def moments_of(stream: Stream, draws: int, deterministic: bool, reference: SampledReference | None = None) -> Moments:
     """The moments of all draws; of a deterministic estimator those of ``draws`` that are all the same.
 
     Args:
         stream: of the estimator's chunks.
         draws: their planned number.
         deterministic: whether all draws are the same by construction.
+        reference: r̄, where g* was sampled.
 
     Returns:
         The moments of single draws.
     """
     moments = stream.moments()
     if not deterministic:
-        return moments
+        return (
+            moments if reference is None else with_reference(moments, reference, stream.directions, stream.block_means)
+        )
     descents = (moments.descents > 0) * draws
     zeros = np.zeros_like(moments.covariance), np.zeros_like(moments.thirds)
     made = (moments.layout, draws, moments.mean, zeros[0], descents, zeros[1], moments.blocks[:0], True)
-    return Moments(*made, products=None if moments.products is None else moments.products.without_blocks())
+    found = Moments(*made, products=None if moments.products is None else moments.products.without_blocks())
+    return found if reference is None else with_reference(found, reference, stream.directions)
 
 
 def curves_of(
@@ -100,12 +106,20 @@ def curves_of(
     """
     rows: list[dict[str, Any]] = []
     layout, draws = moments.layout, moments.draws
-    directions: dict[str, Direction] = {}
+    directions, second = dict[str, Direction](), moments.second
     norms = np.array([np.linalg.norm(exact[where]) for where in layout.slices.values()])
+    if second is not None:
+        norms = np.array([second.reference.norm(k).estimate * second.reference.measured(k) for k in layout.layers])
 
     def mean_of(samples: int, layer: str, level: Level, blocks: int) -> Interval:
         place = len(layout.layers) + layout.number(layer)
         cosine, error = np.asarray(level.spread.mean)[place], math.sqrt(level.spread.variance[place] / blocks)
+        if second is not None:
+            if not norms[layout.number(layer)]:
+                return UNKNOWN
+            cosine, error = _with_error_of(second, moments, layer, float(cosine), error)
+            if moments.deterministic:
+                return mean_interval(cosine, error, second.reference.draws).map(within_bounds)
         if moments.deterministic:
             return Interval(*(float(cosine),) * 3)
         if blocks >= ENOUGH_BLOCKS or math.isnan(cosine):
@@ -124,12 +138,40 @@ def curves_of(
         variance = level.spread.variance * (not moments.deterministic)
         assert level.sample is not None
         quantiles = np.quantile(level.sample, [0.15, 0.85], axis=0)
-        found = Blocks(samples, blocks, np.asarray(level.spread.mean), variance, quantiles)
+        mean = _without_error_of(second, np.asarray(level.spread.mean), layout.layers)
+        found = Blocks(samples, blocks, mean, variance, quantiles)
         known = {
-            layer: (accuracies[layer].rmse(samples), mean_of(samples, layer, level, blocks)) for layer in layout.layers
+            layer: (_rmse(accuracies[layer], samples, second, layer), mean_of(samples, layer, level, blocks))
+            for layer in layout.layers
         }
         rows += curve_rows(name, layout.layers, norms, found, known)
     return rows
+
+
+def _rmse(accuracy: Accuracy, samples: int, second: SecondSample | None, layer: str) -> Interval:
+    """The error of the mean of M draws; against a sampled reference with the error of ‖g*‖, which it is divided by."""
+    found = accuracy.rmse(samples)
+    if second is None:
+        return found
+    norm, shared = second.reference.norm(layer).estimate, second.relative(layer, found, found.estimate)
+    return shared.map(lambda share: share * norm)
+
+
+def _with_error_of(
+    second: SecondSample, moments: Moments, layer: str, cosine: float, error: float
+) -> tuple[float, float]:
+    """A mean cosine with r̄ and its standard error as those of the cosine with g*."""
+    own = 0.0 if moments.deterministic else second.reference.attenuation(layer) * error
+    shared = second.cosine_error_of_mean(layer, cosine, second.scale(layer, moments.bias(layer)))
+    return second.reference.attenuation(layer) * cosine, math.hypot(own, shared)
+
+
+def _without_error_of(second: SecondSample | None, mean: np.ndarray, layers: list[str]) -> np.ndarray:
+    """Mean squared errors, which come first, without what the error of r̄ adds to them."""
+    if second is None:
+        return mean
+    traces = np.array([second.reference.trace(layer) for layer in layers])
+    return np.concatenate([np.maximum(mean[: len(layers)] - traces, 0.0), mean[len(layers) :]])
 
 
 def moments_task(name: str) -> str:

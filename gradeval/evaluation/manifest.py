@@ -42,7 +42,10 @@ def problem_facts(problem: Problem, exact: ExactGradient, fingerprint: str) -> d
         "loss": loss_title(problem.loss),
         "parameters": len(exact.vector),
         "exact_value": exact.value,
-        "gradient_norms": {layer: float(g.norm()) for layer, g in exact.by_layer().items()},
+        "gradient_norms": {
+            layer: exact.sampled.norm(layer).estimate if exact.sampled else float(g.norm())
+            for layer, g in exact.by_layer().items()
+        },
         "slices": {layer: [where.start, where.stop] for layer, where in exact.slices.items()},
     }
 
@@ -74,13 +77,14 @@ def estimator_facts(sampler: Sampler, evaluations: tuple[float, float], draws: i
 
 
 def manifest_of(
-    problem: Problem, facts: dict[str, Any], estimators: dict[str, Any], run: dict[str, Any]
+    problem: Problem, facts: dict[str, Any], reference: dict[str, Any], estimators: dict[str, Any], run: dict[str, Any]
 ) -> dict[str, Any]:
     """The manifest of a run.
 
     Args:
         problem: that was evaluated.
         facts: of it, by `problem_facts`.
+        reference: the facts of one that was sampled; else none.
         estimators: the facts of each by its name.
         run: its arguments, seed, draws, failures and timings.
 
@@ -98,4 +102,6 @@ def manifest_of(
         "dtype": str(network.dtype).removeprefix("torch."),
         "problem": facts,
         "estimators": estimators,
-    } | timings
+        **({"reference": reference} if reference else {}),
+        **timings,
+    }

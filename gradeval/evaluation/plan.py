@@ -17,7 +17,7 @@ from gradeval.model.problem_file import MAX_FILE_BYTES
 from gradeval.sampling.extent import WORKING_MEMORY, Extent
 
 FORMAT = "gradeval-plan/4"
-PLAN_FILE, PROBLEM_FILE = "plan.json", "problem.json"
+PLAN_FILE, PROBLEM_FILE, REFERENCE_FILE = "plan.json", "problem.json", "reference.safetensors"
 MAX_PLAN_BYTES = 2**26  # about three million parameters
 
 
@@ -41,8 +41,7 @@ class Plan:
     """What a run draws.
 
     Attributes:
-        fingerprint, seed: of the problem, and of the draws.
-        device, dtype: where and in which precision the draws are made.
+        fingerprint, seed, device, dtype: of the problem; of the draws; where, and in which precision, they are made.
         engine: hash of the source of all that decides a chunk except the estimators.
         layers: where the parameters of each of the K layers begin and end.
         exact: g*, [P].
@@ -51,6 +50,7 @@ class Plan:
         arguments, versions: of the command that began it, and of the libraries then.
         problem: the digest of problem.json beside it; empty where the problem cannot be saved.
         memory: as of `Extent`.
+        reference: the digest of reference.safetensors beside it; empty where g* is exact.
     """
 
     fingerprint: str
@@ -66,6 +66,7 @@ class Plan:
     versions: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
     memory: Annotated[int, Meta(gt=0)] = WORKING_MEMORY
+    reference: str = ""
 
     @classmethod
     def read(cls, folder: Path) -> Plan:
@@ -117,10 +118,10 @@ class Plan:
         Args:
             folder: of the run.
         """
-        write_whole(folder / PLAN_FILE, sealed({"format": FORMAT, "chunk": self.extent.chunk, **asdict(self)}))
+        write_whole(folder / PLAN_FILE, sealed({"format": FORMAT, "chunk": self.extent.chunk, **_content(self)}))
 
     def continuing(self, there: Plan) -> Plan:
-        """This plan with what an earlier one fixed: the exact gradient, the versions, and how often it was looked at.
+        """This plan with what an earlier one fixed: the gradient, the versions, and how often it was looked at.
 
         Args:
             there: the plan that is continued.
@@ -129,7 +130,7 @@ class Plan:
             The plan to follow.
         """
         looks = there.looks + self.looks[-1:] * (self.draws != there.draws)
-        return replace(self, exact=there.exact, versions=there.versions, looks=looks)
+        return replace(self, exact=there.exact, versions=there.versions, reference=there.reference, looks=looks)
 
     def identity(self, name: str) -> list[Any]:
         """What the numbers of an estimator's chunks depend on; it is stored in each of their files.
@@ -138,13 +139,13 @@ class Plan:
             name: of an estimator.
 
         Returns:
-            Format, problem, seed, engine, name and source; at size also the extent.
+            Format, problem, seed, engine, name, source; at size the extent; the digest of a sampled reference.
         """
-        source, extent = self.estimators[name].source, self.extent
-        return [FORMAT, self.fingerprint, self.seed, self.engine, name, source, *extent.identity]
+        own = [self.estimators[name].source, *self.extent.identity, *filter(None, [self.reference])]
+        return [FORMAT, self.fingerprint, self.seed, self.engine, name, *own]
 
     def refuse_others(self, wanted: Plan, folder: Path) -> None:
-        """Raise GradevalError where ``wanted`` draws something else than this plan, which lies in ``folder``.
+        """Refuse a ``wanted`` plan that draws something else than this one, which lies in ``folder``.
 
         Args:
             wanted: what is asked for.
@@ -159,6 +160,7 @@ class Plan:
             ("seed", self.seed, wanted.seed),
             ("device", self.device, wanted.device),
             ("precision", self.dtype, wanted.dtype),
+            ("reference", *("sampled" if plan.reference else "exact" for plan in (self, wanted))),
             ("list of layers", list(self.layers), list(wanted.layers)),
             ("working memory", *((plan.extent.chunk, plan.extent.blocks) for plan in (self, wanted))),
             ("version of gradeval's sources", self.engine[:12], wanted.engine[:12]),
@@ -185,6 +187,24 @@ class Plan:
             return "the source of"
         same = len(old.probe) == len(new.probe) and np.allclose(old.probe, new.probe, 1e-3, 1e-6)
         return "" if same else "what is drawn by"
+
+
+def _content(plan: Plan) -> dict[str, Any]:
+    """What is written of a plan; an exact reference is not mentioned."""
+    return {key: value for key, value in asdict(plan).items() if key != "reference" or value}
+
+
+def with_digest(plan: Plan, reference: bytes) -> tuple[Plan, bytes]:
+    """A plan that names the file of a sampled reference.
+
+    Args:
+        plan: any.
+        reference: the content of the file; none for an exact reference.
+
+    Returns:
+        The plan, and the content.
+    """
+    return replace(plan, reference=digest_of(reference) if reference else ""), reference
 
 
 def check_problem(folder: Path, plan: Plan) -> None:

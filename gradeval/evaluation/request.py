@@ -10,7 +10,9 @@ from gradeval.analysis.run.record import DETECT
 from gradeval.errors import GradevalError
 from gradeval.estimators import Estimator
 from gradeval.evaluation.curves import check_choice
+from gradeval.evaluation.reference import check_kind, is_sampled
 from gradeval.model.problem import Problem
+from gradeval.reference import Precision
 from gradeval.sampling.extent import WORKING_MEMORY, Extent
 
 
@@ -28,6 +30,7 @@ class Request:
         arguments: kept in the manifest.
         detect: the relative bias that must have been detectable before a claim of no bias holds.
         memory: bytes that the statistics may take, see `Extent`.
+        reference: "auto", "exact", "sampled", or the precision of a sampled one.
 
     Raises:
         GradevalError: too few draws, no memory, or an unknown choice.
@@ -42,11 +45,17 @@ class Request:
     arguments: dict[str, Any] = field(default_factory=dict)
     detect: float = DETECT
     memory: int = WORKING_MEMORY
+    reference: str | Precision = "auto"
 
     def __post_init__(self) -> None:
         if self.draws < MIN_BLOCKS:
             raise GradevalError(f"draws must be at least {MIN_BLOCKS}, found {self.draws}.")
         check_choice(self.exact)
+        check_kind(self.reference)
+        if is_sampled(self.reference) and self.exact == "always":
+            raise GradevalError(
+                "exact bias needs an exact gradient: with a sampled reference exact cannot be 'always'."
+            )
         if not 0 < self.detect <= 1:
             raise GradevalError(f"detect must be above 0 and at most 1, found {self.detect}.")
         if not self.memory > 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,15 +30,16 @@ from gradeval.evaluation.forecast import seconds_of_draws, seconds_of_moments
 from gradeval.evaluation.grid import mean_prediction
 from gradeval.evaluation.introduction import Introduction, introductions
 from gradeval.evaluation.manifest import estimator_facts, manifest_of, problem_facts, versions
-from gradeval.evaluation.plan import Plan, Planned
+from gradeval.evaluation.plan import Plan, Planned, with_digest
+from gradeval.evaluation.reference import is_sampled, made_reference, reference_bytes, reference_facts, reference_of
 from gradeval.evaluation.request import Request
 from gradeval.evaluation.sources import engine_hash, source_hash
-from gradeval.evaluation.store import Store, kept_draws
+from gradeval.evaluation.store import Store, kept_draws, kept_reference
 from gradeval.model.network import FlipCost
 from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
 from gradeval.progress import Progress, Silent, foretell
-from gradeval.reference import exact_gradient
+from gradeval.reference import ExactGradient, Precision
 from gradeval.reference.rare import rare_states
 from gradeval.sampling.extent import WORKING_MEMORY
 from gradeval.sampling.streaming import ChunkStatistics, Scorer, Stream
@@ -61,6 +61,10 @@ class RunOptions(TypedDict, total=False):
     arguments: Mapping[str, Any] | None
     detect: float
     precision: str
+    reference: str | Precision
+
+
+USUAL_SETTINGS: dict[str, Any] = {"detect": DETECT, "working_memory": WORKING_MEMORY, "reference": "auto"}
 
 
 def evaluate(
@@ -76,7 +80,7 @@ def evaluate(
     """Bias, variance and cosine similarity of gradient estimators against the exact gradient.
 
     Args:
-        problem: network, data and loss; small enough to enumerate.
+        problem: network, data and loss; small enough for an exact gradient, unless the reference is sampled.
         estimators: specs ("concrete:temperature=0.1"), user's own ("module:name") or callables.
         draws: number of draws of each estimator, at least 20.
         seed: every random number follows from it and the problem. All estimators take the same ones.
@@ -92,12 +96,13 @@ def evaluate(
         memory: bytes that a process may take beyond its start; what an estimator asks for beyond it fails it. Default:
             its share of what is free, at least 1 GiB. Only Linux has such a limit.
         working_memory: bytes that an estimator's statistics, and a chunk of its draws, may take, about; default 2**30.
-            Where a covariance would take more, means of blocks of draws stand in its place, and chunks are shorter.
+            Where a covariance takes more, means of blocks of draws stand in its place, and chunks are shorter.
         progress: told how far it is.
         arguments: kept in the manifest.
         precision: of the draws: "double" (by default, whatever the network's) or "network" for the network's own. The
             exact gradient and exact moments are always in double precision.
         detect: the relative bias that must have been detectable before a claim of no bias holds; default 0.05.
+        reference: "auto" or "exact": refuse where no exact method is affordable; "sampled", or its `Precision`.
 
     Returns:
         The evaluation: `Evaluation.summary` has one row per estimator and layer.
@@ -120,9 +125,13 @@ def evaluate(
     resolved = resolve(estimators)
     specs = {given for given in estimators if isinstance(given, str)}
     own = {name for name, e in resolved.items() if name in specs and not get_facts(e) and not learns(e)}
-    arguments = dict(options.get("arguments") or {})
-    settings = options.get("detect", DETECT), options.get("working_memory", WORKING_MEMORY)
-    return _carry_out(Request(problem, resolved, own, draws, seed, exact, arguments, *settings), folder, options)
+    return _carry_out(Request(problem, resolved, own, draws, seed, exact, *_settings(options)), folder, options)
+
+
+def _settings(options: RunOptions) -> Any:
+    """The arguments to keep, and what is settled where it is not given."""
+    given: dict[str, Any] = USUAL_SETTINGS | dict(options)
+    return [dict(given.get("arguments") or {}), *(given[key] for key in USUAL_SETTINGS)]
 
 
 def _carry_out(request: Request, folder: str | Path | None, options: RunOptions) -> Evaluation:
@@ -173,7 +182,7 @@ class _Run:
     def prepare(self, pool: Workers, workers: int) -> None:
         """The exact gradient, fits and first draws; then, unless it will take too long, the plan in the folder."""
         request, problem = self.request, self.problem
-        self.truth = exact_gradient(problem, seconds=math.inf, progress=self.progress)
+        self.truth = _reference_of_run(self)
         self.truth.check_size()
         self.reference_seconds = time.perf_counter() - self.began
         self.fingerprint = problem.fingerprint()
@@ -181,16 +190,17 @@ class _Run:
         # before they are fitted: a fit is not written in a file
         sources = {name: source_hash(estimator) for name, estimator in request.estimators.items()} if self.store else {}
         self.known = self._introduced(pool)
-        self.scorer = Scorer(target, self.truth.slices, request.extent)
+        self.scorer = Scorer(target, self.truth.slices, request.extent, self.truth.sampled is not None)
         foretell(self.progress, lambda: _forecast(self, pool, workers))
         if self.store:
             planned = {
                 name: Planned(sources[name], self._draws(name), known.probe) for name, known in self.known.items()
             }
             plan = _plan(request, self.fingerprint, self.truth.slices, target.tolist(), planned)
+            plan, content = with_digest(plan, reference_bytes(self.truth))
             # the g* of the run's beginning: another number of threads might round it otherwise
-            target = torch.tensor(self.store.begin(plan, problem).exact, dtype=torch.float64).to(target)
-            self.scorer = Scorer(target, self.truth.slices, request.extent)
+            target = torch.tensor(self.store.begin(plan, problem, content).exact, dtype=torch.float64).to(target)
+            self.scorer = Scorer(target, self.truth.slices, request.extent, self.truth.sampled is not None)
         self.rare = rare_states(problem)
 
     def _introduced(self, pool: Workers) -> dict[str, Introduction]:
@@ -264,13 +274,16 @@ class _Run:
         if known.fit is not None:
             self.facts[name]["fit"] = known.fit
         self.times[name] = seconds
-        moments = self.moments[name] = moments_of(stream, draws, sampler.deterministic)
+        moments = self.moments[name] = moments_of(stream, draws, sampler.deterministic, self.truth.sampled)
         target = self.scorer.exact.cpu().numpy()
         self.curves += curves_of(name, stream, moments, target, accuracies_of(moments, target, self.rare))
 
     def enumerate(self, workers: int) -> None:
         """Exact moments, in this process; last, so that an interrupt keeps the draws."""
         exact = self.request.exact
+        if self.truth.sampled is not None:
+            _note_no_exact(self)
+            return
         for name in self.moments:
             rows = self.store.read_exact(name) if self.store and exact != "never" else None
             if rows is None:
@@ -289,16 +302,31 @@ class _Run:
         if not self.moments:
             return None
         problem, truth, request = self.problem, self.truth, self.request
-        total = time.perf_counter() - self.began
-        timings = {"reference": self.reference_seconds, "total": total, **timing_entries(self.times)}
+        spent = {"reference": self.reference_seconds, "total": time.perf_counter() - self.began}
+        timings = spent | timing_entries(self.times)
         run = {"arguments": request.arguments, "seed": request.seed, "draws": request.draws}
         looks = len(self.store.plan.looks) if self.store and self.store.plan else 1
         run |= {"detect": request.detect, "looks": looks, "failures": self.failures, "timings": timings}
-        manifest = manifest_of(problem, problem_facts(problem, truth, self.fingerprint), self.facts, run)
+        facts = problem_facts(problem, truth, self.fingerprint), reference_facts(truth, request.reference)
+        manifest = manifest_of(problem, *facts, self.facts, run)
         curves = pd.DataFrame(self.curves, columns=CURVE_COLUMNS)
         exact = pd.DataFrame(self.exact_rows, columns=EXACT_COLUMNS)
         made = (manifest, self.scorer.exact.cpu().numpy(), truth.slices, self.moments, curves, exact)
         return Evaluation(*made, *mean_prediction(problem), self.rare)
+
+
+def _reference_of_run(run: _Run) -> ExactGradient:
+    """The gradient to compare with: the sampled one that the run was begun with, or a new one."""
+    asked, folder = run.request.reference, run.store.folder if run.store else None
+    if folder and is_sampled(asked) and (content := kept_reference(folder)):
+        return reference_of(content, run.problem)
+    return made_reference(run.problem, asked, run.request.seed, run.progress, run.request.memory)
+
+
+def _note_no_exact(run: _Run) -> None:
+    """Say that a bias against a sampled reference is not exact."""
+    for name in run.moments if run.request.exact != "never" else []:
+        run.known[name].sampler.notes.append("no exact moments: the reference is sampled")
 
 
 def _maker(run: _Run, name: str) -> ChunkMaker:
@@ -310,12 +338,13 @@ def _maker(run: _Run, name: str) -> ChunkMaker:
 def _forecast(run: _Run, pool: Workers, workers: int) -> dict[str, float]:
     """Seconds of the draws that are still to be made, and of exact moments, by task."""
     seconds = {}
+    exact = run.request.exact if run.truth.sampled is None else "never"
     for name, known in run.known.items():
         left = run._draws(name) - (kept_draws(run.store.folder, name) if run.store else 0)
         # one that hangs later must not hang this process, nor keep the others from their draws
         maker = None if pool.own_processes else _maker(run, name).with_estimator(copied(known.sampler.estimator))
         seconds[name] = seconds_of_draws(maker, left) / workers
-        enumeration = seconds_of_moments(known.sampler, run.request.exact, len(run.truth.vector))
+        enumeration = seconds_of_moments(known.sampler, exact, len(run.truth.vector))
         seconds[moments_task(name)] = enumeration / workers
     return seconds
 

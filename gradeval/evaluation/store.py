@@ -2,6 +2,7 @@
 
 plan.json                     what is drawn: problem, seed, draws, estimators and the hash of their source
 problem.json                  the problem, where it can be saved; the plan has its digest
+reference.safetensors         the reference, where it was sampled; the plan has its digest
 chunks/ESTIMATOR/INDEX-COUNT-DIGEST.safetensors
                               the reduction of one chunk; DIGEST is from the SHA-256 of the file
 chunks/ESTIMATOR/exact-DIGEST.json
@@ -30,13 +31,15 @@ from gradeval.evaluation.chunk_file import (
     read_chunk,
     read_exact,
 )
-from gradeval.evaluation.plan import PLAN_FILE, PROBLEM_FILE, Plan
+from gradeval.evaluation.plan import PLAN_FILE, PROBLEM_FILE, REFERENCE_FILE, Plan
 from gradeval.evaluation.sources import text_digest
 from gradeval.files import CannotWrite, digest_of, read_whole, write_whole
 from gradeval.folder_lock import FolderLock
 from gradeval.model.problem import Problem
 from gradeval.model.problem_file import MAX_FILE_BYTES
 from gradeval.sampling.streaming import ChunkStatistics
+
+MAX_REFERENCE_BYTES = 2**34
 
 
 class Store:
@@ -67,12 +70,12 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
-    def begin(self, plan: Plan, problem: Problem) -> Plan:
+    def begin(self, plan: Plan, problem: Problem, reference: bytes = b"") -> Plan:
         """Write the plan, or continue the one that is there if it draws the same.
 
         Args:
             plan: what is asked for. More draws and more estimators extend the plan that is there.
-            problem: saved beside it, where it can be.
+            problem, reference: saved beside it, where it can be; and the content of the file of a sampled reference.
 
         Returns:
             The plan to follow: with the exact gradient of the run's beginning.
@@ -82,12 +85,14 @@ class Store:
             CannotWrite: the folder cannot be written.
         """
         self._lock.hold()
-        if (self.folder / "plan.json").exists():
+        if (self.folder / PLAN_FILE).exists():
             there = Plan.read(self.folder)
             _refuse_changes(self.folder, there, plan)
             plan = plan.continuing(there)
         with _writing(self.folder):
             plan = replace(plan, problem=_save_problem(problem, self.folder / PROBLEM_FILE))
+            if reference and digest_of(reference) == plan.reference:
+                write_whole(self.folder / REFERENCE_FILE, reference)
             plan.write(self.folder)
             for name in plan.estimators:
                 home = estimator_folder(self.folder, name)
@@ -246,3 +251,23 @@ def estimator_folder(folder: Path, name: str) -> Path:
     """
     readable = re.sub(r"[^A-Za-z0-9=.+-]+", "_", name).strip("._")[:60]
     return folder / "chunks" / f"{readable}-{text_digest(name)[:8]}"
+
+
+def kept_reference(folder: Path) -> bytes:
+    """The sampled reference that a folder's run was begun with.
+
+    Args:
+        folder: of the run; it need not exist.
+
+    Returns:
+        The content of its file; none where there is no run, or its reference is exact.
+
+    Raises:
+        GradevalError: it is not the one of the plan.
+    """
+    if not (folder / PLAN_FILE).exists() or not (digest := Plan.read(folder).reference):
+        return b""
+    content = read_whole(path := folder / REFERENCE_FILE, MAX_REFERENCE_BYTES)
+    if digest_of(content) != digest:
+        raise GradevalError(f"{path} is not the reference of this run (plan.json has another digest).")
+    return content

@@ -63,6 +63,7 @@ def show_summary(evaluation: Evaluation) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from gradeval.analysis.run.answer import reference_sentence
     from gradeval.analysis.run.summary import BiasVerdict
 
     best = evaluation.best
@@ -85,5 +86,7 @@ def show_summary(evaluation: Evaluation) -> None:
             BiasVerdict(row.verdict).short,
         )
     Console().print(table)
+    if said := reference_sentence(evaluation):
+        say(said)
     for name, message in evaluation.manifest["failures"].items():
         say(f"{name}: FAILED, {message}", sys.stderr)

@@ -102,6 +102,19 @@ def run_command(
     exact: Annotated[
         str, typer.Option(help="Exact bias and variance on all joint states: auto (where affordable), always, never.")
     ] = "auto",
+    reference: Annotated[
+        str,
+        typer.Option(
+            help="What estimators are compared with: an exact gradient (auto, exact: or refuse), or the mean of many "
+            "draws of an unbiased estimator (sampled), whose error is in every figure."
+        ),
+    ] = "auto",
+    reference_error: Annotated[
+        float, typer.Option(help="Of a sampled reference: the relative standard error to reach in every layer.")
+    ] = 0.01,
+    reference_seconds: Annotated[
+        float, typer.Option(help="Of a sampled reference: the seconds after which it stops short of that.")
+    ] = 600.0,
     detect: Annotated[
         float,
         typer.Option(help="Relative bias of a layer that must have been detectable before a claim of no bias holds."),
@@ -116,6 +129,8 @@ def run_command(
 ) -> None:
     """Evaluate estimators on a problem against its exact gradient and write a report."""
     arguments = {k: str(v) if isinstance(v, Path) else v for k, v in locals().items() if k in _RUN_ARGUMENTS}
+    if reference != "sampled":
+        arguments = {key: value for key, value in arguments.items() if not key.startswith("reference")}
     given = {"units": units, "stage": stage, "noise": noise, "points": points, "seed": problem_seed}
     given |= {"data": data, "root": root, "encoder": encoder, "decoder": decoder, "kl": kl}
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
@@ -138,6 +153,7 @@ def run_command(
         specs = specs if is_given(context, "estimators") else again["estimators"]
         draws = draws if is_given(context, "draws") else again["draws"]
         seed, exact, device, working_memory = (again[key] for key in ("seed", "exact", "device", "working_memory"))
+        reference, reference_error = again["reference"], again["reference_error"]
         arguments = again["arguments"] | {"draws": draws}
     else:
         with TerminalProgress(budget=budget) as progress:
@@ -162,6 +178,7 @@ def run_command(
                 seed=seed,
                 workers=workers,
                 exact=exact,
+                reference=precision_of(reference, reference_error, reference_seconds),
                 detect=detect,
                 progress=progress,
                 arguments=arguments,
@@ -188,6 +205,7 @@ def run_command(
 _RUN_ARGUMENTS = (
     *("problem", "units", "stage", "noise", "points", "problem_seed", "estimators", "draws", "seed", "workers"),
     *("device", "exact", "detect", "out", "data", "root", "encoder", "decoder", "kl"),
+    *("reference", "reference_error", "reference_seconds"),
 )
 _WITH_RESUME = {
     *("resume", "draws", "detect", "estimators", "workers", "executor", "scheduler", "timeout"),
@@ -224,10 +242,19 @@ def _begun(context: typer.Context, folder: Path) -> tuple[Any, dict[str, Any]]:
         "draws": plan.draws,
         "seed": plan.seed,
         "exact": exact if isinstance(exact, str) else "auto",
+        "reference": "sampled" if plan.reference else "auto",
+        "reference_error": target if isinstance(target := plan.arguments.get("reference_error"), float) else 0.01,
         "device": plan.device,
         "working_memory": plan.memory / 2**30,
         "arguments": dict(plan.arguments),
     }
+
+
+def precision_of(reference: str, error: float, seconds: float) -> Any:
+    """What `evaluate` takes for a reference: how precise a sampled one is to be."""
+    from gradeval.reference import Precision
+
+    return Precision(error, seconds) if reference == "sampled" else reference
 
 
 def on_device(problem: Any, device: str) -> Any:

@@ -160,10 +160,13 @@ class Scorer:
         exact: g*, flattened, [P].
         slices: where each of the K layers lies in it.
         extent: what is kept of draws.
+        directed: whether mean directions are kept, which the error of a sampled reference moves cosines by.
     """
 
-    def __init__(self, exact: Float[Tensor, " P"], slices: dict[str, slice], extent: Extent = DEFAULT) -> None:
-        self.exact, self.extent = exact, extent
+    def __init__(
+        self, exact: Float[Tensor, " P"], slices: dict[str, slice], extent: Extent = DEFAULT, directed: bool = False
+    ) -> None:
+        self.exact, self.extent, self.directed = exact, extent, directed
         self.layout = Layout(len(exact), slices)
         self.layers = list(slices)
         self.membership = exact.new_zeros(len(exact), len(slices))
@@ -194,6 +197,15 @@ class Scorer:
         """
         return self._by_rows(gradients, lambda rows: (rows - centre) ** 2 @ self.membership)
 
+    def directions(self, gradients: Float[Tensor, "blocks P"]) -> np.ndarray:
+        """The mean of g/‖g‖ of each layer, one after the other."""
+        found = []
+        for where in self.layout.slices.values():
+            norms = gradients[:, where].norm(dim=1)
+            found.append(torch.where(norms > 0, 1 / norms.clamp(min=1e-300), 0.0) @ gradients[:, where] / len(norms))
+        made: np.ndarray = torch.cat(found).cpu().numpy()
+        return made
+
     def _by_rows(self, gradients: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         """A function of rows, of a few at a time where there are many parameters."""
         if not self.extent.blocks:
@@ -216,6 +228,7 @@ class ChunkStatistics:
         means: of `BLOCK` gradients each, for the levels above, [·, P].
         times: of each timed batch of draws, their number and the seconds of compute, [·, 2].
         of_blocks: at size, means of the errors over blocks of draws.
+        directions: against a sampled reference, the mean of g/‖g‖ of each layer, one after the other.
     """
 
     joint: Spread
@@ -226,6 +239,7 @@ class ChunkStatistics:
     means: np.ndarray
     times: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     of_blocks: BlockMeans | None = None
+    directions: np.ndarray | None = None
 
 
 def paired_block(index: int, count: int) -> int:
@@ -292,7 +306,8 @@ def reduce_chunk(
             pairs = torch.cat((squares - whole + parts, parts), 1)
             blocks = block_means(pairs, paired_block(index, len(pairs))).cpu().numpy()
     longest = means.get(extent.block, gradients[:0]).cpu().numpy()
-    return ChunkStatistics(joint, descents, thirds, blocks, levels, longest, of_blocks=of_blocks)
+    directions = scorer.directions(gradients) if scorer.directed else None
+    return ChunkStatistics(joint, descents, thirds, blocks, levels, longest, of_blocks=of_blocks, directions=directions)
 
 
 def _joint_at_size(scorer: Scorer, gradients: Tensor, scores: Tensor) -> Spread:
@@ -318,6 +333,7 @@ class Stream:
         self._joined = 1  # blocks of the chunks that are one in `blocks`
         self._waiting = self.blocks
         self._of_blocks = BlockMeans(scorer.extent.blocks)
+        self.directions: np.ndarray | None = None  # as of a chunk, of all draws
         self.levels: dict[int, Level] = {}
         self.pending: dict[int, list[Tensor]] = {}  # M > BLOCK: means of the level below, waiting to fill a block
 
@@ -328,6 +344,9 @@ class Stream:
             chunk: its statistics.
         """
         self.joint.merge(chunk.joint)
+        if chunk.directions is not None:
+            share, before = chunk.joint.count / self.joint.count, self.directions
+            self.directions = chunk.directions if before is None else before + share * (chunk.directions - before)
         self.descents += chunk.descents
         self.thirds += chunk.thirds
         self._pair(chunk.blocks)
@@ -379,6 +398,11 @@ class Stream:
         layout = self.scorer.layout
         made = (layout, self.joint.count, mean, covariance, self.descents, thirds, self.blocks)
         return Moments(*made, deterministic=False, products=self._products(mean[: layout.parameters]))
+
+    @property
+    def block_means(self) -> BlockMeans:
+        """At size, means of blocks of all draws so far."""
+        return self._of_blocks
 
     def _products(self, error: np.ndarray) -> BlockProducts | None:
         """At size, what the blocks say of the draws' covariance."""
