@@ -153,10 +153,17 @@ def main() -> None:
         for layer in arguments.layers
         for error in ERRORS
     ]
+    rows: list[dict[str, object]] = []
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
-        table = pd.DataFrame([row for rows in pool.starmap(coverage_of, tasks, chunksize=1) for row in rows])
-    table.to_csv(arguments.out / "sampled_reference.csv", index=False, float_format="%.6g")
-    (arguments.out / "sampled_reference.md").write_text(page(table, arguments.replicates), encoding="utf-8")
+        for found in pool.imap(_coverage, tasks):  # what is finished is written, should it be stopped
+            rows += found
+            table = pd.DataFrame(rows)
+            table.to_csv(arguments.out / "sampled_reference.csv", index=False, float_format="%.6g")
+            (arguments.out / "sampled_reference.md").write_text(page(table, arguments.replicates), encoding="utf-8")
+
+
+def _coverage(task: tuple) -> list[dict[str, object]]:
+    return coverage_of(*task)
 
 
 def page(table: pd.DataFrame, replicates: int) -> str:

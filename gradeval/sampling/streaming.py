@@ -198,7 +198,14 @@ class Scorer:
         return self._by_rows(gradients, lambda rows: (rows - centre) ** 2 @ self.membership)
 
     def directions(self, gradients: Float[Tensor, "blocks P"]) -> np.ndarray:
-        """The mean of g/‖g‖ of each layer, one after the other."""
+        """The mean of g/‖g‖ of each layer.
+
+        Args:
+            gradients: g, [blocks, P].
+
+        Returns:
+            The means of all layers, one after the other; a layer without gradient counts as 0.
+        """
         found = []
         for where in self.layout.slices.values():
             norms = gradients[:, where].norm(dim=1)
