@@ -72,7 +72,7 @@ def test_problem_files_and_own_estimators(tmp_path: Path, make_problem) -> None:
 UNUSABLE = {
     "run --estimators pas,st": "unknown estimator 'pas': did you mean psa",
     "run absent.json": "cannot read absent.json",
-    "run --units 30-30 --stage 0": "2^60",
+    "run --units 30-30 --stage 0": "layer 1 (30 units) has 2^30",
     "run --stage 0 --draws 1": "draws must be at least 20",
     "run --stage 0 --device abacus": "device 'abacus' cannot be used",
     "report nowhere": "nowhere is not a run",

@@ -152,8 +152,8 @@ def test_processes_give_the_same_table(swept, tmp_path: Path) -> None:
 
 
 def test_a_cell_that_fails_leaves_the_others(tmp_path: Path) -> None:
-    (tmp_path / "sweep.toml").write_text(FILE.replace('"2-2", "3-3"', '"40"').replace("[0, 1]", "0"))
-    with pytest.raises(Incomplete, match=r"^cell 'name=expclass units=40 .*; the tables in .* have 1 of 2 cells\.$"):
+    (tmp_path / "sweep.toml").write_text(FILE.replace('"2-2", "3-3"', '"40-40"').replace("[0, 1]", "0"))
+    with pytest.raises(Incomplete, match=r"^cell 'name=expclass units=40-40 .*; the tables in .* have 1 of 2 cells\.$"):
         run_sweep(tmp_path / "sweep.toml", tmp_path / "out")
     assert set(Sweep.load(tmp_path / "out").table["units"]) == {"2"}
 
