@@ -19,8 +19,8 @@ from gradeval.progress import Advance
 from gradeval.reference.series import Series
 from gradeval.threads import Crew
 
-BLOCK_ENTRIES = 2**15  # rows × terms of a block: its arrays stay in a core's cache
-BLOCK_ROWS = 128
+BLOCK_ENTRIES = 2**17  # rows × terms of a block: fewer calls, while its arrays still fit a cache
+BLOCK_ROWS = 1024
 MULTIPLY_ADDS = 30  # of a matrix product take as long as a factor, which is some 20 operations; a third of them forward
 KEPT_BYTES = 2**28  # of products, kept for the backward pass where they take less
 
