@@ -180,7 +180,12 @@ def page(table: pd.DataFrame, replicates: int) -> str:
         "the exact gradient.",
         f"The binomial error of a share is ±{1.96 * (0.95 * 0.05 / replicates) ** 0.5:.1%}. All settings are in",
         "sampled_reference.csv. Where the bias is zero its interval can miss on one side only. Where states are rare",
-        "(last column: settings where more than 1 % of ‖g*‖ may be missing) intervals reach further than to 95 %.\n",
+        "(last column: settings where more than 1 % of ‖g*‖ may be missing) intervals reach further than to 95 %.",
+        "All measures of a setting come from the same runs, so neighbouring rows err together.\n",
+        "What this page does not show: runs of 1,000 draws were tried and left out, for rare states make all their",
+        "intervals cover 95–100 %; the correction of cosines was found while looking at the first of these nets, so",
+        "only the second one tests it afresh; descent probability is as to r̄ and not held against the truth; and no",
+        "net here is at size, where means of blocks stand in place of the covariance.\n",
         "| interval | error | draws | settings | lowest | median | highest | lowest, left out | with rare states |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
