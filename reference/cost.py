@@ -27,8 +27,8 @@ TARGET_SECONDS = 2e-5
 CALL_SECONDS = 1e-4  # of the transform, for every unit
 # Enumeration that is predicted to take no longer is always preferred: it has no error of its own.
 ENUMERATED_SECONDS = 0.5
-# Below this many multiply–adds the rate above will do; beyond, the machine's own is measured (in some 10 ms).
-MEASURE_FROM = 2**30
+# Outside this range of multiply–adds the rate above will do; inside, the machine's own is measured (in some 10 ms).
+MEASURE_FROM, MEASURE_TO = 2**30, 2**50  # which takes a day on any machine
 METHODS = ("auto", "layerwise", "plain", "joint", "transform")
 
 
@@ -153,14 +153,20 @@ def predicted_cost(problem: Problem, method: str = "auto") -> Cost:
     found = method_costs(widths, points, targets, itemsize)
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
-    if method in ("auto", "layerwise") and found["layerwise"].multiply_adds > MEASURE_FROM:
+    if method in ("auto", "layerwise") and MEASURE_FROM < found["layerwise"].multiply_adds < MEASURE_TO:
         found = method_costs(widths, points, targets, itemsize, _product_rate(problem))
     if method in found:
         return found[method]
     enumeration = min(found.values(), key=lambda cost: cost.seconds)
-    if method == "auto" and (enumeration.seconds <= ENUMERATED_SECONDS or why_not(problem)):
+    if method == "auto" and enumeration.seconds <= ENUMERATED_SECONDS:
         return enumeration
-    transform = transform_cost(widths, points, targets, *output_terms(problem), PRODUCT_RATE * _threads(problem))
+    try:
+        sizes = output_terms(problem)
+    except GradevalError:  # it does not apply, or needs too many terms
+        if method == "auto":
+            return enumeration
+        raise
+    transform = transform_cost(widths, points, targets, *sizes, PRODUCT_RATE * _threads(problem))
     return enumeration if method == "auto" and enumeration.seconds <= 2 * transform.seconds else transform
 
 

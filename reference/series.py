@@ -31,6 +31,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gradeval.errors import GradevalError
+
+MOST_TERMS = 2**27  # of all outputs together: 1 GiB
 DEPTH = 37.0  # L: e^−37 = 9e-17 is below the rounding of double precision
 
 
@@ -74,7 +77,7 @@ class Series:
             The series, with the errors that it has in truth.
 
         Raises:
-            ValueError: a range is so large that the terms cannot be counted.
+            GradevalError: a range is so large that too many terms would be needed.
 
         Examples:
             >>> series = Series.of(torch.ones(1, 3), torch.zeros(1), torch.ones(1))
@@ -91,8 +94,11 @@ class Series:
         reach, cut = torch.minimum(furthest, likely), likely < furthest
         half = (reach + max(depth, 36.0)) / 2
         terms = (half * (depth + torch.log1p(half)) / math.pi**2).ceil()
-        if not bool(terms.sum() < 2**40):
-            raise ValueError("the outputs' ranges are too large")
+        if not bool(terms.sum() < MOST_TERMS):
+            raise GradevalError(
+                f"the head's weights are too large for the transform: the outputs reach {float(furthest.max()):.3g} "
+                f"and would need {float(terms.sum()):.3g} cosines; the limit is {MOST_TERMS:.3g}."
+            )
         counts = terms.long()
         output = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
         first = counts.cumsum(0) - counts

@@ -72,7 +72,7 @@ class LastLayer:
     """The outputs z as affine functions of the last layer's states s ∈ {0, 1}.
 
     Attributes:
-        weight: w, [outputs, units], differentiable in the head's parameters.
+        weight: w, [outputs, units], in double precision, differentiable in the head's parameters.
         offset: b, [outputs].
         loss: what z goes into.
     """
@@ -99,7 +99,7 @@ class LastLayer:
             raise GradevalError(f"method 'transform' does not apply: {reason}.")
         (head, output_loss), layer, like = _head_and_loss(problem), problem.network.layers[-1], problem.inputs
         unit = torch.eye(problem.widths[-1], dtype=problem.network.dtype, device=like.device)
-        z = head(layer.encode(torch.cat([torch.zeros_like(unit[:1]), unit])))
+        z = head(layer.encode(torch.cat([torch.zeros_like(unit[:1]), unit]))).double()
         loss = _separable(output_loss)
         assert loss is not None
         if loss.contrast:
@@ -119,6 +119,7 @@ class LastLayer:
         Returns:
             Σₒ E h(zₒ), E zₒ, and the series that was used for h; None where h is a square.
         """
+        p = p.double()  # in single precision, the series would be no more exact than a sample
         mean = self.offset + p @ self.weight.mT
         square = mean**2 + (p * (1 - p)) @ (self.weight**2).mT
         if self.loss.square:
@@ -170,12 +171,13 @@ class _Transform:
 
     def table(self, x: Tensor, targets: Tensor) -> Float[Tensor, "targets states"]:
         """V of all states of the layer below."""
-        even, mean = self.expectations(x)
-        return even + self.last.loss.slopes(targets) @ mean.mT + self.last.loss.constants(targets)[:, None]
+        (even, mean), targets = self.expectations(x), targets.double()
+        found = even + self.last.loss.slopes(targets) @ mean.mT + self.last.loss.constants(targets)[:, None]
+        return found.to(x.dtype)
 
     def values(self) -> Float[Tensor, " points"]:
         """E f for every point of a network of one layer."""
-        (even, mean), targets = self.expectations(self.problem.inputs), self.problem.targets
+        (even, mean), targets = self.expectations(self.problem.inputs), self.problem.targets.double()
         odd = (self.last.loss.slopes(targets) * mean).sum(1) + self.last.loss.constants(targets)
         return even + odd + _constant(self.problem)
 
@@ -245,7 +247,7 @@ def _output_terms(problem: Problem) -> tuple[int, int]:
     if len(problem.widths) > 1:  # some states of the layer below
         chance = torch.rand(64, problem.widths[-2], generator=generator(x.device, "transform"), dtype=x.dtype)
         x = problem.network.layers[-2].encode((chance.to(x.device) < 0.5).to(x.dtype))
-    mean = last.offset + layer.probability(layer.preactivation(x)) @ last.weight.mT
+    mean = last.offset + layer.probability(layer.preactivation(x)).double() @ last.weight.mT
     return len(last.offset), len(Series.of(last.weight, last.offset, mean.abs().amax(0)).output)
 
 

@@ -124,7 +124,7 @@ def _of_head(problem: Problem, used: Used, slopes: Float[Tensor, " outputs"]) ->
     if isinstance(head, nn.Linear):
         squares = ((layer.delta + abs(layer.lo)) ** 2 * units + 1) * (slopes**2).sum()
         return math.sqrt(float(squares) * (1 + used.contrast))
-    unit = torch.eye(units, dtype=slopes.dtype, device=slopes.device)
+    unit = torch.eye(units, dtype=problem.network.dtype, device=slopes.device)
     norms = _norms(head, layer.encode(torch.cat([torch.zeros_like(unit[:1]), unit])))
     norms = norms.sum(1, keepdim=True) if used.contrast else norms
     return float(((norms[1:].sum(0) + (units + 1) * norms[0]) * slopes).sum())

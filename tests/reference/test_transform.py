@@ -258,6 +258,25 @@ def test_what_it_is_not_for(head: nn.Module, loss: str | Callable[..., Tensor], 
         LastLayer.of(problem)
 
 
+@pytest.mark.parametrize("widths", [[6], [3, 5]], ids=str)
+def test_a_network_in_single_precision(widths: list[int]) -> None:
+    """In double precision unless its own is asked for; then to the rounding of that."""
+    problem = linear(widths, "bernoulli").to(dtype=torch.float32)
+    truth = exact_gradient(problem, "layerwise")
+    torch.testing.assert_close(exact_gradient(problem, "transform").vector, truth.vector, rtol=1e-11, atol=1e-13)
+    own = exact_gradient(problem, "transform", precision="network").vector
+    assert own.dtype == torch.float32
+    torch.testing.assert_close(own.double(), truth.vector, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_that_are_too_large_are_refused_in_a_line() -> None:
+    """Auto enumerates where it can."""
+    problem = linear([15], "bernoulli", scale=1e12)
+    with pytest.raises(GradevalError, match=r"too large for the transform: the outputs reach \de\+1\d.* the limit is"):
+        exact_gradient(problem, "transform")
+    assert predicted_cost(linear([20, 14], "bernoulli", scale=1e12)).method == "layerwise"
+
+
 def test_a_loss_without_a_hash_is_not_known() -> None:
     @dataclass
     class Fourth:
