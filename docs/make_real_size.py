@@ -112,9 +112,9 @@ def main() -> int:
         f"`python docs/make_real_size.py --draws {options.draws}`, {(time.monotonic() - began) / 60:.0f} minutes. "
         "A binary variational autoencoder of 100 binarised 8×8 digits: linear encoder, "
         f"{options.units} Bernoulli units, linear decoder, learned prior, analytic KL; 2^{options.units} joint states. "
-        f"The exact gradient is had by transform, with a proven error of at most {max(bounds):.0e} of its norm in every "
-        f"layer. The network is trained with it (Adam, rate {RATE}, batches of {BATCH}), so no estimator is favoured by "
-        "where it leads to.",
+        f"The exact gradient is had by transform, with a proven error of at most {max(bounds):.0e} of its norm in "
+        f"every layer. The network is trained with it (Adam, rate {RATE}, batches of {BATCH}), so no estimator is "
+        "favoured by where it leads to.",
         "",
         f"Of the encoder's gradient, relative to the norm of the exact one; {options.draws} draws of the gradient of "
         "all 100 points. The 95 % interval of a bias reaches as far as states that were not drawn could take it, in "

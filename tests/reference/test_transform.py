@@ -272,7 +272,9 @@ def test_a_network_in_single_precision(widths: list[int]) -> None:
 def test_weights_that_are_too_large_are_refused_in_a_line() -> None:
     """Auto enumerates where it can."""
     problem = linear([15], "bernoulli", scale=1e12)
-    with pytest.raises(GradevalError, match=r"too large for the transform: the outputs reach \de\+1\d.* the limit is"):
+    with pytest.raises(
+        GradevalError, match=r"too large for the transform: the outputs reach .*e\+1\d and .* the limit is"
+    ):
         exact_gradient(problem, "transform")
     assert predicted_cost(linear([20, 14], "bernoulli", scale=1e12)).method == "layerwise"
 
