@@ -106,6 +106,8 @@ def draw(table: pd.DataFrame, fits: pd.DataFrame) -> None:
             axes.set_xticks(rows["size"], [str(size) for size in rows["size"]])
             axes.minorticks_off()
         panels[0].set_ylabel("seconds")
+        panels[0].set_yticks([0.1, 0.3, 1, 3, 10], ["0.1", "0.3", "1", "3", "10"])
+        panels[0].minorticks_off()
         figure.savefig(PAGE.with_suffix(".svg"), metadata={"Date": None})
 
 
