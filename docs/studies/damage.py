@@ -113,7 +113,9 @@ def _is_said(new: dict[str, Any], old: dict[str, Any]) -> bool:
     return bool(new["damaged"]) or new["chunks"] < old["chunks"] or new["exact_moments"] < old["exact_moments"]
 
 
-def damage(home: Path, bits: int, chance: random.Random) -> tuple[Counter[tuple[str, str, str]], list[str]]:
+def damage(
+    home: Path, bits: int, share: float, chance: random.Random
+) -> tuple[Counter[tuple[str, str, str]], list[str]]:
     """Damage every file of a run. Returns outcomes by (file, damage, outcome), and findings."""
     run, other = home / "whole", home / "other"
     begin(problem(0), run)
@@ -128,6 +130,8 @@ def damage(home: Path, bits: int, chance: random.Random) -> tuple[Counter[tuple[
         alike = same if same.exists() else next(other.glob(f"chunks/{name.parts[1]}/*{path.suffix}"))
         content = path.read_bytes()
         for what, spoil in damages(path, alike, bits, chance):
+            if chance.random() >= share:
+                continue
             spoil()
             for reader in READERS:
                 outcome = judged(reader, run, before[reader])
@@ -300,6 +304,7 @@ def _kill(child: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--bits", type=int, default=200)
+    parser.add_argument("--share", type=float, default=1.0, help="of the damages, chosen at random")
     parser.add_argument("--boundaries", type=int, default=40)
     parser.add_argument("--moments", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
@@ -310,7 +315,7 @@ def main() -> int:
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as temporary:
         killed, wrong = kills(Path(temporary), options.boundaries, options.moments, chance)
-        outcomes, findings = damage(Path(temporary), options.bits, chance)
+        outcomes, findings = damage(Path(temporary), options.bits, options.share, chance)
     page = "\n".join(page_of(outcomes, killed, wrong + findings))
     print(page)
     if not options.no_write:

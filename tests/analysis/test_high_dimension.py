@@ -69,7 +69,7 @@ def test_the_square_and_the_traces_are_unbiased() -> None:
 @pytest.mark.parametrize(("draws", "blocks"), [(DRAWS, BLOCKS), (20, 20)])
 def test_the_level_of_the_test(spectrum: str, draws: int, blocks: int) -> None:
     """At 5 %, 1 % and 0.1 %, of draws without a bias."""
-    count = 1500
+    count = 500
     pvalues = np.array([
         norm.test(0.0, 1.0, 1).pvalue for norm in runs(spectrum, np.zeros(SIZE), count, blocks, draws)
     ])  # fmt: skip
@@ -90,7 +90,7 @@ def test_a_test_that_takes_a_chi_square_of_one_width_is_found_out(monkeypatch: p
 @pytest.mark.parametrize("size", [0.0, 1.0, 4.0, 30.0])
 def test_the_interval_covers(spectrum: str, size: float) -> None:
     """At least 95 % less chance; and not nearly always where the bias is large."""
-    count, bias = 400, direction(spectrum, size)
+    count, bias = 150, direction(spectrum, size)
     true, found = float(np.linalg.norm(bias)), [norm.interval() for norm in runs(spectrum, bias, count)]
     share = np.mean([one.low <= true <= one.high for one in found])
     assert share >= 0.95 - 4 * math.sqrt(0.05 * 0.95 / count), share
@@ -106,8 +106,8 @@ def test_what_is_detectable_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         alpha = 0.01
         sizes = [norm.test(0.0, 1.0, 1).detectable for norm in runs(spectrum, np.zeros(SIZE), 20)]
         widest = np.eye(SIZE)[0] * float(np.median(sizes))
-        for factor, least, most in ((1.0, 0.95 - 4 * math.sqrt(0.05 * 0.95 / 400), 1.0), (0.5, 0.0, 0.8)):
-            hits = [norm.test(0.0, 1.0, 1).pvalue < alpha for norm in runs(spectrum, factor * widest, 400)]
+        for factor, least, most in ((1.0, 0.95 - 4 * math.sqrt(0.05 * 0.95 / 150), 1.0), (0.5, 0.0, 0.8)):
+            hits = [norm.test(0.0, 1.0, 1).pvalue < alpha for norm in runs(spectrum, factor * widest, 150)]
             assert least <= np.mean(hits) <= most, (spectrum, factor, np.mean(hits))
 
 

@@ -22,6 +22,7 @@ from gradeval.errors import Incomplete
 from gradeval.evaluation.status import run_status
 from gradeval.files import CannotWrite
 from gradeval.progress import Silent
+from tests.programs import COMMAND, gradeval
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
 ROOT = Path(__file__).parents[2]
@@ -192,9 +193,6 @@ def test_estimators_that_end_their_process_or_eat_memory_fail_alone(small: Probl
     assert not failures
 
 
-COMMAND = [sys.executable, "-c", "from gradeval.program.app import main; main()"]
-
-
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 def test_sigterm_keeps_what_is_finished_and_leaves_no_worker(
     small: Problem, mine: Path, tmp_path: Path, executor: str
@@ -221,9 +219,7 @@ def test_sigterm_keeps_what_is_finished_and_leaves_no_worker(
     if executor == "processes":
         return
     kept = {path.name for path in tmp_path.glob("run/chunks/*/*.safetensors")}
-    done = subprocess.run(
-        [*COMMAND, *options, "--json", "--no-report"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True
-    )
+    done = gradeval(*options, "--json", "--no-report", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert kept <= {path.name for path in tmp_path.glob("run/chunks/*/*.safetensors")}
     assert json.loads(done.stdout)["summary"][0]["draws"] == 40_000
@@ -338,7 +334,7 @@ def test_a_read_only_folder(small: Problem, tmp_path: Path) -> None:
         with pytest.raises(GradevalError, match=r"cannot write .*: Read-only file system"):
             evaluate(small, ["st"], draws=40_000, exact="never", folder=disk / "run")
         options = ["run", "p.json", "--estimators", "st", "--out", str(disk / "run")]
-        done = subprocess.run([*COMMAND, *options], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+        done = gradeval(*options, cwd=tmp_path)
         assert done.returncode == 2
         assert done.stderr.endswith("Read-only file system.\n")
         assert done.stderr.count("\n") == 1

@@ -13,19 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs import COMMAND, gradeval
+
 ENVIRONMENT = os.environ | {"PYTHONWARNINGS": "default", "COLUMNS": "120"}
-
-
-def gradeval(*arguments: object, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    environment = ENVIRONMENT | {"GRADEVAL_CACHE": str(cwd / "cache")}
-    return subprocess.run(
-        [sys.executable, "-c", "from gradeval.program.app import main; main()", *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        text=True,
-        capture_output=True,
-        timeout=timeout,
-    )
 
 
 def test_the_main_job(tmp_path: Path) -> None:
@@ -63,10 +53,10 @@ def test_problem_files_and_own_estimators(tmp_path: Path, make_problem) -> None:
     assert not (tmp_path / "o" / "report.html").exists()
     (mine,) = (row for row in rows if row["estimator"] == "mine.py:zero" and row["layer"] == "all")
     assert mine["relative_bias"] == pytest.approx(1)
-    other, resumed = several([["run", "p.json", "--out", "o"], ["run", "--resume", "o"]], tmp_path)
-    assert (other[0], resumed[0]) == (2, 2)
-    assert "o also holds 'mine.py:zero': name it too, or choose another folder" in other[2]
-    assert "estimators that are code (mine.py:zero): if you trust it, add" in resumed[2]
+    other, resumed = (gradeval("run", *rest, cwd=tmp_path) for rest in (("p.json", "--out", "o"), ("--resume", "o")))
+    assert (other.returncode, resumed.returncode) == (2, 2)
+    assert "o also holds 'mine.py:zero': name it too, or choose another folder" in other.stderr
+    assert "estimators that are code (mine.py:zero): if you trust it, add" in resumed.stderr
 
 
 UNUSABLE = {
@@ -80,11 +70,11 @@ UNUSABLE = {
 
 
 def test_unusable_input_is_one_line_and_exit_2(tmp_path: Path) -> None:
-    found = several([command.split() for command in UNUSABLE], tmp_path)
-    for message, (code, out, err) in zip(UNUSABLE.values(), found, strict=True):
-        assert (code, out) == (2, "")
-        assert message in err.splitlines()[-1]
-        assert "Traceback" not in err
+    for command, message in UNUSABLE.items():
+        done = gradeval(*command.split(), cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert message in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("gradeval-run*"))
 
 
@@ -105,16 +95,7 @@ def test_a_failing_estimator_is_exit_1_and_the_others_are_kept(tmp_path: Path) -
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_keeps_what_had_finished(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-c",
-        "from gradeval.program.app import main; main()",
-        "run",
-        "--units",
-        "2",
-        "--stage",
-        "0",
-    ]
+    command = [*COMMAND, "run", "--units", "2", "--stage", "0"]
     command += ["--draws", "10000000", "--yes", "--estimators", "tanh,st", "--out", "kept"]
     environment = ENVIRONMENT | {"GRADEVAL_CACHE": str(tmp_path / "cache")}
     with subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, stderr=subprocess.PIPE) as process:
@@ -214,51 +195,23 @@ def test_the_cache_can_be_seen_and_cleared(tmp_path: Path) -> None:
     assert "removed 1 file" in shown.stdout
 
 
-SEVERAL = """
-import contextlib, io, json, sys
-from gradeval.program.app import main
-
-def run(arguments):
-    out, err = io.StringIO(), io.StringIO()
-    sys.argv = ["gradeval", *arguments]
-    code = 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-    return code, out.getvalue(), err.getvalue()
-
-from gradeval.problems import catalogue
-PLANT
-print(json.dumps([run(arguments) for arguments in json.loads(sys.argv[1])]))
-"""
 FAIL = """
+from gradeval.problems import catalogue
+
 def fail(*arguments, **options):
     raise RuntimeError("of several\\nlines")
+
 catalogue.load_problem = fail
 """
 
 
-def several(runs: list[list[object]], folder: Path, plant: str = "") -> list[tuple[int, str, str]]:
-    """Exit code, output and errors of several commands, in one process, which starts slowly."""
-    done = subprocess.run(
-        [sys.executable, "-c", SEVERAL.replace("PLANT", plant), json.dumps([[*map(str, run)] for run in runs])],
-        cwd=folder,
-        env=ENVIRONMENT | {"TMPDIR": str(folder)},
-        text=True,
-        capture_output=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 def test_an_internal_failure_is_exit_2_and_one_line(tmp_path: Path) -> None:
     """Exit 1 would say that a comparison had found a regression."""
-    ((code, out, err),) = several([["run", "--units", "2"]], tmp_path, FAIL)
-    (line,) = err.splitlines()
-    assert (code, out) == (2, "")
+    command = [sys.executable, "-c", FAIL + COMMAND[-1], "run", "--units", "2"]
+    environment = ENVIRONMENT | {"TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (2, "")
     assert line.startswith("gradeval has failed: RuntimeError: of several lines; please report it with the file ")
     (kept,) = tmp_path.glob("gradeval-failure-*.txt")
     assert "Traceback" in kept.read_text()
@@ -274,14 +227,13 @@ def test_huge_numbers_and_estimators_that_exit(tmp_path: Path, make_problem) -> 
         "import sys\n\ndef leaves(network, inputs, loss, randomness):\n    print('bye')\n    sys.exit(0)\n"
     )
     options = ["--draws", 40, "--workers", 1, "--json", "--no-report", "--estimators"]
-    leaves, huge = several(
-        [["run", "p.json", *options, "mine.py:leaves"], ["run", "huge.json", *options, "reinforce,st"]], tmp_path
-    )
-    assert (leaves[0], leaves[1]) == (2, "")
-    (line,) = [line for line in leaves[2].splitlines() if line != "bye"]
+    leaves = gradeval("run", "p.json", *options, "mine.py:leaves", cwd=tmp_path)
+    assert (leaves.returncode, leaves.stdout) == (2, "")
+    (line,) = [line for line in leaves.stderr.splitlines() if line != "bye"]
     assert "raised SystemExit (0), which would have ended the program" in line
-    assert huge[0] == 2
-    (line,) = huge[2].splitlines()
+    huge = gradeval("run", "huge.json", *options, "reinforce,st", cwd=tmp_path)
+    assert huge.returncode == 2
+    (line,) = huge.stderr.splitlines()
     assert "the exact gradient, or J, has entries of" in line
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -20,10 +17,9 @@ from gradeval.program.progress import TerminalProgress
 from gradeval.studies.sweeps import run_sweep
 from gradeval.training.protocol import Protocol
 from gradeval.training.trainer import train
+from tests.programs import gradeval
 
-GRADEVAL = [sys.executable, "-c", "from gradeval.program.app import main; main()"]
 SMALL = ["expclass", "--units", "2", "--stage", "0", "--points", "4", "--estimators", "st"]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
 def test_the_rule() -> None:
@@ -57,10 +53,7 @@ def test_what_is_no_whole_number(text: str) -> None:
 
 
 def test_a_run_of_years_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*GRADEVAL, "run", *SMALL, "--draws", "1e12"],
-        cwd=tmp_path, env=ENVIRONMENT, text=True, capture_output=True, timeout=300,
-    )  # fmt: skip
+    done = gradeval("run", *SMALL, "--draws", "1e12", cwd=tmp_path, COLUMNS="200", GRADEVAL_CACHE="")
     assert done.returncode == 2
     assert "the limit is 60 minutes: add --yes to do it all the same, raise --max-seconds, or take" in done.stderr
     assert "of which st:" in done.stderr

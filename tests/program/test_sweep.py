@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from gradeval.studies.sweeps import sweep_status
+from tests.programs import COMMAND, gradeval
 
-COMMAND = [sys.executable, "-c", "from gradeval.program.app import main; main()", "sweep"]
 FILE = """
 [problem]
 name = "expclass"
@@ -30,7 +30,7 @@ draws = DRAWS
 
 def test_the_help_shows_the_tables_of_a_file(tmp_path: Path) -> None:
     """Planted fault: brackets that are not escaped are taken for markup and vanish."""
-    done = subprocess.run([*COMMAND, "--help"], text=True, capture_output=True, timeout=60)
+    done = gradeval("sweep", "--help", cwd=tmp_path)
     assert "[problem]" in done.stdout
     assert "[evaluate]" in done.stdout
 
@@ -40,8 +40,10 @@ def test_the_help_shows_the_tables_of_a_file(tmp_path: Path) -> None:
 def test_ctrl_c_says_what_is_kept_and_how_to_resume(tmp_path: Path, workers: int) -> None:
     """Sent to the whole group, as a terminal does, once a cell is done; then the sweep is resumed."""
     (tmp_path / "s.toml").write_text(FILE.replace("DRAWS", "30000"))
-    command = [*COMMAND, "s.toml", "--workers", str(workers)]
-    with subprocess.Popen(command, cwd=tmp_path, text=True, stderr=subprocess.PIPE, start_new_session=True) as process:
+    arguments = ["sweep", "s.toml", "--workers", str(workers)]
+    with subprocess.Popen(
+        [*COMMAND, *arguments], cwd=tmp_path, text=True, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
         end = time.monotonic() + 600
         while not list(tmp_path.glob("s/cells/*.parquet")) and process.poll() is None:
             if time.monotonic() > end:
@@ -61,7 +63,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_resume(tmp_path: Path, workers: int
         f"gradeval: interrupted; kept in s: {found['done']} of 6 cells. Repeat the command with --out s to resume.",
     ]
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("s/cells/*.parquet")}
-    done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=300)
+    done = gradeval(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
     assert sweep_status(tmp_path / "s")["complete"]

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from gradeval.training.folder import is_training, training_status
-
-COMMAND = [sys.executable, "-c", "from gradeval.program.app import main; main()", "train"]
+from tests.programs import COMMAND, gradeval
 
 
 def in_training(folder: Path) -> int:
@@ -25,12 +24,12 @@ def in_training(folder: Path) -> int:
 
 def test_the_command(tmp_path: Path) -> None:
     arguments = ["expclass", "--units", "2-2", "--points", "20", "--estimators", "st,tanh", "--quick", "--workers", "1"]
-    done = subprocess.run([*COMMAND, *arguments], cwd=tmp_path, text=True, capture_output=True, timeout=300)
+    done = gradeval("train", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "gradeval-train-1" / "report.html").exists()
     assert "training" in done.stdout
     assert done.stderr.splitlines()[0] == "st, search"
-    failed = subprocess.run([*COMMAND, "expclas"], cwd=tmp_path, text=True, capture_output=True, timeout=300)
+    failed = gradeval("train", "expclas", cwd=tmp_path)
     assert failed.returncode == 2
     assert failed.stderr.startswith("gradeval: unknown problem 'expclas': did you mean expclass")
 
@@ -57,7 +56,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_resume(tmp_path: Path, workers: int
         "--yes",
     ]
     with subprocess.Popen(
-        [*COMMAND, *arguments], cwd=tmp_path, text=True, stderr=subprocess.PIPE, start_new_session=True
+        [*COMMAND, "train", *arguments], cwd=tmp_path, text=True, stderr=subprocess.PIPE, start_new_session=True
     ) as process:
         end = time.monotonic() + 600
         while in_training(tmp_path / "kept") < workers and process.poll() is None:
@@ -83,7 +82,7 @@ def test_what_failed_is_told_and_what_is_trained_is_shown(tmp_path: Path) -> Non
     (tmp_path / "mine.py").write_text("def broken(network, inputs, loss, randomness):\n    return 1 / 0\n")
     arguments = ["--units", "2", "--points", "20", "--estimators", "st,mine.py:broken", "--rates", "0.1"]
     arguments += ["--epochs", "2", "--seeds", "2", "--gradient-epochs", "", "--out", "out", "--workers", "1"]
-    done = subprocess.run([*COMMAND, *arguments], cwd=tmp_path, text=True, capture_output=True, timeout=300)
+    done = gradeval("train", *arguments, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
         "gradeval: estimator 'mine.py:broken' raised ZeroDivisionError: division by zero; the tables in out have st. "

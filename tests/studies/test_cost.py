@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from functools import partial
 
 import numpy as np
@@ -26,6 +24,7 @@ from gradeval.studies.costs import (
     scaling_table,
     seconds_in_turn,
 )
+from tests.programs import gradeval
 
 THEORY = {  # of evaluations and FLOPs with depth, and with width
     "back-propagation": (1, 1, 0, 2),
@@ -139,19 +138,14 @@ def test_the_figure_shows_every_estimator(growth) -> None:
 def test_the_command(tmp_path) -> None:
     path, out = tmp_path / "problem.json", tmp_path / "out"
     linear_problem([2, 2], inputs=2, points=2).save(path)
-    program = [sys.executable, "-c", "from gradeval.program.app import main; main()", "cost", str(path)]
-    options = ["--estimators", "psa,st", "--growing", ""]
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*program, *options, *arguments], capture_output=True, text=True, check=False)
-
-    rows = json.loads(run("--json").stdout)["cost"]
+    command = ["cost", path, "--estimators", "psa,st", "--growing", ""]
+    rows = json.loads(gradeval(*command, "--json", cwd=tmp_path).stdout)["cost"]
     assert [row["estimator"] for row in rows] == ["back-propagation", "psa", "st"]
-    done = run("--out", str(out))
+    done = gradeval(*command, "--out", out, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "psa" in done.stdout
     assert [path.name for path in out.iterdir()] == ["cost.csv"]
-    failed = run("--out", str(out))
+    failed = gradeval(*command, "--out", out, cwd=tmp_path)
     assert failed.returncode == 2
     assert "not empty" in failed.stderr
 

@@ -6,8 +6,6 @@ import inspect
 import json
 import math
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +20,7 @@ from gradeval.analysis.comparison.baseline import Baseline
 from gradeval.analysis.comparison.changes import compare
 from gradeval.analysis.comparison.outcome import Measure, Outcome
 from gradeval.estimators import psa
+from tests.programs import gradeval
 
 SPECS = ["st", "reinforce", "psa", "tanh"]
 
@@ -262,11 +261,6 @@ def test_the_documented_gate_runs(make_problem, tmp_path: Path, monkeypatch: pyt
         patch.setattr(psa.PathSampleAnalytic, "__call__", without_head_flips())
         with pytest.raises(AssertionError, match=r"Regression\. worse: psa"):
             names["test_no_regression"]()
-
-
-def gradeval(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from gradeval.program.app import main; main()", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, text=True, capture_output=True, timeout=120)
 
 
 def test_the_program(runs, baselines, tmp_path: Path) -> None:
