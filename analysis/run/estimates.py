@@ -238,18 +238,22 @@ def _correlation_at_size(moments: Moments, layer: str) -> float:
 
 
 def _correlation(moments: Moments, layer: str) -> float:
-    """Of ‖b̂‖² and the mean deviation, to first order: that of 2⟨b̂, g⟩ and the deviation of one draw."""
+    """Of ‖b̂‖² and the mean deviation, as far as ‖b̂‖² is linear in the noise.
+
+    Its covariance with the deviation v is 2 bᵀ Cov(g, v)/n, and its variance 4 bᵀΣb/n + 2 tr Σ²/n². Chance moves b̂ along
+    Cov(g, v) just when it moves v: so b is b̂, shrunk by the share of b̂ᵀΣb̂ that is above its mean for b = 0, tr Σ²/n.
+    """
     if moments.at_size:
         return _correlation_at_size(moments, layer)
     where, place = moments.layout.slices[layer], moments.layout.deviation(layer)
-    bias = moments.bias(layer)
-    variances = float(bias @ moments.spread(layer) @ bias), float(moments.covariance[place, place])
-    if moments.second is not None:
-        variances = variances[0] + moments.draws * moments.second.quadratic(layer, 1.0, 0.0), variances[1]
-    if min(variances) <= 0:
+    bias, n, variance = moments.bias(layer), moments.draws, float(moments.covariance[place, place])
+    spread, count = spread_of_mean(moments, layer)
+    along, square = float(bias @ spread @ bias) * n / count, float((spread**2).sum()) * n / count**2
+    rest = max(0.0, along - square)
+    if rest <= 0 or variance <= 0:
         return 0.0
-    joint = float(bias @ moments.covariance[where, place])
-    return min(1.0, max(-1.0, joint / math.sqrt(variances[0]) / math.sqrt(variances[1])))
+    joint = rest / along * float(bias @ moments.covariance[where, place])
+    return min(1.0, max(-1.0, joint / math.sqrt(rest + square / 2) / math.sqrt(variance)))
 
 
 def unseen(rare: RareStates | None, moments: Moments, layer: str, level: float) -> Missing:

@@ -197,3 +197,13 @@ def test_errors_of_bias_and_variance_that_go_together_make_the_interval_wider() 
         rmse = accuracy.rmse()
         assert rmse.low**2 == pytest.approx(8 - distance)
         assert rmse.high**2 == pytest.approx(8 + distance)
+
+
+def test_a_bias_that_may_be_noise_has_no_correlation_with_the_variance() -> None:
+    """b̂ = 0.1: b̂ᵀΣb̂ = 0.01 is below tr Σ²/n = 0.02. Planted: b̂ for b, with which RMSE's interval covered 93.6 %."""
+    place = LAYOUT.deviation("all")
+    for size, correlation in ((0.1, 0.0), (0.2, 0.5 * 0.2 * 0.6 / math.sqrt(0.03) / 2), (100.0, 0.3)):
+        made_up = moments(np.array([size, 0.0]), np.eye(2))
+        made_up.covariance[0, place] = made_up.covariance[place, 0] = 0.6  # a deviation has a variance of 4
+        found = accuracies_of(made_up, EXACT, None)["all"].correlation
+        assert found == pytest.approx(correlation, rel=1e-5), size
