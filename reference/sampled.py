@@ -106,16 +106,16 @@ def _draw(sampler: Sampler, names: tuple[object, ...], limits: Precision, began:
     """Draw until it is enough, or the seconds are spent."""
     draws = _Draws.of(sampler.problem, limits.memory)
     progress.start(SAMPLED_TASK, 100)
-    shown, index, needed = 0, 0, float(LEAST_DRAWS)
+    shown, index, needed, foreseen = 0, 0, float(LEAST_DRAWS), math.inf
     while True:
         draws.add(*sampler.chunk(draws.chunk, *names, index))
         spent = time.perf_counter() - began
-        percent = min(99, int(100 * max(draws.count / needed, spent / limits.seconds)))
+        percent = min(99, int(100 * max(draws.count / foreseen, spent / limits.seconds)))
         progress.advance(SAMPLED_TASK, max(0, percent - shown))
         shown, index, late = max(shown, percent), index + 1, spent > limits.seconds
         if draws.count < needed and not (late and draws.count >= LEAST_DRAWS):
             continue
-        needed = draws.needed(limits.target)  # it is looked at when it may be enough
+        needed = foreseen = draws.needed(limits.target)  # it is looked at when it may be enough
         if draws.count >= needed or late or sampler.deterministic:
             progress.finish(SAMPLED_TASK)
             return draws

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from gradeval import GradevalError, exact_gradient, load_problem
 from gradeval.estimators import get_estimator
+from gradeval.progress import Silent
 from gradeval.reference import Precision, sampled_gradient
 
 CANDIDATES = {name: get_estimator(name) for name in ("ram", "disarm", "rloo:samples=4", "leg")}
@@ -62,6 +64,20 @@ def test_target_that_is_not_reached_is_told(problem) -> None:
     assert found is not None
     assert found.draws >= 512
     assert found.relative_error("all") > 1e-5
+
+
+def test_progress_does_not_run_ahead(problem) -> None:
+    """Planted: 99 % once the first draws are made, for all the minutes that were still to come."""
+
+    class Told(Silent):
+        shown: ClassVar[list[int]] = []
+
+        def advance(self, task: str, steps: int) -> None:
+            self.shown.append(steps)
+
+    limits = Precision(target=1e-9, seconds=1.0)
+    sampled_gradient(problem, {"ram": get_estimator("ram")}, limits=limits, progress=Told())
+    assert Told.shown[0] < 60 < sum(Told.shown) <= 99
 
 
 def test_refuses_what_is_no_candidate(problem) -> None:
