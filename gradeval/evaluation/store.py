@@ -1,15 +1,17 @@
 """A run's folder while it is drawn: its plan, the finished chunks and who holds it.
 
-plan.json                     what is drawn: problem, seed, draws, estimators and the hash of their source
-problem.json                  the problem, where it can be saved; the plan has its digest
-reference.safetensors         the reference, where it was sampled; the plan has its digest
-chunks/ESTIMATOR/INDEX-COUNT-DIGEST.safetensors
-                              the reduction of one chunk; DIGEST is from the SHA-256 of the file
-chunks/ESTIMATOR/exact-DIGEST.json
-                              its exact moments, where there are any
-chunks/ESTIMATOR/failure-DIGEST.txt
-                              why it failed
-lock, holder.json             who is at work
+It holds::
+
+    plan.json                     what is drawn: problem, seed, draws, estimators and the hash of their source
+    problem.json                  the problem, where it can be saved; the plan has its digest
+    reference.safetensors         the reference, where it was sampled; the plan has its digest
+    chunks/ESTIMATOR/INDEX-COUNT-DIGEST.safetensors
+                                  the reduction of one chunk; DIGEST is from the SHA-256 of the file
+    chunks/ESTIMATOR/exact-DIGEST.json
+                                  its exact moments, where there are any
+    chunks/ESTIMATOR/failure-DIGEST.txt
+                                  why it failed
+    lock, holder.json             who is at work
 """
 
 from __future__ import annotations

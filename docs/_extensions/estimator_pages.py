@@ -1,0 +1,55 @@
+"""A directive that shows every built-in estimator: its facts, its formula, and beside it its code."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from gradeval.estimators import TABLE
+
+
+class Estimators(SphinxDirective):
+    """All estimators of the table, by family: the first paragraph of the module's docstring, then each estimator."""
+
+    def run(self) -> list[nodes.Node]:
+        families: dict[str, list[str]] = {}
+        for name, facts in TABLE.items():
+            families.setdefault(facts.target.partition(":")[0], []).append(name)
+        lines: list[str] = []
+        for module, names in families.items():
+            about = inspect.getdoc(import_module(f"gradeval.estimators.{module}")) or ""
+            lines += [f"## {about.partition('.')[0]}", ""]
+            for name in names:
+                lines += _shown(name)
+        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
+
+
+def _shown(name: str) -> list[str]:
+    facts = TABLE[name]
+    module, _, of_class = facts.target.partition(":")
+    found = getattr(import_module(f"gradeval.estimators.{module}"), of_class)
+    docstring, code = inspect.getdoc(found) or "", inspect.getsource(found).rstrip()
+    known = [
+        "unbiased" if facts.unbiased else "biased",
+        "needs the derivative of the loss" if facts.differentiable else "takes the loss as a black box",
+        f"layer evaluations a draw: {facts.layer_evaluations}",
+        f"loss evaluations: {facts.loss_evaluations}",
+    ]
+    if facts.defaults:
+        known.append(f"defaults: {facts.defaults}")
+    if facts.aliases:
+        known.append(f"also called {', '.join(facts.aliases)}")
+    return [
+        f"### {name}", "", f"{'; '.join(known)}. Source: {facts.source}.", "",
+        "```{code-block} text", docstring, "```", "",
+        "````{dropdown} The code", "```{code-block} python", code, "```", "````", "",
+    ]  # fmt: skip
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.add_directive("estimators", Estimators)
