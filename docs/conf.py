@@ -23,6 +23,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "_extensions"]
 html_theme, html_title = "furo", "gradeval"
+html_static_path, html_css_files = ["_static"], ["tables.css"]
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
@@ -30,9 +31,10 @@ nb_execution_mode, nb_execution_timeout, nb_execution_raise_on_error = "force", 
 nb_execution_show_tb, nb_merge_streams = True, True
 
 autodoc_member_order, autodoc_typehints = "bysource", "signature"
-autodoc_default_options = {"members": True, "undoc-members": False, "show-inheritance": False}
+autodoc_default_options = {"members": True}
+suppress_warnings = ["ref.python"]  # attributes of several classes have the same name
 napoleon_google_docstring, napoleon_numpy_docstring, napoleon_use_ivar = True, False, True
-napoleon_use_rtype = False
+napoleon_use_rtype, napoleon_attr_annotations = False, False
 default_role = "code"
 copybutton_exclude = ".linenos, .gp, .go"
 
@@ -49,6 +51,12 @@ def _as_plain_text(app: Sphinx, what: str, name: str, obj: object, options: obje
             lines[number] = bullet + "".join(parts)
 
 
+def _is_foreign(app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object) -> bool | None:
+    """What a class inherits from another library is documented there."""
+    return True if not (getattr(obj, "__module__", None) or "gradeval").startswith("gradeval") else None
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("autodoc-skip-member", _is_foreign)
     app.connect("autodoc-process-docstring", _as_plain_text, priority=400)  # before napoleon

@@ -31,21 +31,20 @@ class Estimators(SphinxDirective):
 def _shown(name: str) -> list[str]:
     facts = TABLE[name]
     module, _, of_class = facts.target.partition(":")
-    found = getattr(import_module(f"gradeval.estimators.{module}"), of_class)
-    docstring, code = inspect.getdoc(found) or "", inspect.getsource(found).rstrip()
+    code = inspect.getsource(getattr(import_module(f"gradeval.estimators.{module}"), of_class)).rstrip()
     known = [
         "unbiased" if facts.unbiased else "biased",
         "needs the derivative of the loss" if facts.differentiable else "takes the loss as a black box",
-        f"layer evaluations a draw: {facts.layer_evaluations}",
-        f"loss evaluations: {facts.loss_evaluations}",
+        f"{facts.layer_evaluations} layer and {facts.loss_evaluations} loss evaluations a draw",
     ]
     if facts.defaults:
         known.append(f"defaults: {facts.defaults}")
     if facts.aliases:
         known.append(f"also called {', '.join(facts.aliases)}")
+    shown = f".. autoclass:: gradeval.estimators.{module}.{of_class}"
     return [
-        f"### {name}", "", f"{'; '.join(known)}. Source: {facts.source}.", "",
-        "```{code-block} text", docstring, "```", "",
+        f"### {name}", "", f"*{'; '.join(known)}.*".replace(" * ", " × "), "",
+        "```{eval-rst}", shown, "   :no-index:", "   :no-members:", "```", "",
         "````{dropdown} The code", "```{code-block} python", code, "```", "````", "",
     ]  # fmt: skip
 
