@@ -18,7 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.markers import CARETDOWNBASE
 
 from gradeval.analysis.plotting import STYLES, render, styles
+from gradeval.analysis.run.choice import choice_table
 from gradeval.analysis.run.figures import RUN_FIGURES, save_run_figures
+from gradeval.analysis.run.pairs import PAIR_COLUMNS
 from gradeval.analysis.run.summary import BiasVerdict
 from gradeval.analysis.run.table_figures import _short
 
@@ -91,7 +93,11 @@ def make_run(
             | {"seconds_per_draw": 3.4e-5 * (1 + i), "layer_evaluations": 3.0, "loss_evaluations": 1.0}
             | {"unbiased_claim": name in UNBIASED, "deterministic": fixed}
             | {"exact_relative_bias": float("nan"), "verdict": verdict(name in UNBIASED, seen, bias)}
-            | {"exact": name in known, "bias_seen": bool(seen) and layer not in undefined}
+            | {
+                "unbiased": name in UNBIASED and not seen,
+                "exact": name in known,
+                "bias_seen": bool(seen) and layer not in undefined,
+            }
         )
         for m in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000):
             if blocks // m < 20:
@@ -131,17 +137,19 @@ def make_run(
     pair_columns += ["seconds", "seconds_low", "seconds_high"]
     curve_columns = ["estimator", "layer", "samples", "blocks", "cosine", "cosine_low", "cosine_high", "cosine_q15"]
     curve_columns += ["cosine_q85", "relative_rmse", "relative_rmse_low", "relative_rmse_high"]
-    difference_columns = differences[0] if differences else dict.fromkeys(["one", "two", "layer", "pvalue", "exact"])
+    difference_columns = differences[0] if differences else dict.fromkeys([*PAIR_COLUMNS, "pvalue_adjusted", "exact"])
     random = np.random.default_rng(0)
     x, y = random.uniform(-np.pi / 2, np.pi / 2, 60), random.uniform(-1, 1, 60)
     grid = np.array(list(itertools.product(np.linspace(-2, 2, 41), np.linspace(-1.3, 1.3, 31))))
+    best, compared = pd.DataFrame(summary), pd.DataFrame(differences, columns=list(difference_columns))
     return SimpleNamespace(
         summary=pd.DataFrame(summary),
         norms={layer: 2.0 if layer == "all" else 1.0 for layer in dict.fromkeys(row["layer"] for row in summary)},
-        best=pd.DataFrame(summary),
+        best=best,
+        choice=choice_table(best, compared),
         curves=pd.DataFrame(curves, columns=curve_columns),
         best_curves=pd.DataFrame(curves, columns=curve_columns),
-        pairs=pd.DataFrame(differences, columns=list(difference_columns)),
+        pairs=compared,
         breakeven=pd.DataFrame(pairs, columns=pair_columns),
         variance_reduction=pd.DataFrame(
             [
@@ -173,7 +181,7 @@ def make_run(
                 "description": "2-D classification, 5-5-5 network",
                 "fingerprint": "0123456789abcdef",
                 "points": 200,
-                "widths": [2, 5, 5, 5, 1],
+                "widths": [5, 5, 5],
                 "noise": "logistic",
                 "states": [0, 1],
                 "loss": "logistic",
