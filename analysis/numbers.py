@@ -48,11 +48,12 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{value:,.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float, digits: int = 3) -> str:
     """Write a time in the unit that suits it.
 
     Args:
         seconds: any number.
+        digits: significant digits.
 
     Returns:
         The time with its unit; a dash for NaN, ∞ for an infinite one.
@@ -65,8 +66,8 @@ def duration(seconds: float) -> str:
         return "–" if math.isnan(seconds) else "∞"
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size:
-            return f"{significant(seconds / size)} {unit}"
-    return f"{significant(seconds / 1e-9)} ns"
+            return f"{significant(seconds / size, digits)} {unit}"
+    return f"{significant(seconds / 1e-9, digits)} ns"
 
 
 def sortable(value: float) -> str:

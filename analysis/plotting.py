@@ -22,9 +22,11 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.ft2font import FT2Font
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
@@ -35,11 +37,13 @@ FONT = "DejaVu Sans"  # comes with matplotlib, so a figure has the same letters 
 NOISE_FLOOR = 1e-9  # relative errors below this are floating-point noise: on a logarithmic axis they count as zero
 SOLID, DASHED = "-", (0, (4, 1.5))  # lines of estimators that claim to be unbiased, and of those that do not
 
-# Okabe and Ito's palette for the colour-blind, its yellow (too pale on white) replaced by grey.
-VERMILION, ORANGE, GREY, BLUE = "#D55E00", "#E69F00", "#7F7F7F", "#0072B2"
-SKY, PURPLE, GREEN, BLACK = "#56B4E9", "#CC79A7", "#009E73", "#000000"
-WINE = "#882255"  # of Paul Tol's muted palette
-COLOURS = (VERMILION, ORANGE, GREY, BLUE, SKY, PURPLE, GREEN, BLACK, WINE)
+# Okabe and Ito's palette for the colour-blind without its yellow, which is too pale on white, and two of Paul Tol's
+# muted colours.
+VERMILION, ORANGE, BLUE = "#D55E00", "#E69F00", "#0072B2"
+PURPLE, GREEN, BLACK = "#CC79A7", "#009E73", "#000000"
+WINE, INDIGO = "#882255", "#332288"
+COLOURS = (VERMILION, ORANGE, BLUE, PURPLE, GREEN, INDIGO, WINE)
+SHADES = (0.0, -0.35, 0.4, -0.6, 0.65)  # of the members of a family: towards black, or towards white
 MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "p", "h", "*", "d")
 
 
@@ -77,38 +81,69 @@ class Style:
         }
 
 
-STYLES = {  # one colour a family
-    "reinforce": Style(VERMILION, "o"),
-    "rloo": Style(VERMILION, "s"),
-    "nvil": Style(VERMILION, "D"),
-    "arm": Style(ORANGE, "s"),
-    "disarm": Style(ORANGE, "D"),
-    "arms": Style(ORANGE, "^"),
-    "muprop": Style(GREY, "v"),
-    "rebar": Style(GREY, "^"),
-    "relax": Style(GREY, "<"),
-    "double-cv": Style(GREY, ">"),
-    "concrete:temperature=0.1": Style(SKY, "^"),
-    "concrete:temperature=1.0": Style(BLUE, "v"),
-    "concrete": Style(BLUE, "d"),
-    "st-gumbel": Style(BLUE, "p"),
-    "gumbel-rao": Style(BLUE, "h"),
-    "tanh": Style(PURPLE, "P"),
-    "adf": Style(PURPLE, "X"),
-    "local-reparam": Style(PURPLE, "p"),
-    "mve": Style(PURPLE, "h"),
-    "st": Style(GREEN, "D"),
-    "hard-st": Style(GREEN, "<"),
-    "identity-st": Style(GREEN, ">"),
-    "reinmax": Style(GREEN, "h"),
-    "psa": Style(BLACK, "*"),
-    "ram": Style(WINE, "X"),
-    "leg": Style(WINE, "P"),
+def shaded(colour: str, shade: float) -> str:
+    """A colour moved towards black or white.
+
+    Args:
+        colour: as matplotlib names it.
+        shade: from -1, black, to 1, white.
+
+    Returns:
+        The colour.
+
+    Examples:
+        >>> shaded("#808080", 0.0), shaded("#808080", 1.0), shaded("#808080", -1.0)
+        ('#808080', '#ffffff', '#000000')
+    """
+    return to_hex((1 - abs(shade)) * np.array(to_rgb(colour)) + max(shade, 0.0))
+
+
+FAMILIES = {  # a hue, and of each member a marker
+    "score function": (VERMILION, {"reinforce": "o", "rloo": "s", "nvil": "D"}),
+    "antithetic": (ORANGE, {"arm": "s", "disarm": "D", "arms": "^"}),
+    "control variates": (INDIGO, {"muprop": "v", "rebar": "^", "relax": "<", "double-cv": ">"}),
+    "marginalisation": (WINE, {"ram": "X", "leg": "P"}),
+    "relaxation": (
+        BLUE,
+        {
+            "concrete:temperature=1.0": "v",
+            "st-gumbel": "p",
+            "concrete:temperature=0.1": "^",
+            "gumbel-rao": "h",
+            "concrete": "d",
+        },
+    ),
+    "straight-through": (GREEN, {"st": "D", "hard-st": "<", "identity-st": ">", "reinmax": "h"}),
+    "moments": (PURPLE, {"tanh": "P", "adf": "X", "local-reparam": "p", "mve": "h"}),
+    "path sums": (BLACK, {"psa": "*"}),
 }
+STYLES = {
+    name: Style(shaded(hue, shade), marker)
+    for hue, members in FAMILIES.values()
+    for shade, (name, marker) in zip(SHADES, members.items(), strict=False)
+}
+OTHERS = "others"
+
+
+def family_of(name: str) -> str:
+    """The family that an estimator is shown with.
+
+    Args:
+        name: of an estimator, with its options.
+
+    Returns:
+        A key of `FAMILIES`; "others" for one that is not known.
+
+    Examples:
+        >>> family_of("rloo:samples=4"), family_of("mine.py:Tempered")
+        ('score function', 'others')
+    """
+    known = (title for title, (_, members) in FAMILIES.items() if {name, name.partition(":")[0]} & set(members))
+    return next(known, OTHERS)
 
 
 def styles(names: Iterable[str]) -> dict[str, Style]:
-    """A style for each name, all different (up to the 117 there are); it does not depend on the order of the names.
+    """A style for each name, all different (up to the 91 there are); it does not depend on the order of the names.
 
     A known name has a fixed style, a variant of one (`rloo:samples=4`) its colour. Any other name is hashed to a place
     among the styles that are left, and moves on from there only where two names meet.
@@ -134,7 +169,8 @@ def styles(names: Iterable[str]) -> dict[str, Style]:
         candidates = every[start:] + every[:start]
         family = STYLES.get(name.split(":")[0])
         if family:
-            candidates.sort(key=lambda style: style.colour != family.colour)
+            turn = start % len(MARKERS)
+            candidates = [Style(family.colour, m) for m in MARKERS[turn:] + MARKERS[:turn]] + candidates
         chosen[name] = next((style for style in candidates if style not in taken), candidates[0])
         taken.add(chosen[name])
     return chosen
@@ -197,32 +233,63 @@ def printable(name: str, longest: int = 34) -> str:
 
 
 def add_legend(figure: Figure, entries: Mapping[str, Line2D], title: str | None = None) -> None:
-    """Put a legend above the panels, in as many columns as fit; the figure grows by the legend's height.
+    """Put a legend in the empty panels, if it fits there; else above all, where the figure grows by its height.
 
     Args:
-        figure: with a constrained layout.
+        figure: with a constrained layout; empty panels are those whose axes are off.
         entries: lines by what is written beside them.
         title: of the legend.
     """
     if not entries:
         return
-    labels = [printable(name) for name in entries]
     width, height = figure.get_size_inches()
+    spare = [ax for ax in figure.axes if not ax.axison]
+    if spare:
+        grid = spare[0].get_gridspec()  # type: ignore[union-attr]
+        room = len(spare) * width / grid.ncols, (height - 0.5) / grid.nrows
+        labels = [printable(name, 26) for name in entries]
+        widest = 0.45 + 0.067 * max(map(len, labels))
+        columns = max(1, min(len(spare), math.ceil(0.165 * len(labels) / room[1])))
+        if columns * widest <= room[0] and 0.165 * math.ceil(len(labels) / columns) <= room[1]:
+            box = {"bbox_to_anchor": (len(spare) / 2 + 0.05, 0.5), "bbox_transform": spare[0].transAxes}
+            _name_entries(figure.legend(*_unnamed(entries), loc="center", ncols=columns, **box, **_PLAIN), labels)
+            return
+    labels = [printable(name) for name in entries]
     columns = max(1, min(len(labels), int(width / (0.45 + 0.067 * max(map(len, labels))))))
     rows = math.ceil(len(labels) / columns)
     figure.set_size_inches(width, height + 0.165 * (rows + bool(title)) + 0.1)
-    # The texts are set afterwards: matplotlib would leave out a label that begins with _ and read $ as mathematics.
-    legend = figure.legend(
-        list(entries.values()),
-        [str(place) for place in range(len(labels))],
-        loc="outside upper center",
-        ncols=columns,
-        frameon=False,
-        handlelength=2.6,
-        columnspacing=1.4,
-        title=title,
-        title_fontsize=7.5,
-    )
+    place: dict[str, Any] = {"loc": "outside upper center", "ncols": columns, "title": title, "title_fontsize": 7.5}
+    _name_entries(figure.legend(*_unnamed(entries), **place, **_PLAIN), labels)
+
+
+def add_panel_legend(ax: Axes, entries: Mapping[str, Line2D], title: str) -> None:
+    """Put a legend into a panel that holds nothing else.
+
+    Args:
+        ax: the panel; its axes are turned off.
+        entries: lines by what is written beside them.
+        title: of the legend.
+    """
+    ax.set_axis_off()
+    labels = [printable(name, 26) for name in entries]
+    box = {"bbox_to_anchor": (-0.05, 0.5), "bbox_transform": ax.transAxes, "alignment": "left"}
+    named = {"title": title, "title_fontproperties": {"size": 7.5, "weight": "bold"}, "borderpad": 0.0}
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    legend = figure.legend(*_unnamed(entries), loc="center left", **box, **named, **_PLAIN)
+    legend.set_in_layout(False)
+    _name_entries(legend, labels)
+
+
+_PLAIN: dict[str, Any] = {"frameon": False, "handlelength": 2.6, "columnspacing": 1.4}
+
+
+def _unnamed(entries: Mapping[str, Line2D]) -> tuple[list[Line2D], list[str]]:
+    """Lines and numbers: matplotlib would leave out a label that begins with _ and read $ as mathematics."""
+    return list(entries.values()), [str(place) for place in range(len(entries))]
+
+
+def _name_entries(legend: Legend, labels: list[str]) -> None:
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set(text=label, parse_math=False)
 

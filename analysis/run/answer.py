@@ -27,7 +27,7 @@ def answer_sentences(run: Evaluation) -> list[str]:
     Returns:
         The sentences, the most important first.
     """
-    sentences = [*filter(None, [reference_sentence(run)]), _claims(run.summary)]
+    sentences = [_claims(run.summary)]
     single = run.best[run.best["layer"] == "all"].dropna(subset="relative_rmse")
     if not single.empty:
         sentences.append(f"From a single draw, {_best(single, run.pairs)}.")
@@ -40,30 +40,6 @@ def answer_sentences(run: Evaluation) -> list[str]:
         sentences.append(f"From the mean of {many:,} draws, {_best(rows)}{_later(run.breakeven, rows)}.")
     sentences += [f"Not evaluated: {name} ({why})." for name, why in run.manifest.get("failures", {}).items()]
     return sentences
-
-
-def reference_sentence(run: Evaluation) -> str:
-    """What the gradient that all is compared with is, where it was sampled.
-
-    Args:
-        run: an evaluation.
-
-    Returns:
-        Its estimator, draws, and relative standard error by layer, and where it fell short of its target; empty where
-        the reference is exact.
-    """
-    facts = run.manifest.get("reference")
-    if not facts:
-        return ""
-    errors = {layer_title(layer): error for layer, error in facts["errors"].items()}
-    each = listed(
-        [f"{error:.2%} in {layer}" if error >= 0 else f"unknown in {layer}" for layer, error in errors.items()]
-    )
-    said = f"reference sampled by {facts['estimator']}, {facts['draws']:,} draws; its relative standard error is {each}"
-    short = [layer for layer, error in errors.items() if error < 0 or error > facts["target"]]
-    if short:
-        said += f"; the target of {facts['target']:.2%} was not reached in {_named(short)}"
-    return sentence(f"{said}. Every interval, test and verdict has that error in it; descent is as to this reference")
 
 
 def _dominated(run: Evaluation) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from gradeval.analysis.run.breakeven import breakeven_table, reduction_table
+from gradeval.analysis.run.choice import choice_table
 from gradeval.analysis.run.curves import best_curves, fit_table
 from gradeval.analysis.run.folder import create_run, read_run, replace_run
 from gradeval.analysis.run.pairs import pair_table
@@ -80,6 +81,11 @@ class Evaluation(Record):
         """Differences between any two estimators, by common random numbers; see `pair_table`."""
         return pair_table(self, self.best)
 
+    @cached_property
+    def choice(self) -> pd.DataFrame:
+        """The most accurate estimator of each layer at each budget of draws and of seconds; see `choice_table`."""
+        return choice_table(self.best, self.pairs)
+
     @property
     def timings(self) -> pd.DataFrame:
         """Seconds of compute per draw, with intervals."""
@@ -140,4 +146,7 @@ class Evaluation(Record):
             "prediction": self.prediction,
         }
         kept = {name: without_timings(table) for name, table in tables.items() if table is not None}
-        return kept | {"timings": self.timings}
+        return kept | {
+            "timings": self.timings,
+            "choice": self.choice.assign(rivals=self.choice["rivals"].map("; ".join)),
+        }

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from gradeval.analysis.plotting import save_figure
 from gradeval.analysis.run.curve_figures import cosine_curves, rmse_curves
-from gradeval.analysis.run.panels import MOST_KNOWN, shown_estimators, shown_layers
+from gradeval.analysis.run.panels import MOST_KNOWN, MOST_LINES, few_layers, shown_estimators, shown_layers
 from gradeval.analysis.run.points import some_points
 from gradeval.analysis.run.table_figures import (
     bias_variance_plane,
@@ -28,7 +28,7 @@ RUN_FIGURES: dict[str, tuple[Callable[[Evaluation], Figure | None], str]] = {
     "bias-variance": (
         bias_variance_plane,
         "Bias–variance plane of one draw: up is more bias, right is more noise. The grey curves join points of equal "
-        "relative RMSE, √(bias² + variance), to be read where they meet an axis. Bars are 95% intervals. A marker with "
+        "relative RMSE, √(bias² + variance). Bars are 95% intervals. A marker with "
         "an arrow is the upper end of the interval of a bias that was not seen. On the left edge: no variance; on the "
         "bottom edge: exactly no bias. Filled: claims to be unbiased; hollow: does not.",
     ),
@@ -37,13 +37,14 @@ RUN_FIGURES: dict[str, tuple[Callable[[Evaluation], Figure | None], str]] = {
         "Relative root-mean-square error, √(E‖ḡ − g*‖²) / ‖g*‖, of the mean ḡ of M draws. Variance falls as 1/M: a "
         "curve that keeps falling shows variance, one that levels off has reached its bias. Bands are 95% intervals; a "
         "curve without a band is exact. "
-        "Solid: claims to be unbiased; dashed: does not.",
+        "Solid: claims to be unbiased; dashed: does not. Each panel has its own range.",
     ),
     "cosine": (
         cosine_curves,
-        "Mean cosine between the mean of M draws and the exact gradient: darker bands are 95% intervals, lighter ones "
-        "hold the middle 70% of the blocks of M draws (15% to 85% quantile). "
-        "Solid: claims to be unbiased; dashed: does not.",
+        "1 less the mean cosine between the mean of M draws and the exact gradient: 0 is perfect, 1 at right angles. "
+        "Darker bands are 95% intervals, lighter ones hold the middle 70% of the blocks of M draws (15% to 85% "
+        "quantile). "
+        "Solid: claims to be unbiased; dashed: does not. Each panel has its own range.",
     ),
     "heat-map": (
         heat_map,
@@ -55,13 +56,14 @@ RUN_FIGURES: dict[str, tuple[Callable[[Evaluation], Figure | None], str]] = {
         break_even_chart,
         "Break-even, for the gradient of all layers: from how many draws, and from how much compute, the mean of an "
         "unbiased estimator has a smaller squared error than that of a biased one. On the left edge: from the start; "
-        "on the right edge: beyond the axis. Bars are 95% intervals.",
+        "on the right edge: beyond the axis. Bars are 95% intervals. In a table, 0 is from the start; ~ stands before "
+        "a number whose interval has ends more than a factor of 4 apart.",
     ),
     "variance-reduction": (
         variance_reduction_chart,
         "Quality of control variates: the share of the variance between REINFORCE (0) and RAM (1), which integrates "
         "out one unit at a time, that each unbiased estimator removes. Bars are 95% intervals. On the left edge: "
-        "worse than REINFORCE by half of that or more.",
+        "worse than REINFORCE by half of that or more. Layers in which these two are not told apart are left out.",
     ),
     "data": (
         data_plot,
@@ -88,6 +90,9 @@ def caption_of(run: Evaluation, name: str) -> str:
         return caption if total <= drawn else f"{caption} {drawn:,} of the {total:,} points are drawn, of both classes."
     words = selection_words(run)
     layers, shown = run.summary["layer"].nunique(), shown_layers(run)
+    if name in ("rmse", "cosine") and len(shown_estimators(run)) > MOST_LINES:
+        shown = few_layers(shown)
+        caption += " Each row shows one family of estimators, with all others in pale grey."
     if len(shown) < layers and name != "break-even":
         words += f" {len(shown)} of the {layers} sets of parameters are shown: some layers, evenly among those with a"
         words += " gradient, the head and all together."

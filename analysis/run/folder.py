@@ -187,7 +187,7 @@ def _reference(
     manifest: Mapping[str, Any], arrays: Mapping[str, Array], slices: Mapping[str, slice]
 ) -> SampledReference | None:
     """The reference of a run where it was sampled. Raises ValueError where its numbers cannot be."""
-    if (facts := manifest.get("reference")) is None:
+    if (facts := manifest.get("reference") or {}).get("method") != "sampled":
         return None
     numbers, covariance, size = arrays["reference.numbers"], arrays.get("reference.covariance"), len(arrays["exact"])
     known = numbers if covariance is None else np.append(numbers.ravel(), covariance.ravel())

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from gradeval.analysis.run.reference import REFERENCE_METHODS
 from gradeval.analysis.run.times import TIMING
 from gradeval.analysis.statistics import ENDS
 from gradeval.errors import GradevalError
@@ -57,8 +58,17 @@ class _Timings(msgspec.Struct):
     seconds_per_draw_high: dict[str, Any] = {}
 
 
-class _Reference(msgspec.Struct):
-    """The entry of a reference that was sampled."""
+class _Exact(msgspec.Struct):
+    """The entry of a reference that is exact; ``errors`` is checked layer by layer."""
+
+    method: str
+    states_log2: _Place
+    seconds: Finite
+    errors: dict[str, Any]
+
+
+class _Sampled(msgspec.Struct):
+    """The entry of a reference that was sampled; older ones lack what has a default."""
 
     method: str
     estimator: str
@@ -66,6 +76,8 @@ class _Reference(msgspec.Struct):
     block_draws: _Place
     target: Finite
     errors: dict[str, Any]
+    states_log2: _Place = 0
+    seconds: Finite = 0.0
 
 
 class _Manifest(msgspec.Struct):
@@ -85,7 +97,7 @@ class _Manifest(msgspec.Struct):
     problem: _Problem
     estimators: dict[str, Any]
     files: dict[str, Any]
-    reference: _Reference | None = None
+    reference: dict[str, Any] | None = None
 
 
 def read_manifest(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -123,7 +135,7 @@ def _check(document: dict[str, Any]) -> None:
         (manifest.failures, str, "failures"),
         *((getattr(manifest.timings, f"{TIMING}{end}"), Finite, f"timings.{TIMING}{end}") for end in ENDS),
         (manifest.problem.gradient_norms, Finite, "problem.gradient_norms"),
-        (manifest.reference.errors if manifest.reference else {}, Finite, "reference.errors"),
+        (_errors(manifest.reference), Finite, "reference.errors"),
         (manifest.problem.slices, tuple[_Place, _Place], "problem.slices"),
         (manifest.estimators, _Estimator, "estimators"),
         (manifest.files, str, "files"),
@@ -136,3 +148,14 @@ def _check(document: dict[str, Any]) -> None:
     for layer, (start, stop) in manifest.problem.slices.items():
         if start >= stop:
             raise GradevalError(f"problem.slices.{layer}: must be two numbers, the first below the second.")
+
+
+def _errors(reference: dict[str, Any] | None) -> dict[str, Any]:
+    """The errors of a reference by layer. Raises GradevalError where its entry cannot be used."""
+    if reference is None:  # exact, of an older version
+        return {}
+    if (method := reference.get("method")) not in REFERENCE_METHODS:
+        raise GradevalError(f"reference.method: must be one of {', '.join(REFERENCE_METHODS)}; found {method!r:.80}.")
+    if method == "sampled":
+        return convert(reference, _Sampled, "reference").errors
+    return convert(reference, _Exact, "reference").errors

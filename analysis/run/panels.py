@@ -14,13 +14,28 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gradeval.analysis.numbers import layer_title
-from gradeval.analysis.plotting import DASHED, SOLID, STYLES, Style, add_legend, styles, tidy
+from gradeval.analysis.plotting import (
+    DASHED,
+    FAMILIES,
+    OTHERS,
+    SOLID,
+    STYLES,
+    Style,
+    add_legend,
+    add_panel_legend,
+    family_of,
+    styles,
+    tidy,
+)
 
 if TYPE_CHECKING:
     from gradeval.analysis.run.evaluation import Evaluation
 
 MOST_ESTIMATORS, MOST_KNOWN = 24, 12  # in the figures, and how many of them for their names' sake
 MOST_LAYERS = 12
+MOST_LINES = 8  # in a panel; of more, each family has a row of panels of its own
+MOST_OF_FAMILY, MOST_COLUMNS = 6, 4
+LayerAxes = dict[str, Axes]
 
 
 @dataclass(frozen=True)
@@ -134,6 +149,22 @@ def shown_layers(run: Evaluation) -> list[str]:
     return [*(inner[place] for place in places), *ends]
 
 
+def few_layers(layers: list[str]) -> list[str]:
+    """The layers that have a column where each family of estimators has a row.
+
+    Args:
+        layers: that figures show.
+
+    Returns:
+        All, or of more than `MOST_COLUMNS` the first, and the last ones with the head and all together.
+
+    Examples:
+        >>> few_layers(["1", "2", "3", "4", "head", "all"])
+        ['1', '4', 'head', 'all']
+    """
+    return layers if len(layers) <= MOST_COLUMNS else [layers[0], *layers[1 - MOST_COLUMNS :]]
+
+
 def among(table: pd.DataFrame, names: Iterable[str], *columns: str) -> pd.DataFrame:
     """The rows of a table that are of some estimators only.
 
@@ -151,12 +182,13 @@ def among(table: pd.DataFrame, names: Iterable[str], *columns: str) -> pd.DataFr
     return table[table[list(columns)].isin(known).all(axis=1)]
 
 
-def layer_panels(look: Look, width: float = 2.35, height: float = 2.1) -> tuple[Figure, dict[str, Axes]]:
-    """A figure with one panel a layer, on shared axes; a legend has room above them.
+def layer_panels(look: Look, width: float = 2.35, height: float = 2.1, share: bool = True) -> tuple[Figure, LayerAxes]:
+    """A figure with one panel a layer; a legend has room in the spare ones, or above them.
 
     Args:
         look: its layers are taken.
         width, height: of a panel, in inches.
+        share: whether all have the same vertical axis.
 
     Returns:
         The figure, and its panels by layer.
@@ -165,9 +197,9 @@ def layer_panels(look: Look, width: float = 2.35, height: float = 2.1) -> tuple[
     rows = math.ceil(len(look.layers) / columns)
     size = (max(columns * width, 3.6), rows * height + 0.35)
     figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    grid = figure.subplots(rows, columns, sharex=True, sharey=share, squeeze=False).ravel()
     for spare in grid[len(look.layers) :]:
-        spare.remove()
+        spare.set_axis_off()
     axes = dict(zip(look.layers, grid, strict=False))
     for layer, ax in axes.items():
         ax.set_title(layer_title(layer))
@@ -175,6 +207,42 @@ def layer_panels(look: Look, width: float = 2.35, height: float = 2.1) -> tuple[
     for ax in grid[max(0, len(look.layers) - columns) : len(look.layers)]:
         ax.tick_params(labelbottom=True)  # the panel above a spare place is the last of its column
     return figure, axes
+
+
+def family_panels(look: Look, names: Iterable[str]) -> tuple[Figure, list[tuple[list[str], LayerAxes]]]:
+    """A figure with a row of panels for each family of estimators, and its legend at the end of the row.
+
+    Args:
+        look: its layers are taken; of many some.
+        names: of the estimators that are shown.
+
+    Returns:
+        The figure; of each row its estimators, and its panels by layer. Panels of a layer have the same axes.
+    """
+    members: dict[str, list[str]] = {}
+    for name in names:
+        members.setdefault(family_of(name), []).append(name)
+    order = [*FAMILIES, OTHERS]
+    rows = [
+        (title, members[title][first : first + MOST_OF_FAMILY])
+        for title in sorted(members, key=order.index)
+        for first in range(0, len(members[title]), MOST_OF_FAMILY)
+    ]
+    layers = few_layers(look.layers)
+    size = (len(layers) * 1.5 + 2.6, 1.05 * len(rows) + 0.6)
+    figure = Figure(figsize=size, layout="constrained")
+    ratios = [*[1.0] * len(layers), 1.55]
+    grid = figure.subplots(len(rows), len(layers) + 1, sharex="col", sharey="col", squeeze=False, width_ratios=ratios)
+    found = []
+    for place, (title, own) in enumerate(rows):
+        axes: LayerAxes = dict(zip(layers, grid[place], strict=False))
+        for layer, ax in axes.items():
+            if place == 0:
+                ax.set_title(layer_title(layer))
+            tidy(ax)
+        add_panel_legend(grid[place, -1], {name: Line2D([], [], **look.line(name)) for name in own}, title)
+        found.append((own, axes))
+    return figure, found
 
 
 def add_estimator_legend(figure: Figure, look: Look, names: Iterable[str], lines: bool) -> None:

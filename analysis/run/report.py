@@ -24,8 +24,10 @@ from gradeval.analysis.numbers import (
 )
 from gradeval.analysis.pages import image_source, render_page
 from gradeval.analysis.run.answer import answer_sentences
+from gradeval.analysis.run.choice import budget_words
 from gradeval.analysis.run.figures import RUN_FIGURES, caption_of, save_run_figures, selection_words
 from gradeval.analysis.run.panels import among, shown_estimators, shown_layers
+from gradeval.analysis.run.reference import reference_sentence
 from gradeval.analysis.run.summary import BiasVerdict
 from gradeval.files import write_whole
 
@@ -46,17 +48,6 @@ RANKING_COLUMNS = (
         "‖E g − g*‖ / ‖g*‖: the error that no number of draws removes. An interval that begins at 0 means that no bias "
         "was seen in so many draws; where the exact bias is known, it is what counts.",
     ),
-    (
-        "detectable_bias",
-        "Detectable",
-        "The smallest relative bias that this run would have seen with probability 95%.",
-    ),
-    (
-        "bias_pvalue_adjusted",
-        "p (adjusted)",
-        "p-value of the hypothesis that there is no bias, adjusted by Holm’s method for all estimators and layers of "
-        "the run. Below 0.01: there is one.",
-    ),
     ("relative_variance", "Variance", "tr Σ / ‖g*‖², the variance of one draw; the mean of M draws has 1/M of it."),
     ("cosine", "Cosine, 1 draw", "Mean cosine of the angle between one draw and the exact gradient; 1 is perfect."),
     (
@@ -71,6 +62,17 @@ RANKING_COLUMNS = (
         "⟨E g, g*⟩ / ‖g*‖²: 1 means that the mean has the right length along the exact gradient; below 1 it is short.",
     ),
     (
+        "detectable_bias",
+        "Detectable",
+        "The smallest relative bias that this run would have seen with probability 95%.",
+    ),
+    (
+        "bias_pvalue_adjusted",
+        "p (adjusted)",
+        "p-value of the hypothesis that there is no bias, adjusted by Holm’s method for all estimators and layers of "
+        "the run. Below 0.01: there is one.",
+    ),
+    (
         "seconds_per_draw",
         "Time a draw",
         "Compute time of one draw, on the machine of the run; it covers what speed it had then.",
@@ -79,6 +81,15 @@ RANKING_COLUMNS = (
     ("loss_evaluations", "Loss evaluations", "How often one draw evaluates the loss."),
 )
 EXACT_KEYS = ("relative_bias", "relative_variance", "relative_rmse", "scale")
+CHOICE_HEADINGS = (
+    ("Budget", "So many draws, or so many seconds of compute on the machine of the run."),
+    ("Estimator", "The one with the least error of the mean of the draws that the budget pays for."),
+    ("RMSE", "√(bias² + variance/M) / ‖g*‖ of the mean of M draws."),
+    ("Draws, M", "How many draws the budget pays for."),
+    ("Verdict", "What the run says about the estimator’s bias, in words."),
+    ("Not told apart from it", "Those whose error may be as small, the smallest estimate first."),
+)
+MOST_RIVALS = 6
 TEXT_COLUMNS = (
     {"title": "Estimator", "meaning": "Name of the estimator, with its options.", "sorted": False},
     {"title": "Verdict", "meaning": "What the run says about the estimator’s bias, in words.", "sorted": False},
@@ -134,6 +145,7 @@ def report_page(run: Evaluation, figures: list[dict[str, str]]) -> str:
         manifest=run.manifest,
         problem={"description": "", **run.manifest["problem"]},
         version=run.manifest["versions"].get("gradeval", ""),
+        reference=reference_sentence(run),
         answer=answer_sentences(run),
         columns=[
             *TEXT_COLUMNS,
@@ -144,6 +156,10 @@ def report_page(run: Evaluation, figures: list[dict[str, str]]) -> str:
         ],
         ranking=ranking,
         first_layer=ranking[0]["layer"],
+        choice_columns=[
+            {"title": title, "meaning": why, "sorted": title == "Budget"} for title, why in CHOICE_HEADINGS
+        ],
+        choices=_choices(run.choice),
         pair_columns=_columns("Biased estimator", "overtaken by", "from draw", "from compute time"),
         selection=selection_words(run),
         pairs=_pairs(among(run.breakeven, shown, "biased", "unbiased")),
@@ -198,6 +214,36 @@ def _cell(row: Mapping[Any, Any], key: str) -> NumberCell:
     if row["exact"] and key in EXACT_KEYS:
         return NumberCell(cell.value, cell.text, "exact")
     return cell
+
+
+def _choices(choice: pd.DataFrame) -> list[dict[str, Any]]:
+    """One group of rows a layer, `all` first; the budgets in their order."""
+    layers = sorted(choice["layer"].unique(), key=lambda layer: layer != "all")
+    return [
+        {
+            "layer": layer,
+            "title": layer_title(layer),
+            "rows": [
+                _chosen(row, place) for place, row in enumerate(choice[choice["layer"] == layer].to_dict("records"))
+            ],
+        }
+        for layer in layers
+    ]
+
+
+def _chosen(row: Mapping[Any, Any], place: int) -> dict[str, Any]:
+    error, rivals = interval_cell(row, "relative_rmse"), row["rivals"]
+    more = len(rivals) - MOST_RIVALS
+    return {
+        "place": place,
+        "budget": budget_words(row["unit"], row["budget"]),
+        "name": row["estimator"],
+        "error": NumberCell(error.value, error.text, "exact") if row["exact"] else error,
+        "draws": NumberCell(sortable(row["draws"]), f"{row['draws']:,.0f}" if row["estimator"] else "–"),
+        "verdict": row["verdict"],
+        "tone": BiasVerdict(row["verdict"]).tone if row["verdict"] else "",
+        "rivals": ", ".join(rivals[:MOST_RIVALS]) + (f" and {more} more" if more > 0 else ""),
+    }
 
 
 def _pairs(breakeven: pd.DataFrame) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gradeval.analysis.numbers import layer_title
+from gradeval.analysis.numbers import duration, layer_title
 from gradeval.analysis.plotting import (
     NOISE_FLOOR,
     ORANGE,
@@ -62,6 +63,7 @@ def bias_variance_plane(run: Evaluation) -> Figure:
             log_axis(ax, "y", bottom, top)
             for error in sorted({*ax.get_xticks(), *ax.get_yticks()}):
                 ax.plot(error * np.cos(angle), error * np.sin(angle), color="0.75", linewidth=0.6, zorder=0.5)
+                _name_error(ax, error)
             rows = table[table["layer"] == layer]
             if rows.empty:
                 mark_empty(ax)
@@ -79,6 +81,19 @@ def bias_variance_plane(run: Evaluation) -> Figure:
         figure.supylabel("relative bias, ‖E g − g*‖ / ‖g*‖")
         add_estimator_legend(figure, look, [n for n in look.names if n in set(table["estimator"])], lines=False)
     return figure
+
+
+def _name_error(ax: Axes, error: float) -> None:
+    """Write at a curve of equal RMSE what that is, inside its bend, or where the curve leaves the panel."""
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    x, y = (min(error / math.sqrt(2), end / 1.1) for end in (right, top))
+    if y < error / math.sqrt(2):
+        x = math.sqrt(error**2 - y**2)
+    elif x < error / math.sqrt(2):
+        y = math.sqrt(error**2 - x**2)
+    if left * 1.5 < x < right and bottom * 1.5 < y < top:
+        words = {"ha": "right", "va": "top", "fontsize": 6, "color": "0.5", "zorder": 0.6}
+        ax.text(x / 1.04, y / 1.04, f"RMSE {error:g}", **words)
 
 
 def heat_map(run: Evaluation) -> Figure:
@@ -104,32 +119,27 @@ def heat_map(run: Evaluation) -> Figure:
         width = 1.7 + 2 * max(1.2, 0.47 * len(look.layers))
         figure = Figure(figsize=(width, 1.0 + 0.21 * len(look.names)), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
-        warm = sns.light_palette(ORANGE, as_cmap=True)
         for ax, values, text, title in (
             (panels[0], bias.where(~unseen), words, "relative bias"),
             (panels[1], rmse, rmse.map(_short), "relative RMSE of one draw"),
         ):
-            least, most = log_limits(values.stack())
-            norm = LogNorm(least, most, clip=True)  # light enough for black numbers everywhere
-            sns.heatmap(
-                values,
-                ax=ax,
-                vmin=least,
-                vmax=most,
-                norm=norm,
-                cmap=warm,
-                cbar=False,
-                linewidths=0.8,
-                xticklabels=False,
-                yticklabels=False,
-            )
-            for (row, column), word in np.ndenumerate(text.to_numpy()):
-                ax.text(column + 0.5, row + 0.5, word, ha="center", va="center", fontsize=6.5)
+            _draw_cells(ax, values, text)
             ax.set(xlabel="layer", ylabel="", title=title)
             ax.set_xticks(np.arange(len(look.layers)) + 0.5, look.layers, parse_math=False)
             ax.tick_params(length=0)
         panels[0].set_yticks(np.arange(len(look.names)) + 0.5, [printable(n) for n in look.names], parse_math=False)
     return figure
+
+
+def _draw_cells(ax: Axes, values: pd.DataFrame, words: pd.DataFrame) -> None:
+    """A table of words, coloured by its numbers on a logarithmic scale; light enough for black letters everywhere."""
+    least, most = log_limits(values.where(np.isfinite(values)).stack())
+    looks: dict[str, Any] = {"cmap": sns.light_palette(ORANGE, as_cmap=True), "norm": LogNorm(least, most, clip=True)}
+    sns.heatmap(
+        values, ax=ax, vmin=least, vmax=most, cbar=False, linewidths=0.8, xticklabels=False, yticklabels=False, **looks
+    )
+    for (row, column), word in np.ndenumerate(words.to_numpy()):
+        ax.text(column + 0.5, row + 0.5, word, ha="center", va="center", fontsize=6.5)
 
 
 def _short(value: float) -> str:
@@ -159,6 +169,8 @@ def break_even_chart(run: Evaluation) -> Figure | None:
         return None
     biased = [name for name in look.names if name in set(table["biased"])]
     unbiased = [name for name in look.names if name in set(table["unbiased"])]
+    if len(unbiased) > MOST_MARKERS:
+        return _break_even_cells(table, biased, unbiased)
     step = 0.8 / len(unbiased)
     with paper_style():
         height = len(biased) * max(0.3, 0.1 * len(unbiased)) + 0.8
@@ -190,6 +202,35 @@ def break_even_chart(run: Evaluation) -> Figure | None:
     return figure
 
 
+def _break_even_cells(table: pd.DataFrame, biased: list[str], unbiased: list[str]) -> Figure:
+    """The numbers of `break_even_chart` as two tables, biased by unbiased, where there are many of both."""
+    with paper_style():
+        widest = 0.06 * max(len(printable(name)) for name in [*biased, *unbiased])
+        size = (widest + 0.6 + 0.46 * len(unbiased), widest + 0.9 + 2 * 0.21 * len(biased))
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(2, 1, sharex=True)
+        for ax, column, title in zip(
+            panels, ("draws", "seconds"), ("number of draws averaged, M", "seconds of compute"), strict=True
+        ):
+            by = {key: table.pivot(index="biased", columns="unbiased", values=f"{column}{key}") for key in ENDS}
+            value, low, high = (by[key].loc[biased, unbiased].astype(float) for key in ENDS)
+            words = value.map(_short if column == "draws" else partial(duration, digits=2))
+            words = words.where(~np.isinf(value), "never").where(value != 0, "0")
+            _draw_cells(ax, value, words.where(~(high > WIDE * low) | (value == 0) | np.isinf(value), "~" + words))
+            ax.set(xlabel="", ylabel="", title=title)
+            ax.set_yticks(np.arange(len(biased)) + 0.5, [printable(name) for name in biased], parse_math=False)
+            ax.tick_params(length=0)
+        names = [printable(name) for name in unbiased]
+        panels[1].set_xticks(np.arange(len(unbiased)) + 0.5, names, rotation=90, parse_math=False)
+        figure.supxlabel("overtaken by the mean of M draws of")
+        figure.supylabel("biased estimator")
+    return figure
+
+
+MOST_MARKERS = 3  # unbiased estimators, beside each biased one
+WIDE = 4.0  # the upper end of an interval over its lower one, from which a number is marked
+
+
 def _draw_interval(
     ax: Axes, row: dict[Any, Any], column: str, y: float, limits: tuple[float, float], marker: dict[str, Any]
 ) -> None:
@@ -215,7 +256,11 @@ def variance_reduction_chart(run: Evaluation) -> Figure | None:
     if table.empty:
         return None
     names = [name for name in look.names if name in set(table["estimator"])]
+    table = table[table["layer"].isin(_told_apart(table))]
+    names = [name for name in names if name in set(table["estimator"])]
     layers = [layer for layer in look.layers if layer in set(table["layer"])]
+    if not layers:
+        return None
     least = -0.5  # an estimator may be much worse than REINFORCE; it is drawn on the edge
     with paper_style():
         figure = Figure(figsize=(max(3.6, 1.5 * len(layers) + 1.2), 0.2 * len(names) + 1.0), layout="constrained")
@@ -235,6 +280,13 @@ def variance_reduction_chart(run: Evaluation) -> Figure | None:
         figure.supxlabel("share of the variance removed, from reinforce (0) to ram (1)")
         figure.supylabel("unbiased estimator")
     return figure
+
+
+def _told_apart(table: pd.DataFrame) -> set[str]:
+    """The layers in which REINFORCE's variance is not RAM's; in a head that both sample once it is."""
+    others = table[~table["estimator"].isin(["reinforce", "ram"])]
+    known = np.isfinite(others["share_low"]) & np.isfinite(others["share_high"])
+    return set(others["layer"][known]) if len(others) else set(table["layer"])
 
 
 def data_plot(run: Evaluation) -> Figure | None:

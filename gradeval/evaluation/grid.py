@@ -12,6 +12,7 @@ from gradeval.model.problem import Problem
 from gradeval.reference import layerwise_values, predicted_cost
 
 GRID_SECONDS = 60.0  # of the enumeration of the problem itself
+GRID_BYTES = 2**31  # and its memory: where the transform has an affordable gradient, enumeration may have none
 
 
 def mean_prediction(problem: Problem, side: int = 61) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
@@ -23,11 +24,12 @@ def mean_prediction(problem: Problem, side: int = 61) -> tuple[pd.DataFrame | No
 
     Returns:
         The data (x, y, target), see `some_points`, and the grid (x, y, prediction); None for other problems, and where
-        enumeration takes long.
+        enumeration takes long, or much memory.
     """
     if problem.loss != "logistic" or problem.inputs.shape[1:] != (2,):
         return None, None
-    if predicted_cost(problem, "layerwise").seconds > GRID_SECONDS:
+    cost = predicted_cost(problem, "layerwise")
+    if cost.seconds > GRID_SECONDS or cost.bytes > GRID_BYTES:
         return None, None
     x = problem.inputs.cpu().numpy()
     points = pd.DataFrame({"x": x[:, 0], "y": x[:, 1], "target": problem.targets.cpu().numpy()})

@@ -84,7 +84,7 @@ def manifest_of(
     Args:
         problem: that was evaluated.
         facts: of it, by `problem_facts`.
-        reference: the facts of one that was sampled; else none.
+        reference: the facts of what estimators were compared with.
         estimators: the facts of each by its name.
         run: its arguments, seed, draws, failures and timings.
 
@@ -102,6 +102,6 @@ def manifest_of(
         "dtype": str(network.dtype).removeprefix("torch."),
         "problem": facts,
         "estimators": estimators,
-        **({"reference": reference} if reference else {}),
+        "reference": reference,
         **timings,
     }

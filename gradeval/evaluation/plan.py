@@ -50,7 +50,7 @@ class Plan:
         arguments, versions: of the command that began it, and of the libraries then.
         problem: the digest of problem.json beside it; empty where the problem cannot be saved.
         memory: as of `Extent`.
-        reference: the digest of reference.safetensors beside it; empty where g* is exact.
+        reference, reference_seconds: the digest of reference.safetensors beside it, empty where g* is exact; its cost.
     """
 
     fingerprint: str
@@ -67,6 +67,7 @@ class Plan:
     problem: str = ""
     memory: Annotated[int, Meta(gt=0)] = WORKING_MEMORY
     reference: str = ""
+    reference_seconds: Annotated[float, Meta(ge=0)] = 0.0
 
     @classmethod
     def read(cls, folder: Path) -> Plan:
@@ -82,8 +83,7 @@ class Plan:
             GradevalError: it is missing, of another format or damaged.
         """
         document = read_json(path := folder / PLAN_FILE, MAX_PLAN_BYTES)
-        found = document.get("format")
-        if found != FORMAT:
+        if (found := document.get("format")) != FORMAT:
             raise GradevalError(
                 f"{folder} was begun by another version of gradeval (its format is {found!r:.40}, this version "
                 f"continues '{FORMAT}'): repeat the command that began it with a new --out."
@@ -129,8 +129,8 @@ class Plan:
         Returns:
             The plan to follow.
         """
-        looks = there.looks + self.looks[-1:] * (self.draws != there.draws)
-        return replace(self, exact=there.exact, versions=there.versions, reference=there.reference, looks=looks)
+        kept: dict[str, Any] = {key: getattr(there, key) for key in _FIXED}
+        return replace(self, **kept, looks=there.looks + self.looks[-1:] * (self.draws != there.draws))
 
     def identity(self, name: str) -> list[Any]:
         """What the numbers of an estimator's chunks depend on; it is stored in each of their files.
@@ -189,22 +189,29 @@ class Plan:
         return "" if same else "what is drawn by"
 
 
+_FIXED = ("exact", "versions", "reference", "reference_seconds")
+"""What the plan that began a run fixes."""
+
+
 def _content(plan: Plan) -> dict[str, Any]:
     """What is written of a plan; an exact reference is not mentioned."""
-    return {key: value for key, value in asdict(plan).items() if key != "reference" or value}
+    return {key: value for key, value in asdict(plan).items() if not key.startswith("reference") or value}
 
 
-def with_digest(plan: Plan, reference: bytes) -> tuple[Plan, bytes]:
+def with_digest(plan: Plan, reference: bytes, seconds: float) -> tuple[Plan, bytes]:
     """A plan that names the file of a sampled reference.
 
     Args:
         plan: any.
         reference: the content of the file; none for an exact reference.
+        seconds: that a sampled one took.
 
     Returns:
         The plan, and the content.
     """
-    return replace(plan, reference=digest_of(reference) if reference else ""), reference
+    if not reference:
+        return plan, reference
+    return replace(plan, reference=digest_of(reference), reference_seconds=seconds), reference
 
 
 def check_problem(folder: Path, plan: Plan) -> None:

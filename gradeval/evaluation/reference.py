@@ -91,23 +91,29 @@ def made_reference(
         ) from None
 
 
-def reference_facts(truth: ExactGradient, reference: str | Precision) -> dict[str, Any]:
-    """What stands under "reference" in the manifest of a run whose reference was sampled.
+def reference_facts(
+    truth: ExactGradient, reference: str | Precision, states_log2: int, seconds: float
+) -> dict[str, Any]:
+    """What stands under "reference" in the manifest of a run.
 
     Args:
         truth: the reference.
         reference: as it was asked for.
+        states_log2: the number of binary units, 2 to the power of which are the joint states of a point.
+        seconds: that it took; 0 where that is not known.
 
     Returns:
-        Method, estimator, draws, and by layer the relative standard error, −1 where the norm is not told from zero;
-        nothing for an exact one.
+        Method, number of states, seconds, and by layer a bound of the relative error, −1 where the norm is zero; no
+        bounds where all states were enumerated. Of a sampled one also its estimator and draws; its errors are relative
+        standard errors, −1 where the norm is not told from zero.
     """
+    facts = {"method": truth.method, "states_log2": states_log2, **({"seconds": seconds} if seconds else {})}
     if (known := truth.sampled) is None:
-        return {}
+        norms = {layer: float(g.norm()) for layer, g in truth.by_layer().items()}
+        return facts | {"errors": {k: e / norms[k] if norms[k] else -1.0 for k, e in truth.error.items()}}
     limits = reference if isinstance(reference, Precision) else Precision()
     errors = {layer: known.relative_error(layer) for layer in known.slices}
-    return {
-        "method": truth.method,
+    return facts | {
         "estimator": known.estimator,
         "draws": known.draws,
         "block_draws": known.block_draws,

@@ -197,7 +197,7 @@ class _Run:
                 name: Planned(sources[name], self._draws(name), known.probe) for name, known in self.known.items()
             }
             plan = _plan(request, self.fingerprint, self.truth.slices, target.tolist(), planned)
-            plan, content = with_digest(plan, reference_bytes(self.truth))
+            plan, content = with_digest(plan, reference_bytes(self.truth), self.reference_seconds)
             # the g* of the run's beginning: another number of threads might round it otherwise
             target = torch.tensor(self.store.begin(plan, problem, content).exact, dtype=torch.float64).to(target)
             self.scorer = Scorer(target, self.truth.slices, request.extent, self.truth.sampled is not None)
@@ -307,7 +307,7 @@ class _Run:
         run = {"arguments": request.arguments, "seed": request.seed, "draws": request.draws}
         looks = len(self.store.plan.looks) if self.store and self.store.plan else 1
         run |= {"detect": request.detect, "looks": looks, "failures": self.failures, "timings": timings}
-        facts = problem_facts(problem, truth, self.fingerprint), reference_facts(truth, request.reference)
+        facts = problem_facts(problem, truth, self.fingerprint), _facts_of_reference(self)
         manifest = manifest_of(problem, *facts, self.facts, run)
         curves = pd.DataFrame(self.curves, columns=CURVE_COLUMNS)
         exact = pd.DataFrame(self.exact_rows, columns=EXACT_COLUMNS)
@@ -321,6 +321,13 @@ def _reference_of_run(run: _Run) -> ExactGradient:
     if folder and is_sampled(asked) and (content := kept_reference(folder)):
         return reference_of(content, run.problem)
     return made_reference(run.problem, asked, run.request.seed, run.progress, run.request.memory)
+
+
+def _facts_of_reference(run: _Run) -> dict[str, Any]:
+    """What the manifest says of the reference; one that was read from the folder took what it did when it was made."""
+    plan = run.store.plan if run.store and run.truth.sampled is not None else None
+    seconds = plan.reference_seconds if plan else run.reference_seconds
+    return reference_facts(run.truth, run.request.reference, sum(run.problem.widths), seconds)
 
 
 def _note_no_exact(run: _Run) -> None:

@@ -63,7 +63,8 @@ def show_summary(evaluation: Evaluation) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from gradeval.analysis.run.answer import reference_sentence
+    from gradeval.analysis.run.choice import choice_lines
+    from gradeval.analysis.run.reference import reference_sentence
     from gradeval.analysis.run.summary import BiasVerdict
 
     best = evaluation.best
@@ -86,7 +87,7 @@ def show_summary(evaluation: Evaluation) -> None:
             BiasVerdict(row.verdict).short,
         )
     Console().print(table)
-    if said := reference_sentence(evaluation):
-        say(said)
+    for line in [*choice_lines(evaluation.choice), reference_sentence(evaluation)]:
+        say(line)
     for name, message in evaluation.manifest["failures"].items():
         say(f"{name}: FAILED, {message}", sys.stderr)

@@ -10,8 +10,8 @@ import pytest
 
 from gradeval import GradevalError, evaluate, load_problem
 from gradeval.analysis.comparison.baseline import Baseline
-from gradeval.analysis.run.answer import reference_sentence
 from gradeval.analysis.run.evaluation import Evaluation
+from gradeval.analysis.run.reference import reference_sentence
 from gradeval.analysis.run.summary import BiasVerdict
 from gradeval.evaluation.reference import SPECS, candidates
 from gradeval.reference import Precision

@@ -18,7 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.markers import CARETDOWNBASE
 
 from gradeval.analysis.plotting import STYLES, render, styles
+from gradeval.analysis.run.choice import choice_table
 from gradeval.analysis.run.figures import RUN_FIGURES, save_run_figures
+from gradeval.analysis.run.pairs import PAIR_COLUMNS
 from gradeval.analysis.run.summary import BiasVerdict
 from gradeval.analysis.run.table_figures import _short
 
@@ -91,7 +93,11 @@ def make_run(
             | {"seconds_per_draw": 3.4e-5 * (1 + i), "layer_evaluations": 3.0, "loss_evaluations": 1.0}
             | {"unbiased_claim": name in UNBIASED, "deterministic": fixed}
             | {"exact_relative_bias": float("nan"), "verdict": verdict(name in UNBIASED, seen, bias)}
-            | {"exact": name in known, "bias_seen": bool(seen) and layer not in undefined}
+            | {
+                "unbiased": name in UNBIASED and not seen,
+                "exact": name in known,
+                "bias_seen": bool(seen) and layer not in undefined,
+            }
         )
         for m in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000):
             if blocks // m < 20:
@@ -131,17 +137,19 @@ def make_run(
     pair_columns += ["seconds", "seconds_low", "seconds_high"]
     curve_columns = ["estimator", "layer", "samples", "blocks", "cosine", "cosine_low", "cosine_high", "cosine_q15"]
     curve_columns += ["cosine_q85", "relative_rmse", "relative_rmse_low", "relative_rmse_high"]
-    difference_columns = differences[0] if differences else dict.fromkeys(["one", "two", "layer", "pvalue", "exact"])
+    difference_columns = differences[0] if differences else dict.fromkeys([*PAIR_COLUMNS, "pvalue_adjusted", "exact"])
     random = np.random.default_rng(0)
     x, y = random.uniform(-np.pi / 2, np.pi / 2, 60), random.uniform(-1, 1, 60)
     grid = np.array(list(itertools.product(np.linspace(-2, 2, 41), np.linspace(-1.3, 1.3, 31))))
+    best, compared = pd.DataFrame(summary), pd.DataFrame(differences, columns=list(difference_columns))
     return SimpleNamespace(
         summary=pd.DataFrame(summary),
         norms={layer: 2.0 if layer == "all" else 1.0 for layer in dict.fromkeys(row["layer"] for row in summary)},
-        best=pd.DataFrame(summary),
+        best=best,
+        choice=choice_table(best, compared),
         curves=pd.DataFrame(curves, columns=curve_columns),
         best_curves=pd.DataFrame(curves, columns=curve_columns),
-        pairs=pd.DataFrame(differences, columns=list(difference_columns)),
+        pairs=compared,
         breakeven=pd.DataFrame(pairs, columns=pair_columns),
         variance_reduction=pd.DataFrame(
             [
@@ -173,7 +181,7 @@ def make_run(
                 "description": "2-D classification, 5-5-5 network",
                 "fingerprint": "0123456789abcdef",
                 "points": 200,
-                "widths": [2, 5, 5, 5, 1],
+                "widths": [5, 5, 5],
                 "noise": "logistic",
                 "states": [0, 1],
                 "loss": "logistic",
@@ -221,6 +229,12 @@ def draw(run: Any) -> dict[str, Figure]:
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
+def one_figure(run: Any, name: str) -> Figure:
+    figure = RUN_FIGURES[name][0](run)
+    assert figure is not None
+    return figure
+
+
 def labels(figure: Figure) -> set[str]:
     texts = [axis.get_label_text() for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)]
     return {text for text in [*texts, figure.get_supxlabel(), figure.get_supylabel()] if text}
@@ -255,7 +269,7 @@ def test_figures_without_anything_to_show_are_left_out() -> None:
 def test_axes_are_labelled() -> None:
     for name, figure in draw(make_run()).items():
         assert len(labels(figure)) >= (1 if name == "heat-map" else 2), name
-    titles = [ax.get_title() for ax in draw(make_run())["rmse"].axes]
+    titles = [ax.get_title() for ax in one_figure(make_run(), "rmse").axes if ax.axison]
     assert titles == ["layer 1", "layer 2", "layer 3", "head", "all layers"]
 
 
@@ -266,11 +280,11 @@ def test_legend_names_the_estimators_that_are_plotted() -> None:
     assert list(legend(drawn["break-even"])) == ["reinforce", "arm"]
     rows = make_run()
     rows.curves = rows.best_curves = rows.curves[rows.curves["estimator"] != "arm"]
-    assert "arm" not in legend(draw(rows)["rmse"])
+    assert "arm" not in legend(one_figure(rows, "rmse"))
 
 
 def test_names_are_shown_as_they_are_and_never_read_as_mathematics() -> None:
-    shown = list(legend(draw(make_run(HOSTILE, ["all"]))["rmse"]))
+    shown = list(legend(one_figure(make_run(HOSTILE, ["all"]), "rmse")))
     assert shown[:2] == HOSTILE[:2]
     assert shown[2] == "??:???"
     assert len(shown[3]) < 40
@@ -279,7 +293,7 @@ def test_names_are_shown_as_they_are_and_never_read_as_mathematics() -> None:
 def test_an_estimator_looks_the_same_in_all_figures_and_in_any_company() -> None:
     names = [*SEVEN, "user:one", "user:two", "rloo:samples=4"]
     looks = [legend(figure) for key, figure in draw(make_run(names)).items() if key != "data"]
-    alone = [legend(draw(make_run([name]))["rmse"]) for name in names]
+    alone = [legend(one_figure(make_run([name]), "rmse")) for name in names]
     for look in (*looks, *alone):
         for name, style in look.items():
             assert style == looks[0][name]
@@ -287,9 +301,19 @@ def test_an_estimator_looks_the_same_in_all_figures_and_in_any_company() -> None
     assert styles(["rloo:samples=4"])["rloo:samples=4"].colour == STYLES["rloo"].colour
 
 
+def test_the_cosine_is_drawn_as_its_distance_from_one() -> None:
+    """Planted: the cosine's own ends, which would be exchanged."""
+    run = make_run(["st"], ["all"])
+    (ax,) = one_figure(run, "cosine").axes
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), 1 - run.curves["cosine"])
+    heights = ax.collections[1].get_paths()[0].vertices[:, 1]
+    assert heights.max() == pytest.approx(1 - run.curves["cosine_low"].min())
+    assert ax.get_yscale() == "log"
+
+
 def test_curves_and_bands_hold_the_numbers_of_the_table() -> None:
     run = make_run(["st"], ["all"])
-    (ax,) = draw(run)["rmse"].axes
+    (ax,) = one_figure(run, "rmse").axes
     (line,) = ax.lines
     np.testing.assert_array_equal(line.get_xdata(), run.curves["samples"])
     np.testing.assert_array_equal(line.get_ydata(), run.curves["relative_rmse"])
@@ -302,7 +326,7 @@ def test_curves_and_bands_hold_the_numbers_of_the_table() -> None:
 @pytest.mark.parametrize(("name", "height", "arrow"), [("st", "relative_bias", 0), ("arm", "relative_bias_high", 1)])
 def test_a_bias_that_was_not_seen_is_shown_by_its_upper_end(name: str, height: str, arrow: int) -> None:
     run = make_run([name], ["all"])
-    (ax,) = draw(run)["bias-variance"].axes
+    (ax,) = one_figure(run, "bias-variance").axes
     (bars,) = ax.containers
     (row,) = run.summary.to_dict("records")
     assert bars[0].get_xdata()[0] == math.sqrt(row["relative_variance"])
@@ -311,7 +335,7 @@ def test_a_bias_that_was_not_seen_is_shown_by_its_upper_end(name: str, height: s
 
 
 def test_no_variance_is_shown_on_the_left_edge() -> None:
-    (ax,) = draw(make_run(["tanh"], ["all"]))["bias-variance"].axes
+    (ax,) = one_figure(make_run(["tanh"], ["all"]), "bias-variance").axes
     (bars,) = ax.containers
     assert bars[0].get_xdata()[0] == ax.get_xlim()[0]
 
@@ -321,7 +345,7 @@ def test_break_even_keeps_to_its_axes() -> None:
     run.breakeven.loc[0, ["draws", "draws_low"]] = 0.0
     run.breakeven.loc[1, ["draws", "draws_high"]] = math.inf
     run.breakeven[["seconds", "seconds_low", "seconds_high"]] = math.nan
-    figure = draw(run)["break-even"]
+    figure = one_figure(run, "break-even")
     draws, seconds = figure.axes
     points = [line.get_xdata()[0] for line in draws.lines if line.get_marker() != "None"]
     assert (min(points), max(points)) == draws.get_xlim()
@@ -329,8 +353,33 @@ def test_break_even_keeps_to_its_axes() -> None:
     assert [text.get_text() for text in seconds.texts] == ["no finite value"]
 
 
+def test_break_even_with_many_unbiased_estimators_is_a_table() -> None:
+    """Numbers where markers would cover each other: never, from the start, undefined, and ~ with a wide interval."""
+    run = make_run(["reinforce", "arm", "ram", "rloo", "st", "psa"], ["all"])
+    run.breakeven.loc[0:3, ["draws", "draws_low", "draws_high"]] = [
+        [0.0] * 3,
+        [math.inf] * 3,
+        [math.nan] * 3,
+        [8, 2, 9],
+    ]
+    draws, seconds = one_figure(run, "break-even").axes
+    words = [text.get_text() for text in draws.texts]
+    assert len(words) == len(seconds.texts) == 8
+    pairs = [tuple(pair) for pair in run.breakeven[["biased", "unbiased"]].to_numpy()]
+    rows, columns = ["st", "psa"], ["reinforce", "arm", "ram", "rloo"]
+    found = dict(zip(itertools.product(rows, columns), words, strict=True))
+    assert [found[pair] for pair in pairs[:4]] == ["0", "never", "–", "~8.0"]
+
+
+def test_no_share_of_variance_is_drawn_where_the_yardsticks_are_one() -> None:
+    run = make_run(["reinforce", "ram", "arm", "st"], ["1", "head", "all"])
+    head = (run.variance_reduction["layer"] == "head") & (run.variance_reduction["estimator"] == "arm")
+    run.variance_reduction.loc[head, ["share_low", "share_high"]] = [-math.inf, math.inf]
+    assert [ax.get_title() for ax in one_figure(run, "variance-reduction").axes] == ["layer 1", "all layers"]
+
+
 def test_heat_map_tells_a_bias_that_was_not_seen_from_one_that_was() -> None:
-    bias, _ = draw(make_run(["arm", "st"], ["1", "all"], undefined=["1"]))["heat-map"].axes
+    bias, _ = one_figure(make_run(["arm", "st"], ["1", "all"], undefined=["1"]), "heat-map").axes
     assert [text.get_text() for text in bias.texts] == ["–", "<0.046", "–", "0.18"]
 
 
@@ -362,6 +411,6 @@ def test_a_figure_that_a_run_lacks_does_not_survive_from_an_earlier_one(tmp_path
 
 def test_the_reader_s_settings_do_not_change_a_figure() -> None:
     run = make_run(["st"], ["all"])
-    usual = render(draw(run)["rmse"], "svg")
+    usual = render(one_figure(run, "rmse"), "svg")
     with matplotlib.rc_context({"font.size": 20, "lines.linewidth": 5, "axes.grid": True, "text.color": "red"}):
-        assert render(draw(run)["rmse"], "svg") == usual
+        assert render(one_figure(run, "rmse"), "svg") == usual

@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from gradeval.analysis.plotting import FAMILIES
 from gradeval.analysis.run.figures import RUN_FIGURES, caption_of, selection_words
-from gradeval.analysis.run.panels import MOST_ESTIMATORS, MOST_LAYERS, shown_estimators, shown_layers
+from gradeval.analysis.run.panels import (
+    MOST_COLUMNS,
+    MOST_ESTIMATORS,
+    MOST_LAYERS,
+    MOST_OF_FAMILY,
+    few_layers,
+    shown_estimators,
+    shown_layers,
+)
 
 make_run = runpy.run_path(str(Path(__file__).with_name("test_figures.py")))["make_run"]
 MANY = [*(f"user:estimator_{i}" for i in range(60)), "arm", "psa"]
@@ -47,10 +56,25 @@ def test_a_deep_network_shows_layers_that_have_a_gradient() -> None:
 
 @pytest.mark.parametrize("name", [name for name in RUN_FIGURES if name != "data"])
 def test_figures_of_a_large_run_have_a_size_that_does_not_grow(name: str) -> None:
-    """Planted: a figure that takes all names or layers of the tables. Panels: 12, or two, or (with a share) a row."""
+    """Planted: a figure that takes all names or layers of the tables."""
     run = make_run([*MANY, "reinforce", "ram"], DEEP, blocks=20)
     figure = RUN_FIGURES[name][0](run)
     assert figure is not None
-    assert len(figure.axes) <= MOST_LAYERS
+    rows = len(FAMILIES) + MOST_ESTIMATORS // MOST_OF_FAMILY + 1
+    assert len(figure.axes) <= (rows * (MOST_COLUMNS + 1) if name in ("rmse", "cosine") else MOST_LAYERS)
     width, height = figure.get_size_inches()
     assert width * height < 250
+
+
+def test_of_many_lines_each_family_has_a_row() -> None:
+    """Of 62 estimators and 62 layers: four columns, as the caption says; a name stands in the legend once."""
+    run = make_run([*MANY, "reinforce", "ram"], DEEP, blocks=20)
+    figure = RUN_FIGURES["rmse"][0](run)
+    assert figure is not None
+    assert [ax.get_title() for ax in figure.axes[:4]] == ["layer 1", "layer 60", "head", "all layers"]
+    assert "4 of the 62 sets of parameters are shown" in caption_of(run, "rmse")
+    titles = [legend.get_title().get_text() for legend in figure.legends]
+    assert titles[:3] == ["score function", "antithetic", "marginalisation"]
+    named = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert sorted(named) == sorted(shown_estimators(run))
+    assert few_layers(["1", "head", "all"]) == ["1", "head", "all"]
