@@ -20,10 +20,10 @@ from gradeval.estimators import (
     spec_of,
     split_specs,
 )
+from gradeval.estimators.facts import Count
 from gradeval.estimators.moments import gaussian_moments
 from gradeval.estimators.protocol import learns
 from gradeval.estimators.psa import PathSampleAnalytic
-from gradeval.estimators.table import Count
 from gradeval.model.noise import NOISES
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import RandomDraws, generator
