@@ -147,7 +147,8 @@ class Mve:
     Raises:
         GradevalError: the strength is negative or infinite.
 
-    Source: Hooper & Shekhovtsov 2026 (the binary form).
+    Source: Hooper & Shekhovtsov, "Generalized and optimal straight-through estimators", AISTATS 2026,
+    https://openreview.net/forum?id=5LZQfHUVER (here its binary form).
 
     Examples:
         >>> from gradeval import exact_moments, load_problem

@@ -105,6 +105,31 @@ def continue_path(layers: Iterable[BinaryLayer], x: Tensor, randomness: Randomne
     return x
 
 
+def one_unit(like: Float[Tensor, "*batch units"], randomness: Randomness) -> Float[Tensor, "*batch units"]:
+    """Choose one unit at random, each with the same probability.
+
+    Unit i = 1, 2, … of n is taken with probability 1/(n + 1 − i) unless one before it was: n − 1 Bernoulli variables,
+    so that all choices can be enumerated.
+
+    Args:
+        like: has the shape, the precision and the device.
+        randomness: where the choice comes from.
+
+    Returns:
+        1 at the unit and 0 at the others.
+
+    Examples:
+        >>> from gradeval.model.randomness import RandomDraws, generator
+        >>> one_unit(torch.zeros(3, 4), RandomDraws(generator("cpu", "an example"))).sum(-1)
+        tensor([1., 1., 1.])
+    """
+    units = like.shape[-1]
+    chances = 1 / torch.arange(units, 1, -1, dtype=like.dtype, device=like.device)
+    taken = randomness.bernoulli(chances.expand(*like.shape[:-1], -1))
+    left = torch.cat([torch.ones_like(like[..., :1]), (1 - taken).cumprod(-1)], -1)
+    return left * torch.cat([taken, torch.ones_like(like[..., :1])], -1)
+
+
 def mean_field(layers: Iterable[BinaryLayer], x: Tensor) -> Tensor:
     """As `continue_path`, with every state replaced by its mean lo + (hi − lo) F(a).
 

@@ -119,6 +119,59 @@ def test_disarm_varies_less_than_arm(make_problem, facts) -> None:
         assert exact_variance(problem, get_estimator("disarm"), layer) <= arm + Z * error
 
 
+@pytest.mark.parametrize("facts", ONE_LAYER, ids=str)
+@pytest.mark.parametrize("loss", ["squared", "cross-entropy"])
+def test_one_layer_ugc_varies_less_than_disarm(make_problem, facts, loss: str) -> None:
+    """In every parameter, and all that differs is the layer: the head's gradient is the same."""
+    scale = 0.4 if facts["noise"] == "uniform" else 0.8
+    for seed in range(2):
+        problem = make_problem((2,), **facts, loss=loss, scale=scale, points=2, seed=seed)
+        ugc, disarm = (exact_moments(problem, get_estimator(name)).variance for name in ("ugc", "disarm"))
+        assert (ugc <= disarm * (1 + 1e-10) + 1e-14).all()
+
+
+class Product:
+    """f = Π xⱼ, or with ``linear`` Σ xⱼ."""
+
+    def __init__(self, linear: bool) -> None:
+        self.linear = linear
+
+    def bind(self, network, inputs, targets):
+        return lambda x: x.sum(-1) if self.linear else x.prod(-1)
+
+
+def variance_by_p(problem: Problem, name: str, p: float) -> float:
+    """The exact variance of ∂f/∂P(s₁ = 1) where the units of one layer have the probabilities p and ½."""
+    with torch.no_grad():
+        layer = problem.network.layers[0]
+        layer.map.weight.zero_()
+        layer.map.bias.copy_(layer.noise.icdf(torch.tensor([p, 0.5], dtype=torch.float64)))
+        slope = float(layer.noise.pdf(layer.map.bias)[0])
+    at = problem.network.layers[0].map.weight.numel()  # the first bias
+    return float(exact_moments(problem, get_estimator(name)).variance[at]) / slope**2
+
+
+@pytest.mark.parametrize("noise", NOISY)
+def test_ugc_varies_less_than_disarm_where_units_do_not_interact_and_may_vary_more_where_they_do(
+    make_problem, noise
+) -> None:
+    """For f = x₁x₂ of ±1 and P(s₂ = 1) = ½ an antithetic pair has the same f: DisARM does not vary, one flip does."""
+    problem = make_problem((2,), noise=noise, states=(-1.0, 1.0), points=1)
+    added = Problem(problem.network, problem.inputs, problem.targets, Product(linear=True))
+    assert variance_by_p(added, "ugc", 0.05) < 0.5 * variance_by_p(added, "disarm", 0.05)
+    product = Problem(problem.network, problem.inputs, problem.targets, Product(linear=False))
+    assert variance_by_p(product, "disarm", 0.05) < 1e-20
+    assert variance_by_p(product, "ugc", 0.05) > 1
+
+
+def test_bitflips_variance_stays_bounded_where_disarms_grows(make_problem) -> None:
+    """DisARM's grows as 1/min(p, 1 − p), BitFlip-1's does not."""
+    problem = make_problem((2,), points=1, seed=1)
+    bounded, growing = ([variance_by_p(problem, name, p) for p in (1e-2, 1e-4)] for name in ("bitflip", "disarm"))
+    assert bounded[1] < 1.1 * bounded[0]
+    assert growing[1] > 50 * growing[0]
+
+
 def test_arms_of_two_samples_is_disarm(make_problem) -> None:
     problem = make_problem((2, 2), states=(-1.0, 1.0))
     for layer in ("1", "2", "head"):
