@@ -123,11 +123,26 @@ def one_unit(like: Float[Tensor, "*batch units"], randomness: Randomness) -> Flo
         >>> one_unit(torch.zeros(3, 4), RandomDraws(generator("cpu", "an example"))).sum(-1)
         tensor([1., 1., 1.])
     """
-    units = like.shape[-1]
-    chances = 1 / torch.arange(units, 1, -1, dtype=like.dtype, device=like.device)
-    taken = randomness.bernoulli(chances.expand(*like.shape[:-1], -1))
-    left = torch.cat([torch.ones_like(like[..., :1]), (1 - taken).cumprod(-1)], -1)
-    return left * torch.cat([taken, torch.ones_like(like[..., :1])], -1)
+    chances = 1 / torch.arange(like.shape[-1], 1, -1, dtype=like.dtype, device=like.device)
+    return first_taken(randomness.bernoulli(chances.expand(*like.shape[:-1], -1)))
+
+
+def first_taken(taken: Float[Tensor, "*batch others"]) -> Float[Tensor, "*batch units"]:
+    """The first unit that is taken; the last one where none before it is.
+
+    Args:
+        taken: 1 or 0 of every unit but the last, [..., units − 1].
+
+    Returns:
+        1 at that unit and 0 at the others, [..., units].
+
+    Examples:
+        >>> first_taken(torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 0.0]]))
+        tensor([[0., 1., 0., 0.],
+                [0., 0., 0., 1.]])
+    """
+    one = torch.ones_like(taken.sum(-1, keepdim=True))
+    return torch.cat([taken, one], -1) * torch.cat([one, (1 - taken).cumprod(-1)], -1)
 
 
 def mean_field(layers: Iterable[BinaryLayer], x: Tensor) -> Tensor:

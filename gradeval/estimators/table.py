@@ -8,6 +8,11 @@ LAYERS_TWICE = Count("2 * L", lambda L, n, K: 2 * L)
 UP_AND_DOWN = Count("2 * L - 1", lambda L, n, K: 2 * L - 1)
 TRIANGLE = Count("L * (L + 1) // 2", lambda L, n, K: L * (L + 1) // 2)
 LAYERS_AND_ONE = Count("L + 1", lambda L, n, K: L + 1)
+ALL_FLIPS = Count(
+    "L + sum(n[k] * (L - 1 - k) for k in range(L))",
+    lambda L, n, K: L + sum(n[k] * (L - 1 - k) for k in range(L)),
+)
+WIDTHS_AND_ONE = Count("1 + sum(n)", lambda L, n, K: 1 + sum(n))
 LAST_WIDTH_AND_ONE = Count("1 + n[-1]", lambda L, n, K: 1 + n[-1])
 
 TABLE: dict[str, Facts] = {
@@ -140,17 +145,55 @@ TABLE: dict[str, Facts] = {
             loss_evaluations=Count("1 + (K - 1) * L", lambda L, n, K: 1 + (K - 1) * L),
         ),
         Facts(
+            "sum-and-sample",
+            "without_replacement:SumAndSample",
+            unbiased=True,
+            differentiable=False,
+            randomness=Chance.BERNOULLI,
+            source="Kool et al. 2020, arXiv:2002.06043; Liu et al. 2019, arXiv:1810.04777",
+            layer_evaluations=TRIANGLE,
+            loss_evaluations=LAYERS_AND_ONE,
+        ),
+        Facts(
+            "unordered-set",
+            "without_replacement:UnorderedSet",
+            unbiased=True,
+            differentiable=False,
+            randomness=Chance.BERNOULLI,
+            source="Kool et al. 2020, arXiv:2002.06043",
+            layer_evaluations=TRIANGLE,
+            loss_evaluations=LAYERS_AND_ONE,
+        ),
+        Facts(
             "ram",
             "marginalisation:Ram",
             unbiased=True,
             differentiable=False,
             randomness=Chance.CONTINUOUS,
             source="Tokui & Sato 2017, arXiv:1611.01239",
-            layer_evaluations=Count(
-                "L + sum(n[k] * (L - 1 - k) for k in range(L))",
-                lambda L, n, K: L + sum(n[k] * (L - 1 - k) for k in range(L)),
-            ),
-            loss_evaluations=Count("1 + sum(n)", lambda L, n, K: 1 + sum(n)),
+            layer_evaluations=ALL_FLIPS,
+            loss_evaluations=WIDTHS_AND_ONE,
+        ),
+        Facts(
+            "stochastic-ad",
+            "marginalisation:StochasticAD",
+            unbiased=True,
+            differentiable=False,
+            randomness=Chance.CONTINUOUS,
+            source="Arya et al. 2022, arXiv:2210.08572",
+            layer_evaluations=ALL_FLIPS,
+            loss_evaluations=WIDTHS_AND_ONE,
+        ),
+        Facts(
+            "measure-valued",
+            "marginalisation:MeasureValued",
+            unbiased=True,
+            differentiable=False,
+            randomness=Chance.BERNOULLI,
+            source="Mohamed et al. 2020, arXiv:1906.10652; De Smet et al. 2023, arXiv:2311.12569",
+            layer_evaluations=ALL_FLIPS,
+            loss_evaluations=WIDTHS_AND_ONE,
+            aliases=("indecater",),
         ),
         Facts(
             "leg",
