@@ -19,6 +19,19 @@ TABLE: dict[str, Facts] = {
     facts.name: facts
     for facts in (
         Facts(
+            "exact",
+            "enumeration:Exact",
+            unbiased=True,
+            differentiable=False,
+            randomness=Chance.NONE,
+            source="the exact gradient, by summing over all states",
+            layer_evaluations=Count(
+                "1 + sum(2 ** n[k] for k in range(L - 1))",
+                lambda L, n, K: 1 + sum(2 ** n[k] for k in range(L - 1)),
+            ),
+            loss_evaluations=Count("2 ** n[-1]", lambda L, n, K: int(2 ** n[-1])),
+        ),
+        Facts(
             "reinforce",
             "score_function:Reinforce",
             unbiased=True,
