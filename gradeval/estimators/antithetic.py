@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradeval.errors import GradevalError
-from gradeval.estimators.surrogate import carry, continue_path, leave_one_out, one_unit
+from gradeval.estimators.surrogate import carry, check_samples, continue_path, leave_one_out, one_unit
 from gradeval.model.head_loss import PointLoss
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.randomness import Randomness
@@ -205,8 +204,7 @@ class Arms:
     samples: int = 4
 
     def __post_init__(self) -> None:
-        if self.samples < 2:
-            raise GradevalError(f"arms: samples must be at least 2, found {self.samples}.")
+        check_samples("arms", self.samples, 2)
 
     def __call__(
         self,

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradeval.errors import GradevalError
 from gradeval.model.head_loss import FlippableLoss, PointLoss
 from gradeval.model.network import BinaryLayer, StochasticBinaryNetwork
 from gradeval.model.randomness import Randomness
@@ -176,6 +177,35 @@ def noise_given_state(layer: BinaryLayer, a: Tensor, s: Tensor, v: Tensor) -> Te
     """
     sign = 2 * s - 1
     return sign * layer.noise.icdf(v * layer.probability(sign * a))
+
+
+def check_samples(name: str, samples: int, least: int) -> None:
+    """Refuse too few samples.
+
+    Args:
+        name: of the estimator, for the message.
+        samples: K.
+        least: the fewest it takes.
+
+    Raises:
+        GradevalError: K is below it.
+    """
+    if samples < least:
+        raise GradevalError(f"{name}: samples must be at least {least}, found {samples}.")
+
+
+def check_temperature(name: str, temperature: float) -> None:
+    """Refuse a temperature that is not positive.
+
+    Args:
+        name: of the estimator, for the message.
+        temperature: τ.
+
+    Raises:
+        GradevalError: it is not positive.
+    """
+    if not temperature > 0:
+        raise GradevalError(f"{name}: temperature must be positive, found {temperature}.")
 
 
 def leave_one_out(f: Float[Tensor, "samples *rest"]) -> Float[Tensor, "samples *rest"]:

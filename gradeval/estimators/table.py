@@ -8,6 +8,8 @@ LAYERS_TWICE = Count("2 * L", lambda L, n, K: 2 * L)
 UP_AND_DOWN = Count("2 * L - 1", lambda L, n, K: 2 * L - 1)
 TRIANGLE = Count("L * (L + 1) // 2", lambda L, n, K: L * (L + 1) // 2)
 LAYERS_AND_ONE = Count("L + 1", lambda L, n, K: L + 1)
+PATHS_AND_TRIANGLES = Count("K * (L + L * (L - 1) // 2)", lambda L, n, K: K * (L + L * (L - 1) // 2))
+PATHS_AND_LAYERS = Count("K * (L + 1)", lambda L, n, K: K * (L + 1))
 ALL_FLIPS = Count(
     "L + sum(n[k] * (L - 1 - k) for k in range(L))",
     lambda L, n, K: L + sum(n[k] * (L - 1 - k) for k in range(L)),
@@ -101,8 +103,19 @@ TABLE: dict[str, Facts] = {
             randomness=Chance.BERNOULLI,
             source="Titsias & Shi 2022, arXiv:2111.05300",
             defaults="samples=4",
-            layer_evaluations=Count("K * (L + L * (L - 1) // 2)", lambda L, n, K: K * (L + L * (L - 1) // 2)),
-            loss_evaluations=Count("K * (L + 1)", lambda L, n, K: K * (L + 1)),
+            layer_evaluations=PATHS_AND_TRIANGLES,
+            loss_evaluations=PATHS_AND_LAYERS,
+        ),
+        Facts(
+            "rodeo",
+            "control_variates:Rodeo",
+            unbiased=True,
+            differentiable=True,
+            randomness=Chance.BERNOULLI,
+            source="Shi et al. 2022, arXiv:2202.09497",
+            defaults="samples=4",
+            layer_evaluations=PATHS_AND_TRIANGLES,
+            loss_evaluations=PATHS_AND_LAYERS,
         ),
         Facts(
             "arm",
@@ -246,6 +259,15 @@ TABLE: dict[str, Facts] = {
             defaults="temperature=1.0,samples=10",
         ),
         Facts(
+            "bayesbinn",
+            "relaxation:BayesBiNN",
+            unbiased=False,
+            differentiable=True,
+            randomness=Chance.CONTINUOUS,
+            source="Meng et al. 2020, arXiv:2002.10778; Shekhovtsov 2021, arXiv:2110.03549",
+            defaults="temperature=1e-10,epsilon=1e-10",
+        ),
+        Facts(
             "tanh",
             "moments:MeanField",
             unbiased=False,
@@ -296,6 +318,15 @@ TABLE: dict[str, Facts] = {
             source="Hubara et al. 2016, arXiv:1602.02830",
         ),
         Facts(
+            "decoupled-st",
+            "straight_through:DecoupledST",
+            unbiased=False,
+            differentiable=True,
+            randomness=Chance.BERNOULLI,
+            source="Shah et al. 2024, arXiv:2410.13331",
+            defaults="forward=1.0,backward=2.0",
+        ),
+        Facts(
             "reinmax",
             "straight_through:ReinMax",
             unbiased=False,
@@ -303,6 +334,15 @@ TABLE: dict[str, Facts] = {
             randomness=Chance.BERNOULLI,
             source="Liu et al. 2023, arXiv:2304.08612; Shekhovtsov 2023 (ZGR); Gregor et al. 2014, arXiv:1310.8499",
             aliases=("zgr", "darn"),
+        ),
+        Facts(
+            "reinmax-rao",
+            "straight_through:ReinMaxRao",
+            unbiased=False,
+            differentiable=True,
+            randomness=Chance.CONTINUOUS,
+            source="Wang & Bui 2026, arXiv:2603.08257",
+            defaults="temperature=1.0,samples=10",
         ),
         Facts(
             "mve",
@@ -321,6 +361,16 @@ TABLE: dict[str, Facts] = {
             randomness=Chance.BERNOULLI,
             source="Shekhovtsov, Yanush & Flach 2020, arXiv:2006.03143",
             defaults="tolerance=0.0",
+            layer_evaluations=UP_AND_DOWN,
+            loss_evaluations=LAST_WIDTH_AND_ONE,
+        ),
+        Facts(
+            "sa",
+            "psa:SampleAnalytic",
+            unbiased=False,
+            differentiable=False,
+            randomness=Chance.BERNOULLI,
+            source="the code of Shekhovtsov, Yanush & Flach 2020, arXiv:2006.03143",
             layer_evaluations=UP_AND_DOWN,
             loss_evaluations=LAST_WIDTH_AND_ONE,
         ),

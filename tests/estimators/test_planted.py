@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from gradeval.estimators import antithetic, get_estimator, marginalisation, without_replacement
+from gradeval.estimators import antithetic, control_variates, get_estimator, marginalisation, without_replacement
 from gradeval.estimators.surrogate import first_taken, one_unit
 from gradeval.reference import exact_gradient, exact_moments
 
@@ -73,7 +73,13 @@ def phantom_stops(layers, x, randomness):
     return x
 
 
+def with_its_own(f):
+    """Each sample's difference from the mean of all, its own with them: the baseline sees its draw."""
+    return f - f.mean(0)
+
+
 FAULTS = [
+    ("rodeo:samples=2", control_variates, "leave_one_out", with_its_own),
     ("bitflip", antithetic, "one_unit", always_the_last),
     ("bitflip", antithetic, "one_unit", of_all_equally),
     ("bitflip", antithetic, "_flip_of_one", without_the_width),
