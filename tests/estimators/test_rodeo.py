@@ -88,7 +88,7 @@ def test_a_linear_loss_at_equal_chances_leaves_no_variance(make_problem) -> None
         name: exact_moments(problem, get_estimator(f"{name}:samples=2")).variance[layer].sum()
         for name in ("rodeo", "rloo")
     }
-    assert left["rodeo"] < 1e-20
+    assert left["rodeo"] < 1e-12
     assert left["rloo"] > 0.1
 
 
