@@ -57,21 +57,3 @@ def _sum_over(problem: Problem, indices: Int[Tensor, " states"]) -> Float[Tensor
         x = layer.encode(s).expand(-1, problem.points, -1)
         first += width
     return (weight * problem.loss_function()(x)).sum() / problem.points
-
-
-def binary_digits(indices: Tensor, first: int, width: int) -> Tensor:
-    """Some binary digits of numbers.
-
-    Args:
-        indices: whole numbers, [indices].
-        first: the number of the first digit; 0 is the lowest.
-        width: how many digits.
-
-    Returns:
-        The digits, lowest first, [indices, width].
-
-    Examples:
-        >>> binary_digits(torch.tensor([6]), first=0, width=4).tolist()
-        [[0, 1, 1, 0]]
-    """
-    return (indices[:, None] >> torch.arange(first, first + width, device=indices.device)) & 1

@@ -20,8 +20,8 @@ from torch.utils.checkpoint import checkpoint
 
 from gradeval.model.network import BinaryLayer
 from gradeval.model.problem import Problem
+from gradeval.model.states import all_digits
 from gradeval.progress import Advance
-from gradeval.reference.joint import binary_digits
 from gradeval.threads import Crew
 
 # The products of one chunk of rows: beyond this size memory is given back to the system and faulted in again for every
@@ -392,19 +392,6 @@ def _slopes(
     off_on = torch.stack((1 - on, on), 1).flatten(0, 1)
     off, on = ((off_on @ weighted).view(targets, *chance.shape) / chance).unbind(2)
     return on - off
-
-
-def all_digits(width: int, like: Tensor) -> Float[Tensor, "states units"]:
-    """s of every state of a layer.
-
-    Args:
-        width: its number of units.
-        like: has the precision and the device.
-
-    Returns:
-        0 or 1 of every unit, [2^width, width]; unit j is bit j of a state's number.
-    """
-    return binary_digits(torch.arange(2**width, device=like.device), 0, width).to(like.dtype)
 
 
 def distinct_points(problem: Problem) -> tuple[Int[Tensor, " targets"], Int[Tensor, " points"]]:

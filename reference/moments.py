@@ -18,9 +18,9 @@ from gradeval.isolation import alone, in_company
 from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import EnumeratedStates, derived_seed, generator
+from gradeval.model.states import binary_digits
 from gradeval.progress import Advance
 from gradeval.reference.exact import exact_gradient
-from gradeval.reference.joint import binary_digits
 from gradeval.sampling.probes import check_pointwise, count_chance
 from gradeval.sampling.surrogates import Surrogate, weighted_gradients
 from gradeval.threads import one_thread, single_threads

@@ -22,7 +22,7 @@ from gradeval.isolation import in_company
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import EnumeratedStates, FlattenedStates, Randomness, generator
-from gradeval.reference.joint import binary_digits
+from gradeval.model.states import binary_digits
 from gradeval.reference.scores import LinearScores
 from gradeval.sampling.surrogates import Surrogate, weighted_gradients
 from gradeval.threads import Crew

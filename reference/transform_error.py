@@ -31,8 +31,8 @@ from torch.func import functional_call, jacrev, vmap
 
 from gradeval.model.network import BinaryLayer
 from gradeval.model.problem import Problem
+from gradeval.model.states import all_digits
 from gradeval.reference.characteristic import BLOCK_ENTRIES, BLOCK_ROWS
-from gradeval.reference.layerwise import all_digits
 from gradeval.reference.series import Series
 from gradeval.threads import one_thread
 

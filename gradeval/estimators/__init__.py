@@ -4,6 +4,7 @@ An estimator is any callable ``(network, inputs, loss, randomness) -> [..., poin
 of its mean over points estimates ∇J and its value estimates E[f]. The table only gives names to the built-in ones.
 """
 
+from gradeval.estimators.facts import Facts
 from gradeval.estimators.protocol import Estimator
 from gradeval.estimators.specs import (
     claims_unbiased,
@@ -14,7 +15,7 @@ from gradeval.estimators.specs import (
     spec_of,
     split_specs,
 )
-from gradeval.estimators.table import PAPER, TABLE, Facts
+from gradeval.estimators.table import PAPER, TABLE
 
 __all__ = [
     "PAPER",

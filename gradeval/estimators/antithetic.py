@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradeval.errors import GradevalError
-from gradeval.estimators.surrogate import carry, continue_path, leave_one_out
+from gradeval.estimators.surrogate import carry, check_samples, continue_path, leave_one_out, one_unit
 from gradeval.model.head_loss import PointLoss
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.randomness import Randomness
@@ -85,21 +84,94 @@ class Disarm:
         x, branches = inputs, []
         for k, layer in enumerate(network.layers):
             a = layer.preactivation(x)
-            p = layer.probability(a)
-            p_not = layer.probability(-a)
-            b = randomness.bernoulli(p)
-            both, one = (2 * p - 1).clamp(min=0), torch.minimum(p, p_not)
-            # clamped: 0/0 for a state that cannot be
-            given = torch.where(b > 0.5, both / p.clamp(min=1e-300), one / p_not.clamp(min=1e-300))
-            other = randomness.bernoulli(given)
-            weight = ((b - other) * torch.maximum(p, p_not)).detach()
+            b, other, weight = _antithetic_pair(layer.probability(a), layer.probability(-a), randomness)
             f_other = loss(continue_path(network.layers[k + 1 :], layer.encode(other), randomness))
             branches.append((f_other, weight, layer.noise.log_odds(a)))
             x = layer.encode(b)
         f = loss(x)
         value = torch.stack([f, *(f_other for f_other, _, _ in branches)]).mean(0)
         for f_other, weight, logit in branches:
-            value = value + 0.5 * (f - f_other).detach() * (weight * carry(logit)).sum(-1)
+            value = value + (f - f_other).detach() * (weight * carry(logit)).sum(-1)
+        return value
+
+
+@dataclass(frozen=True)
+class BitFlip:
+    """BitFlip-1: n [f(x | sᵢ = 1) − f(x | sᵢ = 0)] ∇F(aᵢ) for one unit i of every layer, chosen at random from its n.
+
+    Two evaluations of f for each layer, as DisARM, but the variance stays bounded where F(a) is near 0 or 1. The path
+    with the flipped unit is continued by samples of its own.
+
+    Source: Kunes et al., AAAI 2023, arXiv:2208.06124.
+
+    Examples:
+        >>> from gradeval import exact_moments, load_problem
+        >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
+        >>> exact_moments(problem, BitFlip()).relative_bias()["all"] < 1e-12
+        True
+    """
+
+    def __call__(
+        self,
+        network: StochasticBinaryNetwork,
+        inputs: Float[Tensor, "points *inputs"],
+        loss: PointLoss,
+        randomness: Randomness,
+    ) -> Float[Tensor, " points"]:
+        x, branches = inputs, []
+        for k, layer in enumerate(network.layers):
+            p = layer.probability(layer.preactivation(x))
+            s = randomness.bernoulli(p)
+            flipped, weight = _flip_of_one(s, randomness)
+            f_flipped = loss(continue_path(network.layers[k + 1 :], layer.encode(flipped), randomness))
+            branches.append((f_flipped, weight * carry(p)))
+            x = layer.encode(s)
+        f = loss(x)
+        value = f
+        for f_flipped, term in branches:
+            value = value + (f - f_flipped).detach() * term.sum(-1)
+        return value
+
+
+@dataclass(frozen=True)
+class Ugc:
+    """Unbiased gradient variance clipping: for every unit DisARM's estimate, or BitFlip-1's where F(a) is extreme.
+
+    Of n units those with min(p, 1 − p) < 1/(2n), p = F(a), take BitFlip-1's: there its factor n is below DisARM's
+    1/(2 min(p, 1 − p)). Three evaluations of f for each layer; the head's gradient is that of DisARM.
+
+    Source: Kunes et al., AAAI 2023, arXiv:2208.06124.
+
+    Examples:
+        >>> from gradeval import exact_moments, load_problem
+        >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
+        >>> exact_moments(problem, Ugc()).relative_bias()["all"] < 1e-12
+        True
+    """
+
+    def __call__(
+        self,
+        network: StochasticBinaryNetwork,
+        inputs: Float[Tensor, "points *inputs"],
+        loss: PointLoss,
+        randomness: Randomness,
+    ) -> Float[Tensor, " points"]:
+        x, branches = inputs, []
+        for k, layer in enumerate(network.layers):
+            a = layer.preactivation(x)
+            p, p_not = layer.probability(a), layer.probability(-a)
+            b, other, weight = _antithetic_pair(p, p_not, randomness)
+            f_other = loss(continue_path(network.layers[k + 1 :], layer.encode(other), randomness))
+            flipped, flip = _flip_of_one(b, randomness)
+            f_flipped = loss(continue_path(network.layers[k + 1 :], layer.encode(flipped), randomness))
+            extreme = (torch.minimum(p, p_not) < 1 / (2 * b.shape[-1])).to(p.dtype)
+            both = (1 - extreme) * weight * carry(layer.noise.log_odds(a))
+            branches.append((f_other, both.sum(-1), f_flipped, (extreme * flip * carry(p)).sum(-1)))
+            x = layer.encode(b)
+        f = loss(x)
+        value = torch.stack([f, *(f_other for f_other, *_ in branches)]).mean(0)
+        for f_other, both, f_flipped, flip in branches:
+            value = value + (f - f_other).detach() * both + (f - f_flipped).detach() * flip
         return value
 
 
@@ -132,8 +204,7 @@ class Arms:
     samples: int = 4
 
     def __post_init__(self) -> None:
-        if self.samples < 2:
-            raise GradevalError(f"arms: samples must be at least 2, found {self.samples}.")
+        check_samples("arms", self.samples, 2)
 
     def __call__(
         self,
@@ -163,3 +234,19 @@ class Arms:
             weight = (leave_one_out(torch.cat([f, f_others]).detach())[..., None] * weight).mean(0)
             value = value + (weight * carry(logit)).sum(-1)
         return value
+
+
+def _antithetic_pair(p: Tensor, p_not: Tensor, randomness: Randomness) -> tuple[Tensor, Tensor, Tensor]:
+    """b = 1[u < p] and b̃ = 1[1 − u < p] for the probabilities p and 1 − p, and DisARM's ½ (b − b̃) max(p, 1 − p)."""
+    b = randomness.bernoulli(p)
+    both, one = (2 * p - 1).clamp(min=0), torch.minimum(p, p_not)
+    # clamped: 0/0 for a state that cannot be
+    given = torch.where(b > 0.5, both / p.clamp(min=1e-300), one / p_not.clamp(min=1e-300))
+    other = randomness.bernoulli(given)
+    return b, other, (0.5 * (b - other) * torch.maximum(p, p_not)).detach()
+
+
+def _flip_of_one(s: Tensor, randomness: Randomness) -> tuple[Tensor, Tensor]:
+    """States with one of n units flipped, chosen at random; and at that unit n σ, σ = 2s − 1, elsewhere 0."""
+    chosen, sign = one_unit(s, randomness), 2 * s - 1
+    return s - sign * chosen, s.shape[-1] * sign * chosen

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradeval.estimators.surrogate import carry, flipped_losses, noise_given_state, sample_path
+from gradeval.estimators.surrogate import Step, carry, continue_path, flipped_losses, noise_given_state, sample_path
 from gradeval.model.forms import Terms
 from gradeval.model.head_loss import PointLoss
 from gradeval.model.network import BinaryLayer, StochasticBinaryNetwork
@@ -41,22 +42,72 @@ class Ram:
         loss: PointLoss,
         randomness: Randomness,
     ) -> Float[Tensor, " points"]:
+        return _with_fixed_noises(network, inputs, loss, randomness, lambda step: 2 * step.s - 1)
+
+
+@dataclass(frozen=True)
+class StochasticAD:
+    """Stochastic derivatives: Σ over units (k, i) with sᵏᵢ = 0 of [f(x | sᵏᵢ = 1) − f(x)] ∇F(aᵏᵢ)/(1 − F(aᵏᵢ)).
+
+    The derivative of F(aᵏᵢ) from the right: a unit that is off jumps on with the rate F'/(1 − F), one that is on stays.
+    All noises stay fixed (coupling by inversion), as in RAM, which is the mean over sᵏᵢ. All jumps are summed, none is
+    pruned. The package differentiates by one scalar parameter, from the left where it lowers F(aᵏᵢ); here all is from
+    the right.
+
+    Source: Arya, Schauer, Schäfer & Rackauckas, NeurIPS 2022, arXiv:2210.08572.
+
+    Examples:
+        >>> from gradeval import exact_moments, load_problem
+        >>> problem = load_problem("expclass", units="2", stage=0, points=4)
+        >>> exact_moments(problem, StochasticAD()).relative_bias()["all"] < 1e-12
+        True
+    """
+
+    def __call__(
+        self,
+        network: StochasticBinaryNetwork,
+        inputs: Float[Tensor, "points *inputs"],
+        loss: PointLoss,
+        randomness: Randomness,
+    ) -> Float[Tensor, " points"]:
+        def weight(step: Step) -> Tensor:
+            # clamped: 0/0 for a state that cannot be
+            return (step.s - 1) / step.layer.probability(-step.a).clamp(min=1e-300)
+
+        return _with_fixed_noises(network, inputs, loss, randomness, weight)
+
+
+@dataclass(frozen=True)
+class MeasureValued:
+    """Measure-valued derivatives: Σ over units (k, i) of [f(x | sᵏᵢ = 1) − f(x | sᵏᵢ = 0)] ∇F(aᵏᵢ).
+
+    F(a) δ₁ + (1 − F(a)) δ₀ has the derivative (δ₁ − δ₀) ∇F(a): the sampled path is one of the two, the other is one
+    phantom a unit, whose later layers are sampled afresh. For binary units it is IndeCateR with one sample, too. With
+    one layer it is RAM and LEG.
+
+    Source: Mohamed et al., JMLR 21, 2020, arXiv:1906.10652, sec. 6; IndeCateR: De Smet et al., NeurIPS 2023,
+    arXiv:2311.12569.
+
+    Examples:
+        >>> from gradeval import exact_moments, load_problem
+        >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
+        >>> exact_moments(problem, MeasureValued()).relative_bias()["all"] < 1e-12
+        True
+    """
+
+    def __call__(
+        self,
+        network: StochasticBinaryNetwork,
+        inputs: Float[Tensor, "points *inputs"],
+        loss: PointLoss,
+        randomness: Randomness,
+    ) -> Float[Tensor, " points"]:
         steps, x = sample_path(network, inputs, randomness)
-        f = loss(x)
-        noises = [noise_given_state(layer, a, s, randomness.uniform(a.shape)) for layer, _, a, _, s in steps[1:]]
-        value = f
-        for k, (layer, _, _, p, s) in enumerate(steps):
-            with torch.no_grad():
-                if k + 1 == len(steps):
-                    flipped = flipped_losses(loss, layer, s)  # [units, points]
-                else:
-                    x = layer.encode(layer.flip(s))  # [units, points, units]
-                    for above, z in zip(network.layers[k + 1 :], noises[k:], strict=True):
-                        x = above.encode((above.preactivation(x) >= z).to(s.dtype))
-                    flipped = loss(x)
-                gain = (f - flipped).movedim(0, -1)
-            value = value + ((2 * s - 1) * gain * carry(p)).sum(-1)
-        return value
+
+        def follow(k: int, x: Tensor) -> Tensor:
+            return continue_path(network.layers[k + 1 :], x, randomness)
+
+        return _summed_flips(steps, loss(x), loss, follow, lambda step: 2 * step.s - 1)
 
 
 @dataclass(frozen=True)
@@ -107,3 +158,44 @@ def _log_ratio(layer: BinaryLayer) -> Terms:
         return layer.noise.log_cdf(sign * flipped) - layer.noise.log_cdf(sign * a)
 
     return terms
+
+
+def _with_fixed_noises(
+    network: StochasticBinaryNetwork,
+    inputs: Tensor,
+    loss: PointLoss,
+    randomness: Randomness,
+    weight: Callable[[Step], Tensor],
+) -> Tensor:
+    """The surrogate of all flips along a sampled path, where the noises of layers 2..L are drawn given their states."""
+    steps, x = sample_path(network, inputs, randomness)
+    f = loss(x)
+    noises = [noise_given_state(layer, a, s, randomness.uniform(a.shape)) for layer, _, a, _, s in steps[1:]]
+
+    def follow(k: int, x: Tensor) -> Tensor:
+        for above, z in zip(network.layers[k + 1 :], noises[k:], strict=True):
+            x = above.encode((above.preactivation(x) >= z).to(x.dtype))
+        return x
+
+    return _summed_flips(steps, f, loss, follow, weight)
+
+
+def _summed_flips(
+    steps: list[Step],
+    f: Tensor,
+    loss: PointLoss,
+    follow: Callable[[int, Tensor], Tensor],
+    weight: Callable[[Step], Tensor],
+) -> Tensor:
+    """f + Σ over units of weight [f(x) − f(x with the unit flipped)] carry(p); ``follow`` continues from layer k."""
+    value = f
+    for k, step in enumerate(steps):
+        with torch.no_grad():
+            if k + 1 == len(steps):
+                flipped = flipped_losses(loss, step.layer, step.s)  # [units, points]
+            else:
+                flipped = loss(follow(k, step.layer.encode(step.layer.flip(step.s))))
+            gain = (f - flipped).movedim(0, -1)
+            weights = weight(step)
+        value = value + (weights * gain * carry(step.p)).sum(-1)
+    return value

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradeval.errors import GradevalError
-from gradeval.estimators.surrogate import carry, noise_given_state
+from gradeval.estimators.surrogate import carry, check_samples, check_temperature, noise_given_state
 from gradeval.model.head_loss import PointLoss
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.randomness import Randomness
@@ -39,8 +39,7 @@ class Concrete:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise GradevalError(f"concrete: temperature must be positive, found {self.temperature}.")
+        check_temperature("concrete", self.temperature)
 
     def __call__(
         self,
@@ -81,8 +80,7 @@ class GumbelST:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise GradevalError(f"st-gumbel: temperature must be positive, found {self.temperature}.")
+        check_temperature("st-gumbel", self.temperature)
 
     def __call__(
         self,
@@ -122,10 +120,8 @@ class GumbelRao:
     samples: int = 10
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise GradevalError(f"gumbel-rao: temperature must be positive, found {self.temperature}.")
-        if self.samples < 1:
-            raise GradevalError(f"gumbel-rao: samples must be at least 1, found {self.samples}.")
+        check_temperature("gumbel-rao", self.temperature)
+        check_samples("gumbel-rao", self.samples, 1)
 
     def __call__(
         self,
@@ -140,4 +136,57 @@ class GumbelRao:
             s = randomness.bernoulli(layer.probability(a))
             z = noise_given_state(layer, a, s, randomness.uniform([self.samples, *a.shape])).detach()
             x = layer.encode(s + carry(torch.sigmoid((a - z) / self.temperature).mean(0)))
+        return loss(x)
+
+
+@dataclass(frozen=True)
+class BayesBiNN:
+    """BayesBiNN's: Concrete states, backward [σ'((a − z)/τ) + ε/4]/τ · F'(a)/(F'(a) + ε/4), σ' = σ(1 − σ).
+
+    Its code takes the derivative by the mean, and adds ε to both parts of the quotient. At τ = ε = 1e-10, as published,
+    the states are hard samples to all digits, σ' is 0 but for a draw in 10⁹, and what is left is the factor ¼: an
+    identity straight-through estimator. With ε = 0 it is Concrete.
+
+    Args:
+        temperature: τ > 0.
+        epsilon: ε ≥ 0.
+
+    Raises:
+        GradevalError: the temperature is not positive, or ε is negative.
+
+    Source: Meng, Bachmann & Khan, ICML 2020, arXiv:2002.10778, and their code; analysed in Shekhovtsov, GCPR 2021,
+    arXiv:2110.03549.
+
+    Examples:
+        >>> from gradeval import load_problem
+        >>> from gradeval.model.randomness import RandomDraws, generator
+        >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
+        >>> chance = RandomDraws(generator("cpu", "an example"))
+        >>> BayesBiNN()(problem.network, problem.inputs, problem.loss_function(), chance).shape
+        torch.Size([4])
+    """
+
+    temperature: float = 1e-10
+    epsilon: float = 1e-10
+
+    def __post_init__(self) -> None:
+        check_temperature("bayesbinn", self.temperature)
+        if not self.epsilon >= 0:
+            raise GradevalError(f"bayesbinn: epsilon must be at least 0, found {self.epsilon}.")
+
+    def __call__(
+        self,
+        network: StochasticBinaryNetwork,
+        inputs: Float[Tensor, "points *inputs"],
+        loss: PointLoss,
+        randomness: Randomness,
+    ) -> Float[Tensor, " points"]:
+        x, quarter = inputs, self.epsilon / 4
+        for layer in network.layers:
+            a = layer.preactivation(x)
+            z = randomness.noise(layer.noise, a.shape)
+            s = torch.sigmoid((a - z) / self.temperature).detach()
+            density = layer.noise.pdf(a)
+            factor = (s * (1 - s) + quarter) / self.temperature * density / (density + quarter).clamp(min=1e-300)
+            x = layer.encode(s + factor.detach() * carry(a))
         return loss(x)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradeval.errors import GradevalError
-from gradeval.estimators.surrogate import Step, carry, leave_one_out, sample_path
+from gradeval.estimators.surrogate import Step, carry, check_samples, leave_one_out, sample_path
 from gradeval.model.head_loss import PointLoss
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.objective import split_constant
@@ -77,8 +77,7 @@ class Rloo:
     samples: int = 4
 
     def __post_init__(self) -> None:
-        if self.samples < 2:
-            raise GradevalError(f"rloo: samples must be at least 2, found {self.samples}.")
+        check_samples("rloo", self.samples, 2)
 
     def __call__(
         self,

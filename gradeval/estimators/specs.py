@@ -17,8 +17,9 @@ from types import ModuleType
 from typing import Any
 
 from gradeval.errors import GradevalError, estimator_error, unknown_name
+from gradeval.estimators.facts import Facts
 from gradeval.estimators.protocol import Estimator, claim_of, definition_of, settings_of
-from gradeval.estimators.table import TABLE, Facts
+from gradeval.estimators.table import TABLE
 
 
 def split_specs(text: str) -> list[str]:

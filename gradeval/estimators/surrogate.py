@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradeval.errors import GradevalError
 from gradeval.model.head_loss import FlippableLoss, PointLoss
 from gradeval.model.network import BinaryLayer, StochasticBinaryNetwork
 from gradeval.model.randomness import Randomness
@@ -105,6 +106,46 @@ def continue_path(layers: Iterable[BinaryLayer], x: Tensor, randomness: Randomne
     return x
 
 
+def one_unit(like: Float[Tensor, "*batch units"], randomness: Randomness) -> Float[Tensor, "*batch units"]:
+    """Choose one unit at random, each with the same probability.
+
+    Unit i = 1, 2, … of n is taken with probability 1/(n + 1 − i) unless one before it was: n − 1 Bernoulli variables,
+    so that all choices can be enumerated.
+
+    Args:
+        like: has the shape, the precision and the device.
+        randomness: where the choice comes from.
+
+    Returns:
+        1 at the unit and 0 at the others.
+
+    Examples:
+        >>> from gradeval.model.randomness import RandomDraws, generator
+        >>> one_unit(torch.zeros(3, 4), RandomDraws(generator("cpu", "an example"))).sum(-1)
+        tensor([1., 1., 1.])
+    """
+    chances = 1 / torch.arange(like.shape[-1], 1, -1, dtype=like.dtype, device=like.device)
+    return first_taken(randomness.bernoulli(chances.expand(*like.shape[:-1], -1)))
+
+
+def first_taken(taken: Float[Tensor, "*batch others"]) -> Float[Tensor, "*batch units"]:
+    """The first unit that is taken; the last one where none before it is.
+
+    Args:
+        taken: 1 or 0 of every unit but the last, [..., units − 1].
+
+    Returns:
+        1 at that unit and 0 at the others, [..., units].
+
+    Examples:
+        >>> first_taken(torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 0.0]]))
+        tensor([[0., 1., 0., 0.],
+                [0., 0., 0., 1.]])
+    """
+    one = torch.ones_like(taken.sum(-1, keepdim=True))
+    return torch.cat([taken, one], -1) * torch.cat([one, (1 - taken).cumprod(-1)], -1)
+
+
 def mean_field(layers: Iterable[BinaryLayer], x: Tensor) -> Tensor:
     """As `continue_path`, with every state replaced by its mean lo + (hi − lo) F(a).
 
@@ -136,6 +177,35 @@ def noise_given_state(layer: BinaryLayer, a: Tensor, s: Tensor, v: Tensor) -> Te
     """
     sign = 2 * s - 1
     return sign * layer.noise.icdf(v * layer.probability(sign * a))
+
+
+def check_samples(name: str, samples: int, least: int) -> None:
+    """Refuse too few samples.
+
+    Args:
+        name: of the estimator, for the message.
+        samples: K.
+        least: the fewest it takes.
+
+    Raises:
+        GradevalError: K is below it.
+    """
+    if samples < least:
+        raise GradevalError(f"{name}: samples must be at least {least}, found {samples}.")
+
+
+def check_temperature(name: str, temperature: float) -> None:
+    """Refuse a temperature that is not positive.
+
+    Args:
+        name: of the estimator, for the message.
+        temperature: τ.
+
+    Raises:
+        GradevalError: it is not positive.
+    """
+    if not temperature > 0:
+        raise GradevalError(f"{name}: temperature must be positive, found {temperature}.")
 
 
 def leave_one_out(f: Float[Tensor, "samples *rest"]) -> Float[Tensor, "samples *rest"]:

@@ -2,113 +2,37 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any
+from gradeval.estimators.facts import Chance, Count, Facts
 
-
-class Chance(StrEnum):
-    """What an estimator asks of its `gradeval.model.randomness.Randomness`."""
-
-    NONE = "none"
-    BERNOULLI = "bernoulli"
-    """Bernoulli states only, so that all of them can be enumerated."""
-    CONTINUOUS = "continuous"
-    """Uniform or normal variables or noise, with or without Bernoulli states."""
-
-
-@dataclass(frozen=True)
-class Count:
-    """A number of evaluations per draw and data point: a formula for people, and the same as a function.
-
-    Args:
-        text: a Python expression of L, the number of layers; n, the list of their widths; K, the samples.
-        number: its value, of (L, n, K).
-
-    Examples:
-        >>> count = Count("K * L", lambda L, n, K: K * L)
-        >>> str(count), count.number(3, [5, 5, 5], 4)
-        ('K * L', 12)
-    """
-
-    text: str
-    number: Callable[[int, Sequence[int], int], int]
-
-    def __str__(self) -> str:
-        return self.text
-
-
-ONE = Count("1", lambda L, n, K: 1)
-LAYERS = Count("L", lambda L, n, K: L)
 LAYERS_TWICE = Count("2 * L", lambda L, n, K: 2 * L)
 UP_AND_DOWN = Count("2 * L - 1", lambda L, n, K: 2 * L - 1)
 TRIANGLE = Count("L * (L + 1) // 2", lambda L, n, K: L * (L + 1) // 2)
 LAYERS_AND_ONE = Count("L + 1", lambda L, n, K: L + 1)
+PATHS_AND_TRIANGLES = Count("K * (L + L * (L - 1) // 2)", lambda L, n, K: K * (L + L * (L - 1) // 2))
+PATHS_AND_LAYERS = Count("K * (L + 1)", lambda L, n, K: K * (L + 1))
+ALL_FLIPS = Count(
+    "L + sum(n[k] * (L - 1 - k) for k in range(L))",
+    lambda L, n, K: L + sum(n[k] * (L - 1 - k) for k in range(L)),
+)
+WIDTHS_AND_ONE = Count("1 + sum(n)", lambda L, n, K: 1 + sum(n))
 LAST_WIDTH_AND_ONE = Count("1 + n[-1]", lambda L, n, K: 1 + n[-1])
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is claimed of a built-in estimator; the conformance tests check it.
-
-    Attributes:
-        name: the name users write.
-        target: "module:class" of the frozen dataclass, below gradeval.estimators.
-        unbiased: whether E[gradient] = ∇J is claimed.
-        differentiable: whether f must be differentiable in the last layer's states.
-        randomness: what it asks of chance.
-        source: where it was published.
-        defaults: its hyper-parameters as a spec would give them.
-        layer_evaluations: how often one draw evaluates a layer, per data point.
-        loss_evaluations: how often one draw evaluates the loss, per data point.
-        aliases: other names that users may write.
-        fitted: whether `fit(problem, seed)` must learn something first; `gradeval.evaluate` does it.
-    """
-
-    name: str
-    target: str
-    unbiased: bool
-    differentiable: bool
-    randomness: Chance
-    source: str
-    defaults: str = ""
-    layer_evaluations: Count = LAYERS
-    loss_evaluations: Count = ONE
-    aliases: tuple[str, ...] = ()
-    fitted: bool = False
-
-    def evaluations(self, widths: Sequence[int], samples: int = 0) -> tuple[int, int]:
-        """How often one draw evaluates a layer and the loss, per data point, where all maps are linear.
-
-        Args:
-            widths: the number of units of each layer.
-            samples: the estimator's number of samples K, where it has one.
-
-        Returns:
-            The evaluations of a layer, and of the loss.
-
-        Examples:
-            >>> TABLE["ram"].evaluations([5, 5, 5])
-            (18, 16)
-        """
-        layers, losses = self.layer_evaluations, self.loss_evaluations
-        return layers.number(len(widths), widths, samples), losses.number(len(widths), widths, samples)
-
-    def as_data(self) -> dict[str, Any]:
-        """The facts by name, for JSON; each count as its formula.
-
-        Returns:
-            One entry for every attribute, in their order.
-        """
-        values = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
-        return {name: str(value) if isinstance(value, Count) else value for name, value in values}
-
 
 TABLE: dict[str, Facts] = {
     facts.name: facts
     for facts in (
+        Facts(
+            "exact",
+            "enumeration:Exact",
+            unbiased=True,
+            differentiable=False,
+            randomness=Chance.NONE,
+            source="the exact gradient, by summing over all states",
+            layer_evaluations=Count(
+                "1 + sum(2 ** n[k] for k in range(L - 1))",
+                lambda L, n, K: 1 + sum(2 ** n[k] for k in range(L - 1)),
+            ),
+            loss_evaluations=Count("2 ** n[-1]", lambda L, n, K: int(2 ** n[-1])),
+        ),
         Facts(
             "reinforce",
             "score_function:Reinforce",
@@ -179,8 +103,19 @@ TABLE: dict[str, Facts] = {
             randomness=Chance.BERNOULLI,
             source="Titsias & Shi 2022, arXiv:2111.05300",
             defaults="samples=4",
-            layer_evaluations=Count("K * (L + L * (L - 1) // 2)", lambda L, n, K: K * (L + L * (L - 1) // 2)),
-            loss_evaluations=Count("K * (L + 1)", lambda L, n, K: K * (L + 1)),
+            layer_evaluations=PATHS_AND_TRIANGLES,
+            loss_evaluations=PATHS_AND_LAYERS,
+        ),
+        Facts(
+            "rodeo",
+            "control_variates:Rodeo",
+            unbiased=True,
+            differentiable=True,
+            randomness=Chance.BERNOULLI,
+            source="Shi et al. 2022, arXiv:2202.09497",
+            defaults="samples=4",
+            layer_evaluations=PATHS_AND_TRIANGLES,
+            loss_evaluations=PATHS_AND_LAYERS,
         ),
         Facts(
             "arm",
@@ -204,6 +139,27 @@ TABLE: dict[str, Facts] = {
             aliases=("u2g",),
         ),
         Facts(
+            "bitflip",
+            "antithetic:BitFlip",
+            unbiased=True,
+            differentiable=False,
+            randomness=Chance.BERNOULLI,
+            source="Kunes et al. 2023, arXiv:2208.06124",
+            layer_evaluations=TRIANGLE,
+            loss_evaluations=LAYERS_AND_ONE,
+            aliases=("bitflip-1",),
+        ),
+        Facts(
+            "ugc",
+            "antithetic:Ugc",
+            unbiased=True,
+            differentiable=False,
+            randomness=Chance.BERNOULLI,
+            source="Kunes et al. 2023, arXiv:2208.06124",
+            layer_evaluations=Count("L * L", lambda L, n, K: L * L),
+            loss_evaluations=Count("2 * L + 1", lambda L, n, K: 2 * L + 1),
+        ),
+        Facts(
             "arms",
             "antithetic:Arms",
             unbiased=True,
@@ -215,17 +171,55 @@ TABLE: dict[str, Facts] = {
             loss_evaluations=Count("1 + (K - 1) * L", lambda L, n, K: 1 + (K - 1) * L),
         ),
         Facts(
+            "sum-and-sample",
+            "without_replacement:SumAndSample",
+            unbiased=True,
+            differentiable=False,
+            randomness=Chance.BERNOULLI,
+            source="Kool et al. 2020, arXiv:2002.06043; Liu et al. 2019, arXiv:1810.04777",
+            layer_evaluations=TRIANGLE,
+            loss_evaluations=LAYERS_AND_ONE,
+        ),
+        Facts(
+            "unordered-set",
+            "without_replacement:UnorderedSet",
+            unbiased=True,
+            differentiable=False,
+            randomness=Chance.BERNOULLI,
+            source="Kool et al. 2020, arXiv:2002.06043",
+            layer_evaluations=TRIANGLE,
+            loss_evaluations=LAYERS_AND_ONE,
+        ),
+        Facts(
             "ram",
             "marginalisation:Ram",
             unbiased=True,
             differentiable=False,
             randomness=Chance.CONTINUOUS,
             source="Tokui & Sato 2017, arXiv:1611.01239",
-            layer_evaluations=Count(
-                "L + sum(n[k] * (L - 1 - k) for k in range(L))",
-                lambda L, n, K: L + sum(n[k] * (L - 1 - k) for k in range(L)),
-            ),
-            loss_evaluations=Count("1 + sum(n)", lambda L, n, K: 1 + sum(n)),
+            layer_evaluations=ALL_FLIPS,
+            loss_evaluations=WIDTHS_AND_ONE,
+        ),
+        Facts(
+            "stochastic-ad",
+            "marginalisation:StochasticAD",
+            unbiased=True,
+            differentiable=False,
+            randomness=Chance.CONTINUOUS,
+            source="Arya et al. 2022, arXiv:2210.08572",
+            layer_evaluations=ALL_FLIPS,
+            loss_evaluations=WIDTHS_AND_ONE,
+        ),
+        Facts(
+            "measure-valued",
+            "marginalisation:MeasureValued",
+            unbiased=True,
+            differentiable=False,
+            randomness=Chance.BERNOULLI,
+            source="Mohamed et al. 2020, arXiv:1906.10652; De Smet et al. 2023, arXiv:2311.12569",
+            layer_evaluations=ALL_FLIPS,
+            loss_evaluations=WIDTHS_AND_ONE,
+            aliases=("indecater",),
         ),
         Facts(
             "leg",
@@ -263,6 +257,15 @@ TABLE: dict[str, Facts] = {
             randomness=Chance.CONTINUOUS,
             source="Paulus et al. 2021, arXiv:2010.04838",
             defaults="temperature=1.0,samples=10",
+        ),
+        Facts(
+            "bayesbinn",
+            "relaxation:BayesBiNN",
+            unbiased=False,
+            differentiable=True,
+            randomness=Chance.CONTINUOUS,
+            source="Meng et al. 2020, arXiv:2002.10778; Shekhovtsov 2021, arXiv:2110.03549",
+            defaults="temperature=1e-10,epsilon=1e-10",
         ),
         Facts(
             "tanh",
@@ -315,6 +318,15 @@ TABLE: dict[str, Facts] = {
             source="Hubara et al. 2016, arXiv:1602.02830",
         ),
         Facts(
+            "decoupled-st",
+            "straight_through:DecoupledST",
+            unbiased=False,
+            differentiable=True,
+            randomness=Chance.BERNOULLI,
+            source="Shah et al. 2024, arXiv:2410.13331",
+            defaults="forward=1.0,backward=2.0",
+        ),
+        Facts(
             "reinmax",
             "straight_through:ReinMax",
             unbiased=False,
@@ -324,12 +336,21 @@ TABLE: dict[str, Facts] = {
             aliases=("zgr", "darn"),
         ),
         Facts(
+            "reinmax-rao",
+            "straight_through:ReinMaxRao",
+            unbiased=False,
+            differentiable=True,
+            randomness=Chance.CONTINUOUS,
+            source="Wang & Bui 2026, arXiv:2603.08257",
+            defaults="temperature=1.0,samples=10",
+        ),
+        Facts(
             "mve",
             "straight_through:Mve",
             unbiased=False,
             differentiable=True,
             randomness=Chance.BERNOULLI,
-            source="Hooper & Shekhovtsov 2026",
+            source="Hooper & Shekhovtsov 2026, openreview 5LZQfHUVER",
             defaults="strength=1.0",
         ),
         Facts(
@@ -340,6 +361,16 @@ TABLE: dict[str, Facts] = {
             randomness=Chance.BERNOULLI,
             source="Shekhovtsov, Yanush & Flach 2020, arXiv:2006.03143",
             defaults="tolerance=0.0",
+            layer_evaluations=UP_AND_DOWN,
+            loss_evaluations=LAST_WIDTH_AND_ONE,
+        ),
+        Facts(
+            "sa",
+            "psa:SampleAnalytic",
+            unbiased=False,
+            differentiable=False,
+            randomness=Chance.BERNOULLI,
+            source="the code of Shekhovtsov, Yanush & Flach 2020, arXiv:2006.03143",
             layer_evaluations=UP_AND_DOWN,
             loss_evaluations=LAST_WIDTH_AND_ONE,
         ),

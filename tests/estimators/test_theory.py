@@ -11,8 +11,10 @@ from torch import Tensor
 from gradeval.estimators import Estimator, get_estimator
 from gradeval.estimators.protocol import learns
 from gradeval.estimators.straight_through import with_backward_factor
-from gradeval.estimators.surrogate import carry, sample_path
+from gradeval.estimators.surrogate import carry, one_unit, sample_path
+from gradeval.estimators.without_replacement import _another
 from gradeval.model.problem import Problem
+from gradeval.model.randomness import EnumeratedStates, generator
 from gradeval.reference import exact_gradient, exact_moments
 from gradeval.sampling.probes import count_evaluations
 from gradeval.sampling.sampler import Sampler
@@ -101,7 +103,7 @@ def test_one_layer_ram_has_the_least_variance(make_problem, facts) -> None:
     """Of all single-path estimators with any of the control variates: integrating one unit is Rao–Blackwell's best."""
     problem = make_problem((3,), **facts, scale=0.6)
     least = exact_variance(problem, get_estimator("ram"))
-    for spec in ("reinforce", "reinforce:baseline=0.5", "nvil", "muprop"):
+    for spec in ("reinforce", "reinforce:baseline=0.5", "nvil", "muprop", "stochastic-ad"):
         assert least <= exact_variance(problem, ready(spec, problem)) * (1 + 1e-12), spec
     for spec in ("rebar", "relax", "arm"):
         variance, error = sampled_variance(problem, ready(spec, problem), "1")
@@ -117,6 +119,162 @@ def test_disarm_varies_less_than_arm(make_problem, facts) -> None:
     for layer in ("1", "2"):
         arm, error = sampled_variance(problem, get_estimator("arm"), layer)
         assert exact_variance(problem, get_estimator("disarm"), layer) <= arm + Z * error
+
+
+@pytest.mark.parametrize("facts", ONE_LAYER, ids=str)
+@pytest.mark.parametrize("loss", ["squared", "cross-entropy"])
+def test_one_layer_ugc_varies_less_than_disarm(make_problem, facts, loss: str) -> None:
+    """In every parameter, and all that differs is the layer: the head's gradient is the same."""
+    scale = 0.4 if facts["noise"] == "uniform" else 0.8
+    for seed in range(2):
+        problem = make_problem((2,), **facts, loss=loss, scale=scale, points=2, seed=seed)
+        ugc, disarm = (exact_moments(problem, get_estimator(name)).variance for name in ("ugc", "disarm"))
+        assert (ugc <= disarm * (1 + 1e-10) + 1e-14).all()
+
+
+class Product:
+    """f = Π xⱼ, or with ``linear`` Σ xⱼ."""
+
+    def __init__(self, linear: bool) -> None:
+        self.linear = linear
+
+    def bind(self, network, inputs, targets):
+        return lambda x: x.sum(-1) if self.linear else x.prod(-1)
+
+
+def variance_by_p(problem: Problem, name: str, p: float) -> float:
+    """The exact variance of ∂f/∂P(s₁ = 1) where the units of one layer have the probabilities p and ½."""
+    with torch.no_grad():
+        layer = problem.network.layers[0]
+        layer.map.weight.zero_()
+        layer.map.bias.copy_(layer.noise.icdf(torch.tensor([p, 0.5], dtype=torch.float64)))
+        slope = float(layer.noise.pdf(layer.map.bias)[0])
+    at = problem.network.layers[0].map.weight.numel()  # the first bias
+    return float(exact_moments(problem, get_estimator(name)).variance[at]) / slope**2
+
+
+@pytest.mark.parametrize("noise", NOISY)
+def test_ugc_varies_less_than_disarm_where_units_do_not_interact_and_may_vary_more_where_they_do(
+    make_problem, noise
+) -> None:
+    """For f = x₁x₂ of ±1 and P(s₂ = 1) = ½ an antithetic pair has the same f: DisARM does not vary, one flip does."""
+    problem = make_problem((2,), noise=noise, states=(-1.0, 1.0), points=1)
+    added = Problem(problem.network, problem.inputs, problem.targets, Product(linear=True))
+    assert variance_by_p(added, "ugc", 0.05) < 0.5 * variance_by_p(added, "disarm", 0.05)
+    product = Problem(problem.network, problem.inputs, problem.targets, Product(linear=False))
+    assert variance_by_p(product, "disarm", 0.05) < 1e-20
+    assert variance_by_p(product, "ugc", 0.05) > 1
+
+
+def test_bitflips_variance_stays_bounded_where_disarms_grows(make_problem) -> None:
+    """DisARM's grows as 1/min(p, 1 − p), BitFlip-1's does not."""
+    problem = make_problem((2,), points=1, seed=1)
+    bounded, growing = ([variance_by_p(problem, name, p) for p in (1e-2, 1e-4)] for name in ("bitflip", "disarm"))
+    assert bounded[1] < 1.1 * bounded[0]
+    assert growing[1] > 50 * growing[0]
+
+
+@pytest.mark.parametrize("noise", NOISY)
+@pytest.mark.parametrize("units", [(2,), (2, 2)])
+def test_the_unordered_set_is_the_mean_of_sum_and_sample_over_both_orders(make_problem, units, noise: str) -> None:
+    problem = make_problem(units, noise=noise, scale=0.4 if noise == "uniform" else 0.8, points=2)
+    mean, ordered = (exact_moments(problem, get_estimator(name)) for name in ("unordered-set", "sum-and-sample"))
+    torch.testing.assert_close(mean.mean, ordered.mean, rtol=0, atol=1e-12)
+    layers = slice(0, mean.slices["head"].start)
+    assert (mean.variance <= ordered.variance * (1 + 1e-10) + 1e-14)[layers].all()
+    assert mean.variance[layers].sum() < 0.99 * ordered.variance[layers].sum()
+
+
+def test_two_distinct_states_of_one_unit_are_all(make_problem) -> None:
+    """The estimate is exact then."""
+    moments = exact_moments(make_problem((1,)), get_estimator("unordered-set"))
+    assert moments.relative_variance()["all"] < 1e-14
+    assert moments.relative_bias()["all"] < 1e-12
+
+
+def test_another_state_is_drawn_from_what_is_left(make_problem) -> None:
+    """The law of t given s on all states of three units, enumerated: p(t)/(1 − p(s)), and 0 at s."""
+    (layer,) = make_problem((3,)).network.layers
+    a = torch.tensor([[0.3, -1.2, 2.0]], dtype=torch.float64)
+    p, every = layer.probability(a), list(itertools.product([0.0, 1.0], repeat=3))
+    chances = {state: float(layer.log_prob(torch.tensor([state], dtype=p.dtype), a).exp()) for state in every}
+    for state in every:
+        s = torch.tensor([state], dtype=p.dtype)
+        found = dict.fromkeys(chances, 0.0)
+        for bits in itertools.product([0.0, 1.0], repeat=4):
+            chance = EnumeratedStates(torch.tensor(bits, dtype=p.dtype), generator("cpu", 1))
+            other = _another(layer, a, p, s, chance)
+            found[tuple(other[0].tolist())] += float(chance.weight.detach())
+        for other, weight in found.items():
+            expected = 0.0 if other == state else chances[other] / (1 - chances[state])
+            assert weight == pytest.approx(expected, abs=1e-14)
+
+
+def test_one_unit_is_chosen_with_equal_chances() -> None:
+    found = torch.zeros(4, dtype=torch.float64)
+    for bits in itertools.product([0.0, 1.0], repeat=3):
+        chance = EnumeratedStates(torch.tensor(bits, dtype=torch.float64), generator("cpu", 1))
+        found += one_unit(torch.zeros(4, dtype=torch.float64), chance) * chance.weight
+    torch.testing.assert_close(found, torch.full_like(found, 0.25))
+
+
+@pytest.mark.parametrize("noise", NOISY)
+def test_measure_valued_is_indecater(make_problem, noise: str) -> None:
+    """IndeCateR for binary units is Σᵢ Σ_c ∇P(sᵢ = c) f(x | sᵢ = c).
+
+    With a sample shared by the units the draws are the same; with a sample of the others for every unit, the mean and
+    the variance of each unit's derivative are.
+    """
+    assert get_estimator("indecater") == get_estimator("measure-valued")
+    problem = make_problem((2,), noise=noise, scale=0.4 if noise == "uniform" else 0.8, points=1)
+    with torch.no_grad():
+        problem.network.layers[0].map.weight.zero_()
+
+    def indecater(shared: bool):
+        def estimator(network, inputs, loss, randomness):
+            (layer,) = network.layers
+            p = layer.probability(layer.preactivation(inputs))
+            x = layer.encode(randomness.bernoulli(p))
+            value = loss(x)
+            for i in range(p.shape[-1]):
+                own = x if shared else layer.encode(randomness.bernoulli(p))
+                unit = torch.eye(p.shape[-1], dtype=p.dtype)[i]
+                for c, chance in ((1.0, p[..., i]), (0.0, 1 - p[..., i])):
+                    f = loss(own * (1 - unit) + layer.encode(torch.full_like(own, c)) * unit)
+                    value = value + f.detach() * carry(chance)
+            return value
+
+        return estimator
+
+    ours = get_estimator("measure-valued")
+    torch.testing.assert_close(gradient(problem, ours), gradient(problem, indecater(shared=True)))
+    mine, theirs = (exact_moments(problem, estimator) for estimator in (ours, indecater(shared=False)))
+    torch.testing.assert_close(mine.mean, theirs.mean)
+    torch.testing.assert_close(mine.variance, theirs.variance, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("noise", NOISY)
+def test_measure_valued_is_ram_where_the_phantoms_share_the_noises(make_problem, noise: str) -> None:
+    """The same numbers with one layer, and in the last of several; below it, RAM's coupling lowers the variance."""
+    one = make_problem((3,), noise=noise, scale=0.6)
+    torch.testing.assert_close(*(gradient(one, get_estimator(name)) for name in ("ram", "measure-valued")))
+    deep = make_problem((2, 2), noise=noise, scale=0.6)
+    ram, error = sampled_variance(deep, get_estimator("ram"), "1", draws=4000)
+    assert ram - Z * error < exact_variance(deep, get_estimator("measure-valued"))
+    last, error = sampled_variance(deep, get_estimator("ram"), "2", draws=4000)
+    assert abs(last - exact_variance(deep, get_estimator("measure-valued"), "2")) < Z * error
+
+
+@pytest.mark.parametrize("noise", NOISY)
+def test_the_mean_of_stochastic_derivatives_over_the_unit_is_ram(make_problem, noise: str) -> None:
+    """A unit that is off has the weight 1/(1 − p) and one that is on none: on average the weight is 1."""
+    problem = make_problem((1,), noise=noise, points=1, scale=0.6)
+    right, ram = (exact_moments(problem, get_estimator(name)) for name in ("stochastic-ad", "ram"))
+    torch.testing.assert_close(right.mean, ram.mean)
+    layer = problem.network.layers[0]
+    p = float(layer.probability(layer.preactivation(problem.inputs)).detach())
+    where = right.slices["1"]
+    torch.testing.assert_close(right.variance[where], right.mean[where] ** 2 * p / (1 - p))
 
 
 def test_arms_of_two_samples_is_disarm(make_problem) -> None:

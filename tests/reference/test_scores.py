@@ -13,8 +13,8 @@ from gradeval import Problem, StochasticBinaryNetwork
 from gradeval.model.elbo import NegativeElbo
 from gradeval.model.maps import BernoulliDecoder
 from gradeval.model.randomness import EnumeratedStates, generator
+from gradeval.model.states import binary_digits
 from gradeval.reference import rare, scores
-from gradeval.reference.joint import binary_digits
 from gradeval.reference.rare import rare_states
 from gradeval.reference.scores import LinearScores
 from gradeval.sampling.surrogates import Surrogate, weighted_gradients

@@ -22,7 +22,10 @@ def stack(task: Task, name: str = "psa", seeds=(0, 1), rates=(0.1, 0.1), optimis
     return Stack(Recipe(task, name, get_estimator(name), optimiser, 10), seeds, rates)
 
 
-@pytest.mark.parametrize("name", ["reinforce", "arm", "concrete", "tanh", "st", "psa", "adf", "muprop", "rloo"])
+NAMES = ["reinforce", "arm", "concrete", "tanh", "st", "psa", "adf", "muprop", "rloo", "exact"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_run_is_the_same_alone_beside_others_and_in_a_loop(task: Task, name: str) -> None:
     together, alone, loop = stack(task, name), stack(task, name, (1,), (0.1,)), stack(task, name)
     assert together.gradients.vectorised
