@@ -26,6 +26,7 @@ FLOORS = [
     {"program", "pytest_plugin"},
 ]
 FILE_LINES, CLASS_LINES, FUNCTION_LINES, PARAMETERS = 450, 150, 60, 7
+ESTIMATOR_LINES = 30  # of code, of a class in the table
 
 
 def room_of(module: str) -> str:
@@ -125,6 +126,30 @@ def test_nothing_is_too_large(tmp_path: Path) -> None:
         "gradeval.model.planted: long: 61 lines",
         "gradeval.model.planted: many: 8 parameters",
     ]
+
+
+def code_lines(path: Path, node: ast.ClassDef) -> int:
+    """The lines of a class without docstrings, comments and blank lines."""
+    lines, documented = path.read_text().splitlines(), set()
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(inner) is not None:
+            documented |= set(range(inner.body[0].lineno, (inner.body[0].end_lineno or 0) + 1))
+    numbers = set(range(node.lineno, (node.end_lineno or 0) + 1)) - documented
+    return sum(bool(text) and text[0] != "#" for text in (lines[number - 1].strip() for number in numbers))
+
+
+def test_an_estimator_reads_at_a_glance(tmp_path: Path) -> None:
+    """The classes of the table. Planted: one of four lines."""
+    from gradeval.estimators import TABLE
+
+    for facts in TABLE.values():
+        module, _, name = facts.target.partition(":")
+        path = modules()[f"gradeval.estimators.{module}"]
+        (node,) = (n for n in definitions(path) if isinstance(n, ast.ClassDef) and n.name == name)
+        assert code_lines(path, node) <= ESTIMATOR_LINES, name
+    planted = tmp_path / "planted.py"
+    planted.write_text('class Four:\n    """A\n\n    B"""\n\n    # a comment\n    a = 1\n    b = 2\n    c = 3\n')
+    assert [code_lines(planted, n) for n in definitions(planted) if isinstance(n, ast.ClassDef)] == [4]
 
 
 def test_no_name_stands_for_two_things() -> None:

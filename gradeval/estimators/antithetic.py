@@ -213,18 +213,11 @@ class Arms:
         loss: PointLoss,
         randomness: Randomness,
     ) -> Float[Tensor, " points"]:
-        x, branches, root = inputs, [], self.samples - 1
+        x, branches = inputs, []
         for k, layer in enumerate(network.layers):
             a = layer.preactivation(x)
             p, p_not = layer.probability(a), layer.probability(-a)
-            d = -torch.log(randomness.uniform([self.samples, *a.shape]))
-            u = (1 - d / d.sum(0)) ** root
-            rarer = torch.minimum(p, p_not)
-            s = (u < rarer).to(p.dtype)
-            s = torch.where(p > p_not, 1 - s, s)
-            both = (2 * rarer ** (1 / root) - 1).clamp(min=0) ** root
-            # 1/(1 − ρ) with ρ = (both − r²)/(r (1 − r)), finite where r vanishes
-            scale = (1 - rarer) / (1 - both / rarer.clamp(min=1e-300))
+            s, scale = _negatively_dependent(p, p_not, self.samples, randomness)
             f_others = loss(continue_path(network.layers[k + 1 :], layer.encode(s[1:]), randomness))
             branches.append((f_others, ((s - p) * scale).detach(), layer.noise.log_odds(a)))
             x = layer.encode(s[0])
@@ -250,3 +243,16 @@ def _flip_of_one(s: Tensor, randomness: Randomness) -> tuple[Tensor, Tensor]:
     """States with one of n units flipped, chosen at random; and at that unit n σ, σ = 2s − 1, elsewhere 0."""
     chosen, sign = one_unit(s, randomness), 2 * s - 1
     return s - sign * chosen, s.shape[-1] * sign * chosen
+
+
+def _negatively_dependent(p: Tensor, p_not: Tensor, samples: int, randomness: Randomness) -> tuple[Tensor, Tensor]:
+    """Samples for the probabilities p and 1 − p by the Dirichlet copula, [samples, ...], and 1/(1 − ρ)."""
+    root = samples - 1
+    d = -torch.log(randomness.uniform([samples, *p.shape]))
+    u = (1 - d / d.sum(0)) ** root
+    rarer = torch.minimum(p, p_not)
+    s = (u < rarer).to(p.dtype)
+    s = torch.where(p > p_not, 1 - s, s)
+    both = (2 * rarer ** (1 / root) - 1).clamp(min=0) ** root
+    # ρ = (both − r²)/(r (1 − r)); finite where r vanishes
+    return s, (1 - rarer) / (1 - both / rarer.clamp(min=1e-300))

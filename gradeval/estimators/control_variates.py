@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -211,17 +211,9 @@ class Rebar:
         randomness: Randomness,
     ) -> Float[Tensor, " points"]:
         if self.temperature is None or self.eta is None:
-            raise GradevalError(
-                "rebar must be fitted first by rebar.fit(problem, seed), or be given temperature and eta."
-            )
-        steps, x = sample_path(network, inputs, randomness)
-        f = loss(x)
-        value = f
-        for k, step in enumerate(steps):
-            value = value + f.detach() * carry(step.layer.log_prob(step.s, step.a))
-            for term in _relaxed_terms(steps, k, loss, _noises(steps, k, randomness), [self.temperature]):
-                value = value + self.eta * term
-        return value
+            raise GradevalError("rebar must be fitted first: rebar.fit(problem, seed), or given temperature and eta.")
+        etas = [[self.eta]] * len(network.layers)
+        return _with_terms(network, inputs, loss, randomness, _rebar_terms([self.temperature]), etas)
 
     def fit(self, problem: Problem, seed: int, advance: Advance | None = None) -> Rebar:
         """Fit to a problem what is None of temperature and eta.
@@ -237,15 +229,7 @@ class Rebar:
         if None not in (self.temperature, self.eta):
             return self
         temperatures = self.temperatures if self.temperature is None else (self.temperature,)
-
-        def terms(steps: list[Step], k: int, loss: PointLoss, chance: Randomness) -> Iterator[Tensor]:
-            return _relaxed_terms(steps, k, loss, _noises(steps, k, chance), temperatures)
-
-        gram = torch.stack(_fitting_grams(problem, derived_seed("rebar", seed), self.budget, terms, advance)).sum(0)
-        cross, squares = gram[0, 1:], gram.diagonal()[1:].clamp(min=torch.finfo(gram.dtype).tiny)
-        etas = -cross / squares if self.eta is None else torch.full_like(cross, self.eta)
-        best = int((2 * etas * cross + etas**2 * squares).argmin())  # the change of the variance
-        return Rebar(temperatures[best], float(etas[best]))
+        return Rebar(*_fit_rebar(problem, seed, temperatures, self.eta, advance))
 
     @property
     def learned(self) -> dict[str, Any]:
@@ -291,22 +275,7 @@ class Relax:
     ) -> Float[Tensor, " points"]:
         if self.coefficients is None:
             raise GradevalError("relax must be fitted first: relax.fit(problem, seed) returns the fitted estimator.")
-        steps, x = sample_path(network, inputs, randomness)
-        f = loss(x)
-        value = f
-        for k, (step, coefficients) in enumerate(zip(steps, self.coefficients, strict=True)):
-            value = value + f.detach() * carry(step.layer.log_prob(step.s, step.a))
-            for coefficient, term in zip(coefficients, self._terms(steps, k, loss, randomness), strict=True):
-                value = value + coefficient * term
-        return value
-
-    def _terms(self, steps: list[Step], k: int, loss: PointLoss, randomness: Randomness) -> Iterator[Tensor]:
-        """The control variate of layer k for each part of cₖ: surrogates of zero-mean gradients."""
-        noises = _noises(steps, k, randomness)
-        yield from _relaxed_terms(steps, k, loss, noises, self.temperatures)
-        relaxed = _relaxed_states(steps[k], noises[0], 1.0)
-        for unit, slope in enumerate(torch.eye(relaxed.shape[-1], dtype=relaxed.dtype, device=relaxed.device)):
-            yield _zero_mean(steps[k], relaxed, relaxed[..., unit].detach(), slope.expand_as(relaxed))
+        return _with_terms(network, inputs, loss, randomness, _relax_terms, self.coefficients)
 
     def fit(self, problem: Problem, seed: int, advance: Advance | None = None) -> Relax:
         """Fit the coefficients to a problem by least squares.
@@ -319,7 +288,7 @@ class Relax:
         Returns:
             The estimator with its coefficients; it is frozen.
         """
-        grams = _fitting_grams(problem, derived_seed("relax", seed), self.budget, self._terms, advance)
+        grams = _fitting_grams(problem, derived_seed("relax", seed), self.budget, _relax_terms, advance)
         return replace(self, coefficients=tuple(_least_squares(gram) for gram in grams))
 
     @property
@@ -333,6 +302,25 @@ class Relax:
 
 ControlVariates = Callable[[list[Step], int, PointLoss, Randomness], Iterator[Tensor]]
 """The control variates of layer k that may be combined."""
+
+
+def _with_terms(
+    network: StochasticBinaryNetwork,
+    inputs: Tensor,
+    loss: PointLoss,
+    randomness: Randomness,
+    terms: ControlVariates,
+    coefficients: Sequence[Iterable[float | Tensor]],
+) -> Tensor:
+    """The surrogate of REINFORCE plus each layer's control variates, multiplied by its coefficients."""
+    steps, x = sample_path(network, inputs, randomness)
+    f = loss(x)
+    value = f
+    for k, (step, weights) in enumerate(zip(steps, coefficients, strict=True)):
+        value = value + f.detach() * carry(step.layer.log_prob(step.s, step.a))
+        for weight, term in zip(weights, terms(steps, k, loss, randomness), strict=True):
+            value = value + weight * term
+    return value
 
 
 def _fitting_grams(
@@ -361,6 +349,36 @@ def _fitting_grams(
         if advance:
             advance(batch)
     return grams
+
+
+def _rebar_terms(temperatures: Sequence[float]) -> ControlVariates:
+    """REBAR's control variates with η = 1, one for each temperature, all of the same noises."""
+
+    def terms(steps: list[Step], k: int, loss: PointLoss, randomness: Randomness) -> Iterator[Tensor]:
+        return _relaxed_terms(steps, k, loss, _noises(steps, k, randomness), temperatures)
+
+    return terms
+
+
+def _fit_rebar(
+    problem: Problem, seed: int, temperatures: Sequence[float], eta: float | None, advance: Advance | None
+) -> tuple[float, float]:
+    """The temperature, of some, and η, unless it is given, with which REBAR has the least single-draw variance."""
+    terms = _rebar_terms(temperatures)
+    gram = torch.stack(_fitting_grams(problem, derived_seed("rebar", seed), Rebar.budget, terms, advance)).sum(0)
+    cross, squares = gram[0, 1:], gram.diagonal()[1:].clamp(min=torch.finfo(gram.dtype).tiny)
+    etas = -cross / squares if eta is None else torch.full_like(cross, eta)
+    best = int((2 * etas * cross + etas**2 * squares).argmin())  # the change of the variance
+    return temperatures[best], float(etas[best])
+
+
+def _relax_terms(steps: list[Step], k: int, loss: PointLoss, randomness: Randomness) -> Iterator[Tensor]:
+    """The control variate of layer k for each part of RELAX's cₖ: surrogates of zero-mean gradients."""
+    noises = _noises(steps, k, randomness)
+    yield from _relaxed_terms(steps, k, loss, noises, Relax.temperatures)
+    relaxed = _relaxed_states(steps[k], noises[0], 1.0)
+    for unit, slope in enumerate(torch.eye(relaxed.shape[-1], dtype=relaxed.dtype, device=relaxed.device)):
+        yield _zero_mean(steps[k], relaxed, relaxed[..., unit].detach(), slope.expand_as(relaxed))
 
 
 def _draws_at_once(numbers: int) -> int:

@@ -153,23 +153,7 @@ class Nvil:
         Returns:
             The estimator with its baselines; it is frozen.
         """
-        network, inputs, (loss, _) = problem.network, problem.inputs, split_constant(problem.loss_function())
-        randomness = RandomDraws(generator(network.device, "nvil", seed), network.dtype)
-        unfitted = _Baselines(randomness.normal([inputs[0].numel(), 32]), randomness.normal([32]), inputs.new_zeros(0))
-        features, batch = unfitted.features(inputs), 32
-        gram, moment = features.new_zeros(()), features.new_zeros(())
-        for _ in range(self.budget // batch):
-            with torch.no_grad():
-                steps, x = sample_path(network, inputs.expand(batch, *inputs.shape), randomness)
-                weight = torch.stack([_squared_score(step) for step in steps])  # [layers, batch, points]
-                gram = gram + torch.einsum("lbp,pi,pj->lij", weight, features, features)
-                moment = moment + torch.einsum("lbp,bp,pi->li", weight, loss(x), features)
-            if advance:
-                advance(batch)
-        # a slight ridge: there may be more features than points, and saturated layers have no weight at all
-        ridge = 1e-6 * gram.diagonal(dim1=1, dim2=2).mean(1) + torch.finfo(gram.dtype).tiny
-        solution = torch.linalg.solve(gram + ridge[:, None, None] * torch.eye(gram.shape[-1]).to(gram), moment)
-        return replace(self, fitted=replace(unfitted, coefficients=solution))
+        return replace(self, fitted=_fit_baselines(problem, seed, self.budget, advance))
 
     @property
     def learned(self) -> dict[str, Any]:
@@ -194,6 +178,27 @@ class _Baselines:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         return self.coefficients @ self.features(inputs).T  # [layers, points]
+
+
+def _fit_baselines(problem: Problem, seed: int, paths: int, advance: Advance | None) -> _Baselines:
+    """The baselines of NVIL by weighted least squares, on so many paths of every point."""
+    network, inputs, (loss, _) = problem.network, problem.inputs, split_constant(problem.loss_function())
+    randomness = RandomDraws(generator(network.device, "nvil", seed), network.dtype)
+    unfitted = _Baselines(randomness.normal([inputs[0].numel(), 32]), randomness.normal([32]), inputs.new_zeros(0))
+    features, batch = unfitted.features(inputs), 32
+    gram, moment = features.new_zeros(()), features.new_zeros(())
+    for _ in range(paths // batch):
+        with torch.no_grad():
+            steps, x = sample_path(network, inputs.expand(batch, *inputs.shape), randomness)
+            weight = torch.stack([_squared_score(step) for step in steps])  # [layers, batch, points]
+            gram = gram + torch.einsum("lbp,pi,pj->lij", weight, features, features)
+            moment = moment + torch.einsum("lbp,bp,pi->li", weight, loss(x), features)
+        if advance:
+            advance(batch)
+    # a slight ridge: there may be more features than points, and saturated layers have no weight at all
+    ridge = 1e-6 * gram.diagonal(dim1=1, dim2=2).mean(1) + torch.finfo(gram.dtype).tiny
+    solution = torch.linalg.solve(gram + ridge[:, None, None] * torch.eye(gram.shape[-1]).to(gram), moment)
+    return replace(unfitted, coefficients=solution)
 
 
 def _squared_score(step: Step) -> Tensor:
