@@ -43,7 +43,7 @@ VERMILION, ORANGE, BLUE = "#D55E00", "#E69F00", "#0072B2"
 PURPLE, GREEN, BLACK = "#CC79A7", "#009E73", "#000000"
 WINE, INDIGO = "#882255", "#332288"
 COLOURS = (VERMILION, ORANGE, BLUE, PURPLE, GREEN, INDIGO, WINE)
-SHADES = (0.0, -0.35, 0.4, -0.6, 0.65)  # of the members of a family: towards black, or towards white
+SHADES = (0.0, -0.35, 0.4, -0.6, 0.65, 0.2)  # of the members of a family: towards black, or towards white
 MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "p", "h", "*", "d")
 
 
@@ -99,10 +99,13 @@ def shaded(colour: str, shade: float) -> str:
 
 
 FAMILIES = {  # a hue, and of each member a marker
-    "score function": (VERMILION, {"reinforce": "o", "rloo": "s", "nvil": "D"}),
-    "antithetic": (ORANGE, {"arm": "s", "disarm": "D", "arms": "^"}),
-    "control variates": (INDIGO, {"muprop": "v", "rebar": "^", "relax": "<", "double-cv": ">"}),
-    "marginalisation": (WINE, {"ram": "X", "leg": "P"}),
+    "score function": (
+        VERMILION,
+        {"reinforce": "o", "rloo": "s", "nvil": "D", "sum-and-sample": "<", "unordered-set": ">"},
+    ),
+    "antithetic": (ORANGE, {"arm": "s", "disarm": "D", "arms": "^", "bitflip": "P", "ugc": "X"}),
+    "control variates": (INDIGO, {"muprop": "v", "rebar": "^", "relax": "<", "double-cv": ">", "rodeo": "D"}),
+    "marginalisation": (WINE, {"ram": "X", "leg": "P", "stochastic-ad": "d", "measure-valued": "h"}),
     "relaxation": (
         BLUE,
         {
@@ -111,11 +114,15 @@ FAMILIES = {  # a hue, and of each member a marker
             "concrete:temperature=0.1": "^",
             "gumbel-rao": "h",
             "concrete": "d",
+            "bayesbinn": "s",
         },
     ),
-    "straight-through": (GREEN, {"st": "D", "hard-st": "<", "identity-st": ">", "reinmax": "h"}),
+    "straight-through": (
+        GREEN,
+        {"st": "D", "hard-st": "<", "identity-st": ">", "reinmax": "h", "decoupled-st": "s", "reinmax-rao": "p"},
+    ),
     "moments": (PURPLE, {"tanh": "P", "adf": "X", "local-reparam": "p", "mve": "h"}),
-    "path sums": (BLACK, {"psa": "*"}),
+    "path sums": (BLACK, {"psa": "*", "sa": "d"}),
 }
 STYLES = {
     name: Style(shaded(hue, shade), marker)
