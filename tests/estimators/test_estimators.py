@@ -206,7 +206,8 @@ def test_arms_formula_is_unbiased_by_quadrature(make_problem, noise: str) -> Non
 
 
 def test_saturated_units_give_finite_gradients(make_problem) -> None:
-    for noise in NOISES:
+    """Of the noises that the conformance table leaves out."""
+    for noise in set(NOISES) - {"logistic", "normal", "cauchy", "uniform"}:
         problem = make_problem((2, 2), noise=noise)
         with torch.no_grad():
             problem.network.layers[0].map.bias.copy_(torch.tensor([40.0, -40.0]))
