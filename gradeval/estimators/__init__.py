@@ -15,9 +15,10 @@ from gradeval.estimators.specs import (
     spec_of,
     split_specs,
 )
-from gradeval.estimators.table import PAPER, TABLE
+from gradeval.estimators.table import ALL, PAPER, TABLE
 
 __all__ = [
+    "ALL",
     "PAPER",
     "TABLE",
     "Estimator",

@@ -379,3 +379,6 @@ TABLE: dict[str, Facts] = {
 
 PAPER = ("reinforce", "arm", "concrete:temperature=0.1", "concrete:temperature=1.0", "tanh", "st", "psa")
 """The estimators of the paper's figure."""
+
+ALL = tuple(name for name in TABLE if name != "exact")
+"""What 'all' stands for: those that run on layers of any width. `exact` is asked for by name."""

@@ -21,7 +21,7 @@ def cost_command(
     problem: Annotated[
         str, typer.Argument(help="A registered problem (see `gradeval list`) or a problem file.")
     ] = "expclass",
-    estimators: Annotated[str, typer.Option(help="Comma-separated specs, 'paper' or 'all'.")] = "all",
+    estimators: Annotated[str, typer.Option(help="Comma-separated specs, 'paper' or 'all' (but `exact`).")] = "all",
     growing: Annotated[
         str, typer.Option(help="Specs of which the growth with depth and width is measured; '' for none.")
     ] = "st,psa,leg,arm,ram",

@@ -37,9 +37,9 @@ KLForm = Annotated[
 
 def specs_of(text: str) -> list[str]:
     """The specs in an option's text, 'paper' and 'all' spelled out, each once."""
-    from gradeval.estimators import PAPER, TABLE, split_specs
+    from gradeval.estimators import ALL, PAPER, split_specs
 
-    named = {"paper": list(PAPER), "all": list(TABLE)}
+    named = {"paper": list(PAPER), "all": list(ALL)}
     specs = [spec for piece in split_specs(text) for spec in named.get(piece, [piece])]
     return list(dict.fromkeys(specs))
 

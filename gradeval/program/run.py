@@ -55,7 +55,7 @@ def run_command(
         str,
         typer.Option(
             help="Comma-separated specs: names with hyper-parameters (concrete:temperature=0.1), your own as "
-            "module:name or file.py:name (which runs that code), 'paper' or 'all'."
+            "module:name or file.py:name (which runs that code), 'paper' or 'all' (but `exact`)."
         ),
     ] = "paper",
     draws: Annotated[

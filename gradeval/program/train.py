@@ -33,7 +33,7 @@ def train_command(
         str, typer.Argument(help="A registered problem (see `gradeval list`) or a problem file.")
     ] = "expclass",
     estimators: Annotated[
-        str, typer.Option(help="Comma-separated specs, as for `gradeval run`; 'paper' or 'all'.")
+        str, typer.Option(help="Comma-separated specs, as for `gradeval run`; 'paper' or 'all' (but `exact`).")
     ] = "paper",
     units: Annotated[str | None, typer.Option(help="Binary layers: widths 5-5-5, convolutions 16c-32c-64.")] = None,
     noise: Annotated[str | None, typer.Option(help="Injected noise; logistic if not given.")] = None,
