@@ -123,6 +123,7 @@ FAMILIES = {  # a hue, and of each member a marker
     ),
     "moments": (PURPLE, {"tanh": "P", "adf": "X", "local-reparam": "p", "mve": "h"}),
     "path sums": (BLACK, {"psa": "*", "sa": "d"}),
+    "exact": (BLACK, {"exact": "o"}),
 }
 STYLES = {
     name: Style(shaded(hue, shade), marker)

@@ -1,4 +1,4 @@
-"""The exact gradient as an estimator: the yardstick that no sampled one can beat."""
+"""The exact gradient as an estimator: a yardstick for the others."""
 
 from __future__ import annotations
 
