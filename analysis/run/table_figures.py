@@ -216,7 +216,7 @@ def _break_even_cells(table: pd.DataFrame, biased: list[str], unbiased: list[str
             value, low, high = (by[key].loc[biased, unbiased].astype(float) for key in ENDS)
             words = value.map(_short if column == "draws" else partial(duration, digits=2))
             words = words.where(~np.isinf(value), "never").where(value != 0, "0")
-            _draw_cells(ax, value, words.where(~(high > WIDE * low) | (value == 0) | np.isinf(value), "~" + words))
+            _draw_cells(ax, value, words.where(~(high > UNSURE * low) | (value == 0) | np.isinf(value), "~" + words))
             ax.set(xlabel="", ylabel="", title=title)
             ax.set_yticks(np.arange(len(biased)) + 0.5, [printable(name) for name in biased], parse_math=False)
             ax.tick_params(length=0)
@@ -228,7 +228,7 @@ def _break_even_cells(table: pd.DataFrame, biased: list[str], unbiased: list[str
 
 
 MOST_MARKERS = 3  # unbiased estimators, beside each biased one
-WIDE = 4.0  # the upper end of an interval over its lower one, from which a number is marked
+UNSURE = 4.0  # the upper end of an interval over its lower one, from which a number is marked
 
 
 def _draw_interval(
