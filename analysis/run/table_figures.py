@@ -92,7 +92,7 @@ def _name_error(ax: Axes, error: float) -> None:
     elif x < error / math.sqrt(2):
         y = math.sqrt(error**2 - x**2)
     if left * 1.5 < x < right and bottom * 1.5 < y < top:
-        words = {"ha": "right", "va": "top", "fontsize": 6, "color": "0.5", "zorder": 0.6}
+        words: dict[str, Any] = {"ha": "right", "va": "top", "fontsize": 6, "color": "0.5", "zorder": 0.6}
         ax.text(x / 1.04, y / 1.04, f"RMSE {error:g}", **words)
 
 

@@ -46,6 +46,8 @@ LAYERS = Count("L", lambda L, n, K: L)
 
 ONE_PATH = "one sampled path"
 SAMPLES, ENDS_OF_PATHS = "mean of K sampled paths", "mean over the ends of all paths"
+DIFFERENT_STATES = "weighted mean of paths with different states"
+FLIPS = "mean over flips of every unit"
 RELAXED, NORMAL_SAMPLE = "relaxed states", "one normal sample of the states"
 
 
