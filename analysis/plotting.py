@@ -7,6 +7,7 @@ claims to be unbiased, a dashed line or a hollow marker to one that does not.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -95,40 +96,39 @@ def shaded(colour: str, shade: float) -> str:
         >>> shaded("#808080", 0.0), shaded("#808080", 1.0), shaded("#808080", -1.0)
         ('#808080', '#ffffff', '#000000')
     """
-    return to_hex((1 - abs(shade)) * np.array(to_rgb(colour)) + max(shade, 0.0))
+    red, green, blue = ((1 - abs(shade)) * part + max(shade, 0.0) for part in to_rgb(colour))
+    return to_hex((red, green, blue))
 
 
 FAMILIES = {  # a hue, and of each member a marker
-    "score function": (
-        VERMILION,
-        {"reinforce": "o", "rloo": "s", "nvil": "D", "sum-and-sample": "<", "unordered-set": ">"},
+    "score function": (VERMILION, {"reinforce": "o", "rloo": "s", "nvil": "D"}),
+    "antithetic": (ORANGE, {"arm": "s", "disarm": "D", "arms": "^", "bitflip": "v", "ugc": "p"}),
+    "control variates": (INDIGO, {"muprop": "v", "rebar": "^", "relax": "<", "double-cv": ">", "rodeo": "d"}),
+    "marginalisation": (
+        WINE,
+        {
+            **{"ram": "X", "leg": "P", "measure-valued": "s", "stochastic-ad": "h"},
+            **{"sum-and-sample": "<", "unordered-set": ">"},
+        },
     ),
-    "antithetic": (ORANGE, {"arm": "s", "disarm": "D", "arms": "^", "bitflip": "P", "ugc": "X"}),
-    "control variates": (INDIGO, {"muprop": "v", "rebar": "^", "relax": "<", "double-cv": ">", "rodeo": "D"}),
-    "marginalisation": (WINE, {"ram": "X", "leg": "P", "stochastic-ad": "d", "measure-valued": "h"}),
     "relaxation": (
         BLUE,
         {
-            "concrete:temperature=1.0": "v",
-            "st-gumbel": "p",
-            "concrete:temperature=0.1": "^",
-            "gumbel-rao": "h",
-            "concrete": "d",
-            "bayesbinn": "s",
+            **{"concrete:temperature=1.0": "v", "st-gumbel": "p", "concrete:temperature=0.1": "^", "gumbel-rao": "h"},
+            **{"concrete": "d", "bayesbinn": "X"},
         },
     ),
     "straight-through": (
         GREEN,
-        {"st": "D", "hard-st": "<", "identity-st": ">", "reinmax": "h", "decoupled-st": "s", "reinmax-rao": "p"},
+        {"st": "D", "hard-st": "<", "identity-st": ">", "reinmax": "h", "decoupled-st": "s", "reinmax-rao": "P"},
     ),
     "moments": (PURPLE, {"tanh": "P", "adf": "X", "local-reparam": "p", "mve": "h"}),
-    "path sums": (BLACK, {"psa": "*", "sa": "d"}),
-    "exact": (BLACK, {"exact": "o"}),
+    "path sums": (BLACK, {"psa": "*", "exact": "H", "sa": "d"}),
 }
 STYLES = {
-    name: Style(shaded(hue, shade), marker)
+    name: Style(shaded(hue, abs(shade) if hue == BLACK else shade), marker)
     for hue, members in FAMILIES.values()
-    for shade, (name, marker) in zip(SHADES, members.items(), strict=False)
+    for shade, (name, marker) in zip(itertools.cycle(SHADES), members.items(), strict=False)
 }
 OTHERS = "others"
 
@@ -253,21 +253,25 @@ def add_legend(figure: Figure, entries: Mapping[str, Line2D], title: str | None 
     width, height = figure.get_size_inches()
     spare = [ax for ax in figure.axes if not ax.axison]
     if spare:
-        grid = spare[0].get_gridspec()  # type: ignore[union-attr]
+        grid = spare[0].get_gridspec()
+        assert grid is not None
         room = len(spare) * width / grid.ncols, (height - 0.5) / grid.nrows
         labels = [printable(name, 26) for name in entries]
         widest = 0.45 + 0.067 * max(map(len, labels))
         columns = max(1, min(len(spare), math.ceil(0.165 * len(labels) / room[1])))
         if columns * widest <= room[0] and 0.165 * math.ceil(len(labels) / columns) <= room[1]:
-            box = {"bbox_to_anchor": (len(spare) / 2 + 0.05, 0.5), "bbox_transform": spare[0].transAxes}
-            _name_entries(figure.legend(*_unnamed(entries), loc="center", ncols=columns, **box, **_PLAIN), labels)
+            box: dict[str, Any] = {"bbox_to_anchor": (len(spare) / 2 + 0.05, 0.5), "bbox_transform": spare[0].transAxes}
+            _name_entries(
+                figure.legend(list(entries.values()), _numbers(entries), loc="center", ncols=columns, **box, **_PLAIN),
+                labels,
+            )
             return
     labels = [printable(name) for name in entries]
     columns = max(1, min(len(labels), int(width / (0.45 + 0.067 * max(map(len, labels))))))
     rows = math.ceil(len(labels) / columns)
     figure.set_size_inches(width, height + 0.165 * (rows + bool(title)) + 0.1)
     place: dict[str, Any] = {"loc": "outside upper center", "ncols": columns, "title": title, "title_fontsize": 7.5}
-    _name_entries(figure.legend(*_unnamed(entries), **place, **_PLAIN), labels)
+    _name_entries(figure.legend(list(entries.values()), _numbers(entries), **place, **_PLAIN), labels)
 
 
 def add_panel_legend(ax: Axes, entries: Mapping[str, Line2D], title: str) -> None:
@@ -280,11 +284,11 @@ def add_panel_legend(ax: Axes, entries: Mapping[str, Line2D], title: str) -> Non
     """
     ax.set_axis_off()
     labels = [printable(name, 26) for name in entries]
-    box = {"bbox_to_anchor": (-0.05, 0.5), "bbox_transform": ax.transAxes, "alignment": "left"}
-    named = {"title": title, "title_fontproperties": {"size": 7.5, "weight": "bold"}, "borderpad": 0.0}
+    box: dict[str, Any] = {"bbox_to_anchor": (-0.05, 0.5), "bbox_transform": ax.transAxes, "alignment": "left"}
+    named: dict[str, Any] = {"title": title, "title_fontproperties": {"size": 7.5, "weight": "bold"}, "borderpad": 0.0}
     figure = ax.get_figure(root=True)
     assert figure is not None
-    legend = figure.legend(*_unnamed(entries), loc="center left", **box, **named, **_PLAIN)
+    legend = figure.legend(list(entries.values()), _numbers(entries), loc="center left", **box, **named, **_PLAIN)
     legend.set_in_layout(False)
     _name_entries(legend, labels)
 
@@ -292,9 +296,9 @@ def add_panel_legend(ax: Axes, entries: Mapping[str, Line2D], title: str) -> Non
 _PLAIN: dict[str, Any] = {"frameon": False, "handlelength": 2.6, "columnspacing": 1.4}
 
 
-def _unnamed(entries: Mapping[str, Line2D]) -> tuple[list[Line2D], list[str]]:
-    """Lines and numbers: matplotlib would leave out a label that begins with _ and read $ as mathematics."""
-    return list(entries.values()), [str(place) for place in range(len(entries))]
+def _numbers(entries: Mapping[str, Line2D]) -> list[str]:
+    """What stands for labels at first: matplotlib would leave out one that begins with _ and read $ as mathematics."""
+    return [str(place) for place in range(len(entries))]
 
 
 def _name_entries(legend: Legend, labels: list[str]) -> None:

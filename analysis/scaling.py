@@ -120,7 +120,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, fits: pd.DataFrame, quantity: str, look
     limits = [log_limits(rows["size"], room=1.2), log_limits(rows[quantity], room=1.5)]
     for name, (low, high) in zip("xy", limits, strict=True):
         log_axis(ax, name, low, high)
-    ax.xaxis.set_major_locator(FixedLocator(sorted(set(rows["size"]))[::2]))
+    ax.xaxis.set_major_locator(FixedLocator(_round(sorted(set(rows["size"])))))
     ax.yaxis.set_major_formatter(LogFormatterMathtext())
     shown = fits["exponent"].where(are_supported(fits)).set_axis(fits["estimator"]).round(2) + 0.0  # no −0
     exponents = shown.map(lambda p: "?" if np.isnan(p) else f"{p:.2f}")
@@ -136,6 +136,12 @@ def _panel(ax: Axes, rows: pd.DataFrame, fits: pd.DataFrame, quantity: str, look
         place, text = (x + 0.03, below), exponents[name]
         ax.text(*place, text, transform=ax.transAxes, color=looks[name].colour, fontsize=6.5, va="center")
     tidy(ax)
+
+
+def _round(sizes: list[float]) -> list[float]:
+    """Where the ticks are: at 1, 2, 5, 10, … where two of the sizes are such, else at every second size."""
+    found = [size for size in sizes if f"{size:.0e}"[0] in "125" and float(f"{size:.0e}") == size]
+    return found if len(found) > 1 else sizes[::2]
 
 
 def save_scaling(

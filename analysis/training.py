@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from gradeval.analysis.numbers import interval_text, significant
 from gradeval.analysis.pages import image_source, render_page
-from gradeval.analysis.plotting import DASHED, SOLID, log_axis, paper_style, printable, save_figure, styles, tidy
+from gradeval.analysis.plotting import log_axis, paper_style, printable, save_figure, styles, tidy
 from gradeval.analysis.statistics import ENDS, UNKNOWN, Interval, mean_interval
+from gradeval.analysis.training_bands import paired_bands
 from gradeval.analysis.training_folder import TRAINING_TABLES, read_training, write_training
 from gradeval.analysis.training_pairs import against, paired_differences
 from gradeval.files import write_whole
@@ -213,33 +213,20 @@ def _lines(training: Training, panels: Panels, axes: _Axes) -> Figure | None:
         for ax, (title, (rows, column)) in zip(
             figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
         ):
-            sns.lineplot(
-                rows.dropna(subset=column),
-                x=axes.x,
-                y=column,
-                hue="estimator",
-                hue_order=names,
-                style="estimator",
-                style_order=names,
-                markers={name: looks[name].marker for name in names},
-                dashes={name: "" if claims[name] else DASHED[1] for name in names},
-                palette={name: looks[name].colour for name in names},
-                errorbar=_band,
-                err_kws={"linewidth": 0, "alpha": 0.2},
-                markersize=3.5,
-                markeredgewidth=0.3,
-                legend=False,
-                ax=ax,
-            )
+            bands = paired_bands(rows, axes.x, column, _scale_of(axes, column, rows[column].min()))
+            for name in names:
+                band = bands[bands["estimator"] == name].sort_values(axes.x)
+                every = {"markevery": max(1, len(band) // 8), "markeredgewidth": 0.6}
+                style = looks[name].line(claims[name]) | every
+                ax.fill_between(
+                    band[axes.x], band["low"], band["high"], color=looks[name].colour, alpha=0.12, linewidth=0
+                )
+                ax.plot(band[axes.x], band["mean"], **style)
             ax.set(title=title, xlabel=axes.x, ylabel="")
-            _set_scales(ax, axes, column, rows[column].min())
+            _set_scales(ax, axes, column, bands)
             tidy(ax)
         figure.supylabel(axes.label)
-        dashes: dict[str, Any] = {name: SOLID if claims[name] else DASHED for name in names}
-        handles = [
-            Line2D([], [], color=looks[n].colour, marker=looks[n].marker, markersize=3.5, linestyle=dashes[n])
-            for n in names
-        ]
+        handles = [Line2D([], [], **looks[n].line(claims[n])) for n in names]
         columns = min(2 * len(panels), len(names))  # as many labels as fit above the panels
         labels = [printable(n) for n in names]
         figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
@@ -247,34 +234,51 @@ def _lines(training: Training, panels: Panels, axes: _Axes) -> Figure | None:
     return figure
 
 
-def _band(values: Any) -> tuple[float, float]:
-    found = over_seeds(pd.Series(values))
-    if math.isnan(found.low):
-        return found.estimate, found.estimate
-    return found.low, found.high
+def _scale_of(axes: _Axes, column: str, smallest: float) -> str:
+    """The scale on which the error over seeds is taken."""
+    if column == "cosine":
+        return "cosine"
+    return "log" if axes.y_scale == "log" and smallest > 0 else "linear"
 
 
-def _set_scales(ax: Axes, axes: _Axes, column: str, smallest: float) -> None:
+def _set_scales(ax: Axes, axes: _Axes, column: str, bands: pd.DataFrame) -> None:
+    """Scales, and limits from the means: a band of three seeds may be so wide that these were a line otherwise."""
     if axes.x == "epoch":
         ax.set_xscale("symlog", linthresh=1)
         ax.set_xlim(-0.1, None)
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     else:
         ax.set_xscale("log")
-    if axes.y_scale == "log":
-        ax.set_yscale("log")
-        log_axis(ax, "y", *ax.get_ylim())
+        ax.xaxis.set_minor_locator(NullLocator())
+    low, high = float(bands["mean"].min()), float(bands["mean"].max())
+    logarithmic = axes.y_scale == "log" and low > 0 and high > 3 * low
+    span = math.log(high / low) if logarithmic else high - low
+    room = [min(span / 2, step) for step in _beyond(bands, logarithmic, low, high)]
+    if logarithmic:
+        log_axis(ax, "y", low * math.exp(-room[0]) / 1.05, high * math.exp(room[1]) * 1.05)
+        return
+    ends = low - room[0] - 0.05 * span, high + room[1] + 0.05 * span
     if column == "cosine":
-        ax.set_ylim(max(-1.0, min(0.0, float(smallest))), 1.02)
+        ends = max(ends[0], -1.0), min(ends[1], 1.02)
     elif axes.y_scale == "linear":
-        ax.set_ylim(0, None)
+        ends = 0.0, ends[1]
+    if ends[1] > ends[0]:
+        ax.set_ylim(*ends)
+
+
+def _beyond(bands: pd.DataFrame, logarithmic: bool, low: float, high: float) -> tuple[float, float]:
+    """How far the bands reach beyond the least and the largest mean."""
+    if logarithmic:
+        return math.log(low / max(float(bands["low"].min()), 1e-300)), math.log(float(bands["high"].max()) / high)
+    return low - float(bands["low"].min()), float(bands["high"].max()) - high
 
 
 TRAINING_FIGURES: dict[str, tuple[Callable[[Training], Figure | None], str]] = {
     "objective": (
         objective_figure,
-        "Objective along training. Lines are means over seeds, bands their 95 % intervals; dashed: estimators that do "
-        "not claim to be unbiased.",
+        "Objective along training. Lines are means over seeds; bands are 95 % intervals in pairs: what a seed does to "
+        "all estimators is taken out; a panel cuts off those wider than its lines are apart. Dashed: estimators "
+        "that do not claim to be unbiased.",
     ),
     "gradients": (
         gradient_figure,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -93,7 +93,7 @@ def _claims(summary: pd.DataFrame) -> str:
         for name in dict.fromkeys(claimed["estimator"][short == "holds"])
         if name not in failed and name not in set(open_["estimator"])
     ]
-    parts, fails, undecided = [], list[str](), list[str]()
+    parts = []
     if held:
         sampled = claimed["verdict"] == BiasVerdict.HOLDS
         whole = claimed[sampled & claimed["estimator"].isin(held) & (claimed["layer"] == "all")]
@@ -105,16 +105,14 @@ def _claims(summary: pd.DataFrame) -> str:
             else ""
         )
         parts.append(f"the claim to be unbiased holds for {_named(held)}{power}")
-    for name in failed:
-        layers = [layer_title(layer) for layer in failing[failing["estimator"] == name]["layer"]]
-        fails.append(f"the claim to be unbiased fails for {name} ({_named(layers)})")
-    for name in dict.fromkeys(open_["estimator"]):
-        rows = open_[open_["estimator"] == name]
-        needed = rows["draws_to_decide"].max()
-        how = f"; about {needed:,.0f} draws would decide" if math.isfinite(needed) else ""
-        where = _named([layer_title(layer) for layer in rows["layer"]])
-        undecided.append(f"the claim to be unbiased is undecided for {name} ({where}{how})")
-    parts += [*_few(fails, "fails"), *_few(undecided, "is undecided")]
+    layers = list(dict.fromkeys(summary["layer"]))
+    fails = _by_layers(failing, layers)
+    parts += [f"the claim to be unbiased fails for {names} ({where})" for names, where, _ in fails]
+    for names, where, needed in _by_layers(open_, layers):
+        least, most = (f"{number:,.0f}" for number in needed)
+        how = f"; about {least if least == most else f'{least} to {most}'} draws would decide"
+        how = how if math.isfinite(needed[1]) else ""
+        parts.append(f"the claim to be unbiased is undecided for {names} ({where}{how})")
     told = {*held, *failed, *open_["estimator"]}
     untested = [name for name in dict.fromkeys(claimed["estimator"]) if name not in told]
     if untested:
@@ -129,10 +127,15 @@ def _named(words: Iterable[str]) -> str:
     return listed([*few, f"{more} more"] if more > 0 else every)
 
 
-def _few(every: list[str], what: str) -> list[str]:
-    """The first parts of a sentence, and of how many more the same is to be said."""
-    more = len(every) - MOST_NAMED
-    return [*every[:MOST_NAMED], f"it {what} for {more} more (see the ranking)"] if more > 0 else every
+def _by_layers(rows: pd.DataFrame, every: list[str]) -> Iterator[tuple[str, str, tuple[float, float]]]:
+    """The estimators of some rows, those with the same layers together; layers; least and most draws to decide."""
+    groups: dict[tuple[tuple[str, ...], bool], dict[str, float]] = {}
+    for name, own in rows.groupby("estimator", sort=False):
+        needed = float(own["draws_to_decide"].max()) if "draws_to_decide" in own else math.nan
+        groups.setdefault((tuple(own["layer"]), math.isfinite(needed)), {})[str(name)] = needed
+    for (layers, _), draws in groups.items():
+        where = "in every layer" if len(layers) == len(every) > 2 else _named(map(layer_title, layers))
+        yield _named(draws), where, (min(draws.values()), max(draws.values()))
 
 
 def _best(rows: pd.DataFrame, pairs: pd.DataFrame | None = None) -> str:

@@ -31,6 +31,7 @@ class _Estimator(msgspec.Struct):
     layer_evaluations: Finite
     loss_evaluations: Finite
     notes: list[str]
+    head: str = ""
 
 
 class _Problem(msgspec.Struct):

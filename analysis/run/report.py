@@ -18,6 +18,7 @@ from gradeval.analysis.numbers import (
     duration,
     interval_cell,
     layer_title,
+    listed,
     number_cell,
     significant,
     sortable,
@@ -80,6 +81,7 @@ RANKING_COLUMNS = (
     ("layer_evaluations", "Layer evaluations", "How often one draw evaluates a layer of the network."),
     ("loss_evaluations", "Loss evaluations", "How often one draw evaluates the loss."),
 )
+BEFORE_VERDICT = 4  # of these columns: what a narrow screen has room for
 EXACT_KEYS = ("relative_bias", "relative_variance", "relative_rmse", "scale")
 CHOICE_HEADINGS = (
     ("Budget", "So many draws, or so many seconds of compute on the machine of the run."),
@@ -147,13 +149,8 @@ def report_page(run: Evaluation, figures: list[dict[str, str]]) -> str:
         version=run.manifest["versions"].get("gradeval", ""),
         reference=reference_sentence(run),
         answer=answer_sentences(run),
-        columns=[
-            *TEXT_COLUMNS,
-            *(
-                {"title": title, "meaning": why, "sorted": key == "relative_rmse"}
-                for key, title, why in RANKING_COLUMNS
-            ),
-        ],
+        columns=_ranking_columns(),
+        before=BEFORE_VERDICT,
         ranking=ranking,
         first_layer=ranking[0]["layer"],
         choice_columns=[
@@ -172,9 +169,20 @@ def report_page(run: Evaluation, figures: list[dict[str, str]]) -> str:
         checks=[_check(row) for row in few],
         checks_held=sum(map(_fit_holds, fits)),
         checks_made=len(fits),
-        fact_columns=_columns("Estimator", "Claims no bias", "Deterministic", "Source", "Notes"),
+        fact_columns=_columns(
+            "Estimator", "Claims no bias", "Deterministic", "Gradient of the head", "Source", "Notes"
+        ),
+        heads=_heads(run.manifest["estimators"]),
         lists=_lists(run.manifest),
     )
+
+
+def _ranking_columns() -> list[dict[str, Any]]:
+    numbers = [
+        {"title": title, "meaning": why, "sorted": key == "relative_rmse"} for key, title, why in RANKING_COLUMNS
+    ]
+    name, verdict = TEXT_COLUMNS
+    return [name, *numbers[:BEFORE_VERDICT], verdict, *numbers[BEFORE_VERDICT:]]
 
 
 def _columns(*titles: str) -> list[dict[str, Any]]:
@@ -214,6 +222,18 @@ def _cell(row: Mapping[Any, Any], key: str) -> NumberCell:
     if row["exact"] and key in EXACT_KEYS:
         return NumberCell(cell.value, cell.text, "exact")
     return cell
+
+
+def _heads(estimators: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the head's gradient is taken at, in words, where estimators differ in it."""
+    by: dict[str, list[str]] = {}
+    for name, facts in estimators.items():
+        if head := facts.get("head", ""):
+            by.setdefault(head, []).append(name)
+    if len(by) < 2:
+        return ""
+    few = sorted(by.items(), key=lambda item: len(item[1]))
+    return "; ".join(f"{head} for {listed(names)}" for head, names in few[:-1]) + f"; {few[-1][0]} for the others"
 
 
 def _choices(choice: pd.DataFrame) -> list[dict[str, Any]]:

@@ -92,7 +92,7 @@ def _name_error(ax: Axes, error: float) -> None:
     elif x < error / math.sqrt(2):
         y = math.sqrt(error**2 - x**2)
     if left * 1.5 < x < right and bottom * 1.5 < y < top:
-        words = {"ha": "right", "va": "top", "fontsize": 6, "color": "0.5", "zorder": 0.6}
+        words: dict[str, Any] = {"ha": "right", "va": "top", "fontsize": 6, "color": "0.5", "zorder": 0.6}
         ax.text(x / 1.04, y / 1.04, f"RMSE {error:g}", **words)
 
 
@@ -216,7 +216,7 @@ def _break_even_cells(table: pd.DataFrame, biased: list[str], unbiased: list[str
             value, low, high = (by[key].loc[biased, unbiased].astype(float) for key in ENDS)
             words = value.map(_short if column == "draws" else partial(duration, digits=2))
             words = words.where(~np.isinf(value), "never").where(value != 0, "0")
-            _draw_cells(ax, value, words.where(~(high > WIDE * low) | (value == 0) | np.isinf(value), "~" + words))
+            _draw_cells(ax, value, words.where(~(high > UNSURE * low) | (value == 0) | np.isinf(value), "~" + words))
             ax.set(xlabel="", ylabel="", title=title)
             ax.set_yticks(np.arange(len(biased)) + 0.5, [printable(name) for name in biased], parse_math=False)
             ax.tick_params(length=0)
@@ -228,7 +228,7 @@ def _break_even_cells(table: pd.DataFrame, biased: list[str], unbiased: list[str
 
 
 MOST_MARKERS = 3  # unbiased estimators, beside each biased one
-WIDE = 4.0  # the upper end of an interval over its lower one, from which a number is marked
+UNSURE = 4.0  # the upper end of an interval over its lower one, from which a number is marked
 
 
 def _draw_interval(

@@ -44,6 +44,13 @@ ONE = Count("1", lambda L, n, K: 1)
 LAYERS = Count("L", lambda L, n, K: L)
 
 
+ONE_PATH = "one sampled path"
+SAMPLES, ENDS_OF_PATHS = "mean of K sampled paths", "mean over the ends of all paths"
+DIFFERENT_STATES = "weighted mean of paths with different states"
+FLIPS = "mean over flips of every unit"
+RELAXED, NORMAL_SAMPLE = "relaxed states", "one normal sample of the states"
+
+
 @dataclass(frozen=True)
 class Facts:
     """What is claimed of a built-in estimator; the conformance tests check it.
@@ -60,6 +67,7 @@ class Facts:
         loss_evaluations: how often one draw evaluates the loss, per data point.
         aliases: other names that users may write.
         fitted: whether `fit(problem, seed)` must learn something first; `gradeval.evaluate` does it.
+        head: what its gradient of the head is taken at; only with `ONE_PATH` has it REINFORCE's variance.
     """
 
     name: str
@@ -73,6 +81,7 @@ class Facts:
     loss_evaluations: Count = ONE
     aliases: tuple[str, ...] = ()
     fitted: bool = False
+    head: str = ONE_PATH
 
     def evaluations(self, widths: Sequence[int], samples: int = 0) -> tuple[int, int]:
         """How often one draw evaluates a layer and the loss, per data point, where all maps are linear.

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from gradeval.estimators.facts import Chance, Count, Facts
+from gradeval.estimators.facts import (
+    DIFFERENT_STATES,
+    ENDS_OF_PATHS,
+    FLIPS,
+    NORMAL_SAMPLE,
+    RELAXED,
+    SAMPLES,
+    Chance,
+    Count,
+    Facts,
+)
 
 LAYERS_TWICE = Count("2 * L", lambda L, n, K: 2 * L)
 UP_AND_DOWN = Count("2 * L - 1", lambda L, n, K: 2 * L - 1)
@@ -32,6 +42,7 @@ TABLE: dict[str, Facts] = {
                 lambda L, n, K: 1 + sum(2 ** n[k] for k in range(L - 1)),
             ),
             loss_evaluations=Count("2 ** n[-1]", lambda L, n, K: int(2 ** n[-1])),
+            head="all states",
         ),
         Facts(
             "reinforce",
@@ -52,6 +63,7 @@ TABLE: dict[str, Facts] = {
             defaults="samples=4",
             layer_evaluations=Count("K * L", lambda L, n, K: K * L),
             loss_evaluations=Count("K", lambda L, n, K: K),
+            head=SAMPLES,
         ),
         Facts(
             "nvil",
@@ -105,6 +117,7 @@ TABLE: dict[str, Facts] = {
             defaults="samples=4",
             layer_evaluations=PATHS_AND_TRIANGLES,
             loss_evaluations=PATHS_AND_LAYERS,
+            head=SAMPLES,
         ),
         Facts(
             "rodeo",
@@ -116,6 +129,7 @@ TABLE: dict[str, Facts] = {
             defaults="samples=4",
             layer_evaluations=PATHS_AND_TRIANGLES,
             loss_evaluations=PATHS_AND_LAYERS,
+            head=SAMPLES,
         ),
         Facts(
             "arm",
@@ -137,6 +151,7 @@ TABLE: dict[str, Facts] = {
             layer_evaluations=TRIANGLE,
             loss_evaluations=LAYERS_AND_ONE,
             aliases=("u2g",),
+            head=ENDS_OF_PATHS,
         ),
         Facts(
             "bitflip",
@@ -158,6 +173,7 @@ TABLE: dict[str, Facts] = {
             source="Kunes et al. 2023, arXiv:2208.06124",
             layer_evaluations=Count("L * L", lambda L, n, K: L * L),
             loss_evaluations=Count("2 * L + 1", lambda L, n, K: 2 * L + 1),
+            head=ENDS_OF_PATHS,
         ),
         Facts(
             "arms",
@@ -169,6 +185,7 @@ TABLE: dict[str, Facts] = {
             defaults="samples=4",
             layer_evaluations=Count("L + (K - 1) * L * (L - 1) // 2", lambda L, n, K: L + (K - 1) * L * (L - 1) // 2),
             loss_evaluations=Count("1 + (K - 1) * L", lambda L, n, K: 1 + (K - 1) * L),
+            head=ENDS_OF_PATHS,
         ),
         Facts(
             "sum-and-sample",
@@ -179,6 +196,7 @@ TABLE: dict[str, Facts] = {
             source="Kool et al. 2020, arXiv:2002.06043; Liu et al. 2019, arXiv:1810.04777",
             layer_evaluations=TRIANGLE,
             loss_evaluations=LAYERS_AND_ONE,
+            head=DIFFERENT_STATES,
         ),
         Facts(
             "unordered-set",
@@ -189,6 +207,7 @@ TABLE: dict[str, Facts] = {
             source="Kool et al. 2020, arXiv:2002.06043",
             layer_evaluations=TRIANGLE,
             loss_evaluations=LAYERS_AND_ONE,
+            head=DIFFERENT_STATES,
         ),
         Facts(
             "ram",
@@ -239,6 +258,7 @@ TABLE: dict[str, Facts] = {
             randomness=Chance.CONTINUOUS,
             source="Maddison et al. 2017, arXiv:1611.00712; Jang et al. 2017, arXiv:1611.01144",
             defaults="temperature=1.0",
+            head=RELAXED,
         ),
         Facts(
             "st-gumbel",
@@ -274,6 +294,7 @@ TABLE: dict[str, Facts] = {
             differentiable=True,
             randomness=Chance.NONE,
             source="mean field (AP1), Shekhovtsov et al. 2020, arXiv:2006.03143",
+            head="mean states",
         ),
         Facts(
             "adf",
@@ -283,6 +304,7 @@ TABLE: dict[str, Facts] = {
             randomness=Chance.CONTINUOUS,
             source="Minka 2001, arXiv:1301.2294; Hernández-Lobato & Adams 2015, arXiv:1502.05336",
             layer_evaluations=LAYERS_TWICE,
+            head=NORMAL_SAMPLE,
         ),
         Facts(
             "local-reparam",
@@ -292,6 +314,7 @@ TABLE: dict[str, Facts] = {
             randomness=Chance.CONTINUOUS,
             source="Kingma et al. 2015, arXiv:1506.02557; Peters & Welling 2018, arXiv:1809.03368",
             layer_evaluations=LAYERS_TWICE,
+            head=NORMAL_SAMPLE,
         ),
         Facts(
             "st",
@@ -363,6 +386,7 @@ TABLE: dict[str, Facts] = {
             defaults="tolerance=0.0",
             layer_evaluations=UP_AND_DOWN,
             loss_evaluations=LAST_WIDTH_AND_ONE,
+            head=FLIPS,
         ),
         Facts(
             "sa",
@@ -373,6 +397,7 @@ TABLE: dict[str, Facts] = {
             source="the code of Shekhovtsov, Yanush & Flach 2020, arXiv:2006.03143",
             layer_evaluations=UP_AND_DOWN,
             loss_evaluations=LAST_WIDTH_AND_ONE,
+            head=FLIPS,
         ),
     )
 }

@@ -67,6 +67,7 @@ def estimator_facts(sampler: Sampler, evaluations: tuple[float, float], draws: i
     return {
         "source": facts.source if facts else f"the user's own, {sampler.name}",
         "unbiased_claim": claims_unbiased(estimator),
+        "head": facts.head if facts else "",
         "deterministic": sampler.deterministic,
         "vectorised": sampler.vectorised,
         "draws": draws,

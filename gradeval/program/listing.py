@@ -51,7 +51,7 @@ def show_lists(problems: Iterable[RegisteredProblem], estimators: Iterable[Facts
         claims = ("unbiased" if row.unbiased else "biased", f"∇f {'needed' if row.differentiable else 'not needed'}")
         costs = f"layers {row.layer_evaluations}, losses {row.loss_evaluations}"
         console.print(safe(name), style="bold", highlight=False)
-        facts = "; ".join((*claims, row.randomness, costs, *filter(None, [row.defaults])))
+        facts = "; ".join((*claims, row.randomness, costs, f"head: {row.head}", *filter(None, [row.defaults])))
         for text in (facts, row.source):
             console.print(Padding(safe(text), (0, 0, 0, 2)), highlight=False)
     console.print(

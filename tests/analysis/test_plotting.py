@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from gradeval.analysis.plotting import STYLES, log_limits, save_figure, styles
+from gradeval.analysis.plotting import OTHERS, STYLES, family_of, log_limits, save_figure, styles
 
 
 def test_no_two_estimators_look_alike() -> None:
@@ -38,3 +38,17 @@ def test_a_logarithmic_axis_holds_what_can_be_drawn() -> None:
     low, high = log_limits(pd.Series([3.0]), pd.Series([4.0]))
     assert low < 3 < 4 < high
     assert high / low >= 10
+
+
+def test_every_built_in_estimator_has_a_family_and_a_style_of_its_own() -> None:
+    """Planted: a new row of the table, which would be among the others."""
+    from gradeval.estimators.table import TABLE
+
+    assert {name for name in TABLE if family_of(name) == OTHERS} == set()
+    assert set(TABLE) | {"concrete:temperature=0.1", "concrete:temperature=1.0"} == set(STYLES)
+    assert len(set(STYLES.values())) == len(STYLES)
+    assert [family_of(name) for name in ("rloo:samples=4", "concrete:temperature=2.0", "mine:st")] == [
+        "score function",
+        "relaxation",
+        "others",
+    ]

@@ -111,6 +111,18 @@ def test_what_is_undecided_is_said_with_the_draws_that_would_decide() -> None:
     assert "about 52,000 draws would decide" in answer_sentences(run)[0]
 
 
+def test_what_is_undecided_in_the_same_layers_is_said_once() -> None:
+    run = make_run(["reinforce", "arm", "ram"], ["1", "2", "all"])
+    run.summary["verdict"], run.summary["draws_to_decide"] = BiasVerdict.UNDECIDED, 52_000.0
+    run.summary.loc[run.summary["estimator"] == "arm", "draws_to_decide"] = 60_000.0
+    run.summary.loc[(run.summary["estimator"] == "ram") & (run.summary["layer"] == "2"), "verdict"] = BiasVerdict.HOLDS
+    assert answer_sentences(run)[0] == (
+        "The claim to be unbiased is undecided for reinforce and arm (in every layer; about 52,000 to 60,000 draws "
+        "would decide); the claim to be unbiased is undecided for ram (layer 1 and all layers; about 52,000 draws "
+        "would decide)."
+    )
+
+
 def test_answer_names_estimators_that_failed() -> None:
     run = make_run(["st"])
     run.manifest["failures"] = {"mine:broken": "NaN in its gradient"}
@@ -189,7 +201,7 @@ def test_a_run_of_300_estimators_has_a_page_that_can_be_read() -> None:
     assert len(html) < 2_000_000
     assert "24 of the 300 estimators are shown" in text
     assert "All are in pairs.csv." in text
-    assert "for 138 more (see the ranking)" in text
+    assert "unbiased_11 and 138 more (all layers; about 1,000,000 draws would decide)" in text
     assert len(answer_sentences(run)[0]) < 4000
     assert "Those of 24 of the 300 cases" in text
 
@@ -304,7 +316,7 @@ def test_browser_finds_rows_in_all_tables(browser: Browser) -> None:
 
 def test_browser_sorts_what_is_undefined_last_either_way(browser: Browser) -> None:
     page = browser.open()
-    page.evaluate("document.querySelector('#ranking-table tbody tr:nth-child(4) td:nth-child(3)').dataset.value = ''")
+    page.evaluate("document.querySelector('#ranking-table tbody tr:nth-child(4) td:nth-child(2)').dataset.value = ''")
     emptied = names(page)[2]
     for _ in range(2):
         page.get_by_role("button", name="RMSE, 1 draw").click()
