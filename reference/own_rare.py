@@ -17,8 +17,8 @@ from torch.func import functional_call, grad, vmap
 from gradeval.analysis.run.rare import RareStates
 from gradeval.errors import GradevalError
 from gradeval.model.randomness import FlattenedChance, generator
-from gradeval.reference.rare import LARGE_NETWORK
 from gradeval.reference.size_bins import LEVELS, cells_of, histogram, rounded_up
+from gradeval.sampling.extent import MOST_OF_COVARIANCE
 from gradeval.sampling.independence import independent_points
 from gradeval.sampling.probes import check_pointwise, uniforms_of
 from gradeval.sampling.sampler import Sampler, turn_of
@@ -35,7 +35,7 @@ GROWTH, HALVINGS = 1 / 3, 40  # beyond, sizes grow by 2^GROWTH each time the pro
 
 
 def is_large(sampler: Sampler) -> bool:
-    """Whether an estimator's own gradients tell what its draws may miss: in networks of many parameters.
+    """Whether an estimator's own gradients tell what its draws may miss: of so many parameters no covariance is kept.
 
     Args:
         sampler: of the estimator.
@@ -43,7 +43,7 @@ def is_large(sampler: Sampler) -> bool:
     Returns:
         False also where all its draws are the same.
     """
-    return not sampler.deterministic and sum(p.numel() for p in sampler.problem.network.parameters()) > LARGE_NETWORK
+    return not sampler.deterministic and _parameters(sampler) > MOST_OF_COVARIANCE
 
 
 def own_rare_states(sampler: Sampler) -> RareStates:
@@ -82,7 +82,7 @@ def own_rare_states(sampler: Sampler) -> RareStates:
     """
     problem, slices = sampler.problem, sampler.problem.network.layer_slices()
     _check(sampler)
-    which = _points(problem.points, sum(p.numel() for p in problem.network.trainable().values()))
+    which = _points(problem.points, _parameters(sampler))
     try:
         with one_thread(), turn_of(sampler, "rare"), torch.enable_grad():
             sizes, weights = _sizes(sampler, which, list(slices.values()))
@@ -100,6 +100,10 @@ def own_rare_states(sampler: Sampler) -> RareStates:
     means = torch.zeros(problem.points, len(slices), dtype=torch.float64)
     means = means.index_add(0, which, weights[:, None] * sizes) / paths[:, None]
     return RareStates(list(slices), problem.points, cells_of(torch.stack(sums)), means.amax(0).numpy())
+
+
+def _parameters(sampler: Sampler) -> int:
+    return sum(p.numel() for p in sampler.problem.network.trainable().values())
 
 
 def _check(sampler: Sampler) -> None:

@@ -104,7 +104,8 @@ def evaluate(
         memory: bytes that a process may take beyond its start; what an estimator asks for beyond it fails it. Default:
             its share of what is free, at least 1 GiB. Only Linux has such a limit.
         working_memory: bytes that an estimator's statistics, and a chunk of its draws, may take, about; default 2**30.
-            Where a covariance takes more, means of blocks of draws stand in its place, and chunks are shorter.
+            Where a covariance takes more, or has more than 2048 rows, means of blocks of draws stand in its place, and
+            chunks are shorter where they must be.
         progress: told how far it is.
         arguments: kept in the manifest.
         precision: of the draws: "double" (by default, whatever the network's) or "network" for the network's own. The

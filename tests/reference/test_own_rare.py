@@ -38,7 +38,7 @@ LEVEL = 0.01 / 40
 @pytest.fixture
 def at_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every network counts as large."""
-    monkeypatch.setattr(own_rare, "LARGE_NETWORK", 0)
+    monkeypatch.setattr(own_rare, "MOST_OF_COVARIANCE", 0)
 
 
 def planted(widths: tuple[int, ...], probability: float = 1e-3) -> Problem:
@@ -189,7 +189,7 @@ def test_a_rare_blow_up_neither_holds_nor_is_refuted(at_size, make_problem, tmp_
     assert again.summary.equals(found.summary)
     resumed = evaluate(problem, [blow_up, "ram"], draws=1000, exact="never", folder=tmp_path / "run", workers=2)
     assert resumed.summary.equals(found.summary)
-    monkeypatch.setattr(own_rare, "LARGE_NETWORK", 10_000)
+    monkeypatch.setattr(own_rare, "MOST_OF_COVARIANCE", 2048)
     small = evaluate(problem, [blow_up], draws=1000, exact="never").summary.set_index("layer")["verdict"]
     assert small["1"] == BiasVerdict.REFUTED
 
