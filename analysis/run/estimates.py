@@ -273,9 +273,8 @@ def unseen(rare: RareStates | None, moments: Moments, layer: str, level: float) 
     found = NOTHING_RARE if moments.deterministic or rare is None else rare.unseen(layer, moments.draws, level)
     if moments.second is not None:  # they may be missing in the reference, too
         reference = moments.second.reference
-        theirs = reference.rare or rare
-        missing = theirs.unseen(layer, reference.draws, level).mean if theirs is not None else 0.0
-        found = found._replace(mean=found.mean + missing)
+        if (theirs := reference.rare or rare) is not None:
+            found = found._replace(mean=found.mean + theirs.unseen(layer, reference.draws, level).mean)
     return found
 
 

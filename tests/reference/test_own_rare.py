@@ -21,8 +21,8 @@ from gradeval.estimators import get_estimator
 from gradeval.estimators.surrogate import carry
 from gradeval.isolation import in_company
 from gradeval.model.randomness import EnumeratedStates, generator
+from gradeval.model.states import binary_digits
 from gradeval.reference import Precision, own_rare
-from gradeval.reference.joint import binary_digits
 from gradeval.reference.own_rare import own_rare_states
 from gradeval.reference.rare import rare_states
 from gradeval.sampling.probes import count_chance
