@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gradeval.model.problem import Problem, own_copy
+from gradeval.model.states import binary_digits
 from gradeval.threads import Crew
 
 
