@@ -119,8 +119,8 @@ def main() -> int:
         "favoured by where it leads to.",
         "",
         f"Of the encoder's gradient, relative to the norm of the exact one; {options.draws} draws of the gradient of "
-        "all 100 points. The 95 % interval of a bias reaches as far as states that were not drawn could take it, in "
-        "the worst case for any estimator: it is wide for all of them. All layers are in real-size.csv.",
+        "all 100 points. The 95 % interval of a bias reaches as far as states that were not drawn could take it: "
+        "the estimator itself is run on such states. All layers are in real-size.csv.",
         "",
         "![bias, variance and cosine along training](real-size.svg)",
         "",

@@ -8,11 +8,9 @@ than some percent, and weighted: rare states are met as often as others.
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -24,6 +22,7 @@ from gradeval.model.problem import Problem
 from gradeval.model.randomness import EnumeratedStates, FlattenedStates, Randomness, generator
 from gradeval.model.states import binary_digits
 from gradeval.reference.scores import LinearScores
+from gradeval.reference.size_bins import BINS, LEVELS, cells_of, histogram
 from gradeval.sampling.surrogates import Surrogate, weighted_gradients
 from gradeval.threads import Crew
 from gradeval.torch_private import quiet_vmap
@@ -31,8 +30,6 @@ from gradeval.torch_private import quiet_vmap
 MAX_ENUMERATED = 12  # bits; beyond, paths are drawn from flattened probabilities
 FLATTENED_PATHS = 2**12
 MAX_LOSS_BITS = 14  # of the last layer, up to which every loss is looked at
-BINS, RATIO, SMALLEST = 640, 1.25, 1e-32  # of sizes: each is RATIO times the one before, from SMALLEST on
-LEVELS = 48  # of the probability of a state: each is half the one before
 LARGE_NETWORK = 10_000  # beyond, norms are had without the gradients, or from fewer states and paths
 MANY_NUMBERS, FEWEST_STATES = 2**33, 2**8  # states × points × parameters of what is drawn then, and the fewest states
 OPERATIONS = 100  # a number of a gradient costs about as much as so many multiply–adds of a product
@@ -63,10 +60,10 @@ def rare_states(problem: Problem, memory: int = 2**25) -> RareStates:
         yardstick = _Yardstick(problem, _largest_loss(problem).double(), scores)
         pieces = list(_rows(problem, max(1, memory // (3 * row)), scores is not None))
         numbers = sum(len(rows) for rows, _, _ in pieces) * (scores.numbers if scores else points * size)
-        for sizes, histogram in crew.in_order(yardstick, pieces, OPERATIONS * numbers):
+        for sizes, found in crew.in_order(yardstick, pieces, OPERATIONS * numbers):
             means += sizes
-            sums += histogram
-    return RareStates(list(slices), points, _cells(sums), means.amax(0).numpy())
+            sums += found
+    return RareStates(list(slices), points, cells_of(sums), means.amax(0).numpy())
 
 
 class _Yardstick:
@@ -98,7 +95,7 @@ class _Yardstick:
         """The weighted mean and the histograms of sizes."""
         levels = -weights.log2() if share == 1 else torch.full_like(weights, LEVELS)  # drawn paths: all are rare
         histograms = [
-            _histogram(*(x.flatten().cpu() for x in (sizes[..., k], weights, levels))) for k in range(len(self.slices))
+            histogram(*(x.flatten().cpu() for x in (sizes[..., k], weights, levels))) for k in range(len(self.slices))
         ]
         return share * (weights[..., None] * sizes).sum(0).cpu(), share * torch.stack(histograms)
 
@@ -183,22 +180,3 @@ def _sizes(
     """The size of every layer's part from its squared norm, and that of all of them."""
     parts = [squares[layer] if layer == "head" else squares[layer] * largest**2 for layer in slices if layer != "all"]
     return torch.stack([*parts, torch.stack(parts).sum(0)], -1).sqrt()
-
-
-def _histogram(
-    sizes: Float[Tensor, " n"], weights: Float[Tensor, " n"], levels: Float[Tensor, " n"]
-) -> Float[Tensor, "bins 3"]:
-    """Sums of weight, weight × size and weight × size² over states of about the same size and probability."""
-    bins = (torch.log(sizes.clamp(min=SMALLEST) / SMALLEST) / math.log(RATIO)).long().clamp(0, BINS - 1)
-    bins = bins * LEVELS + levels.clamp(0, LEVELS - 1).long()
-    columns = (weights, weights * sizes, weights * sizes**2)
-    return torch.stack([torch.bincount(bins, column, BINS * LEVELS) for column in columns], -1)
-
-
-def _cells(sums: Float[Tensor, "layers bins 3"]) -> np.ndarray:
-    """Those that are not empty, the largest first: layer, least probability of a state, and the three sums."""
-    layers, bins = sums[..., 0].nonzero(as_tuple=True)
-    layers, bins = layers.flip(0), bins.flip(0)
-    levels = bins % LEVELS
-    least = torch.where(levels < LEVELS - 1, 0.5 ** (levels + 1.0), 0.0)
-    return torch.cat([layers[:, None], least[:, None], sums[layers, bins]], 1).numpy()

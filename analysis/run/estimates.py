@@ -260,7 +260,7 @@ def unseen(rare: RareStates | None, moments: Moments, layer: str, level: float) 
     """What rare states may be missing in an estimator's draws; see `RareStates`.
 
     Args:
-        rare: what is known of rare states, or None.
+        rare: what is known of rare states for this estimator, or None.
         moments: of the estimator.
         layer: its name.
         level: of a test or an interval.
@@ -268,11 +268,13 @@ def unseen(rare: RareStates | None, moments: Moments, layer: str, level: float) 
     Returns:
         It, in the units of the gradient and of its square; nothing for a deterministic estimator.
     """
-    if rare is None or certain(moments):
+    if certain(moments):
         return NOTHING_RARE
-    found = NOTHING_RARE if moments.deterministic else rare.unseen(layer, moments.draws, level)
+    found = NOTHING_RARE if moments.deterministic or rare is None else rare.unseen(layer, moments.draws, level)
     if moments.second is not None:  # they may be missing in the reference, too
-        found = found._replace(mean=found.mean + rare.unseen(layer, moments.second.reference.draws, level).mean)
+        reference = moments.second.reference
+        if (theirs := reference.rare or rare) is not None:
+            found = found._replace(mean=found.mean + theirs.unseen(layer, reference.draws, level).mean)
     return found
 
 

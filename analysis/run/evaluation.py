@@ -35,7 +35,8 @@ class Evaluation(Record):
         exact_moments: bias, variance and scale without sampling, of the estimators that were also run on all states.
         points, prediction: for two-dimensional inputs, the data (of very many some thousand) and the mean prediction on
             a grid.
-        rare: what states too rare to be drawn could contribute; None where it is not known.
+        rare: what states too rare to be drawn could contribute to any estimator; None where it is not known.
+        own_rare: the same of estimators that were run on rare states themselves, by name.
 
     Examples:
         >>> import gradeval

@@ -102,8 +102,7 @@ def _run_files(record: Record, tables: Mapping[str, pd.DataFrame]) -> dict[str, 
         arrays["reference.numbers"] = reference.numbers
         if reference.covariance is not None:
             arrays["reference.covariance"] = reference.covariance
-    if record.rare is not None:
-        arrays |= {"rare": record.rare.cells, "usual": record.rare.usual}
+    arrays |= {name: array for ending, rare in _all_rare(record).items() for name, array in _of_rare(rare, ending)}
     packed = io.BytesIO()
     np.savez_compressed(packed, allow_pickle=False, **arrays)
     files = {MOMENTS: packed.getvalue()}
@@ -111,6 +110,17 @@ def _run_files(record: Record, tables: Mapping[str, pd.DataFrame]) -> dict[str, 
         files |= table_files(name, table)
     digests = {name: digest_of(content) for name, content in files.items()}
     return files | {MANIFEST: sealed({**record.manifest, "files": digests})}
+
+
+def _all_rare(record: Record) -> dict[str, RareStates]:
+    """All that is known of rare states, each by what its arrays' names have beside "rare" and "usual"."""
+    reference = record.reference.rare if record.reference is not None else None
+    found = {"": record.rare, **{f"/{name}": own for name, own in record.own_rare.items()}, ".reference": reference}
+    return {ending: rare for ending, rare in found.items() if rare is not None}
+
+
+def _of_rare(rare: RareStates, ending: str) -> list[tuple[str, Array]]:
+    return [(f"rare{ending}", rare.cells), (f"usual{ending}", rare.usual)]
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -152,7 +162,13 @@ def read_run(folder: Path) -> Record:
     try:
         slices = {layer: slice(*ends) for layer, ends in manifest["problem"]["slices"].items()}
         layout = Layout(len(arrays["exact"]), slices)
-        reference = _reference(manifest, arrays, slices)
+        known = (list(slices), manifest["problem"]["points"])
+        rare = {
+            name.removeprefix("rare"): RareStates(*known, array, arrays[f"usual{name.removeprefix('rare')}"])
+            for name, array in arrays.items()
+            if name.startswith("rare")
+        }
+        reference = _reference(manifest, arrays, slices, rare.get(".reference"))
         moments = {
             name: Moments(
                 layout,
@@ -165,9 +181,8 @@ def read_run(folder: Path) -> Record:
             for name, facts in manifest["estimators"].items()
         }
         made = (manifest, arrays["exact"], slices, moments, curves, exact_moments)
-        known = (list(slices), manifest["problem"]["points"])
-        rare = RareStates(*known, arrays["rare"], arrays["usual"]) if "rare" in arrays else None
-        record = Record(*made, tables["points"], tables["prediction"], rare)
+        own = {name: rare[f"/{name}"] for name in moments if f"/{name}" in rare}
+        record = Record(*made, tables["points"], tables["prediction"], rare.get(""), own)
         _check_shapes(record, layout)
         _check_numbers(record, layout)
         _check_tables(record)
@@ -184,7 +199,7 @@ def _products(arrays: Mapping[str, Array], name: str) -> BlockProducts | None:
 
 
 def _reference(
-    manifest: Mapping[str, Any], arrays: Mapping[str, Array], slices: Mapping[str, slice]
+    manifest: Mapping[str, Any], arrays: Mapping[str, Array], slices: Mapping[str, slice], rare: RareStates | None
 ) -> SampledReference | None:
     """The reference of a run where it was sampled. Raises ValueError where its numbers cannot be."""
     if (facts := manifest.get("reference") or {}).get("method") != "sampled":
@@ -196,7 +211,7 @@ def _reference(
     if not (np.abs(known) < LARGEST).all() or (numbers < 0).any():
         raise ValueError("the error of the reference is not finite, or negative")
     made = (facts["estimator"], facts["draws"], arrays["exact"], dict(slices), numbers, covariance)
-    return SampledReference(*made, block_draws=facts["block_draws"])
+    return SampledReference(*made, block_draws=facts["block_draws"], rare=rare)
 
 
 def _read_stored(folder: Path, digests: Mapping[str, str]) -> dict[str, bytes]:
@@ -264,9 +279,9 @@ def _check_shapes(record: Record, layout: Layout) -> None:
     shapes: list[tuple[str, Array, tuple[int, ...]]] = [
         ("the exact gradient", record.exact, (layout.parameters,)),
     ]
-    if record.rare is not None:
-        shapes.append(("what is known of rare states", record.rare.cells, (len(record.rare.cells), COLUMNS)))
-        shapes.append(("the usual size of gradients", record.rare.usual, (layers,)))
+    for rare in _all_rare(record).values():
+        shapes.append(("what is known of rare states", rare.cells, (len(rare.cells), COLUMNS)))
+        shapes.append(("the usual size of gradients", rare.usual, (layers,)))
     for name, m in record.moments.items():
         wanted = {"mean": (size,), "covariance": (size, size), "descents": (layers,), "thirds": (4 * layers,)}
         if m.products is not None:
@@ -301,8 +316,8 @@ def _shapes_of_blocks(name: str, found: BlockProducts, layers: int) -> list[tupl
 
 def _check_numbers(record: Record, layout: Layout) -> None:
     """Raise ValueError where moments cannot be those of any draws."""
-    for array in (record.rare.cells, record.rare.usual) if record.rare is not None else ():
-        if not ((array >= 0) & (array < LARGEST)).all():
+    for rare in _all_rare(record).values():
+        if not all(((array >= 0) & (array < LARGEST)).all() for array in (rare.cells, rare.usual)):
             raise ValueError("what is known of rare states is not finite, or negative")
     for name, m in record.moments.items():
         known = np.ones(len(m.mean), dtype=bool)  # the cosines of a layer without gradient are NaN

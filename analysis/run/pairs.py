@@ -55,7 +55,8 @@ def _of_layer(record: Record, figures: pd.DataFrame, layer: str) -> pd.DataFrame
     exact = known[first] & known[second]
     squares, variances = figures["relative_rmse"].to_numpy() ** 2, figures["relative_variance"].to_numpy()
     # what rare states may be missing in the mean square of the second, and of the first
-    unseen_of = [unseen(record.rare, m, layer, (1 - LEVEL) / 2).square / norm for m in record.moments.values()]
+    level, moments = (1 - LEVEL) / 2, record.moments.items()
+    unseen_of = [unseen(record.rare_of(name), m, layer, level).square / norm for name, m in moments]
     below, above = np.array(unseen_of)[second], np.array(unseen_of)[first]
     mean, error, count = _differences(_parts(record, layer), norm)
     low, high = _quantiles(count)

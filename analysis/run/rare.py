@@ -32,7 +32,8 @@ class RareStates:
     """How probable states are whose gradients have a given size, by layer.
 
     The size of a state at one data point is that of REINFORCE's gradient there with the largest loss that any state has
-    (`reference.rare`): an estimator whose draws move between states changes by about as much.
+    (`reference.rare`): an estimator whose draws move between states changes by about as much. In large networks it is
+    that of the estimator's own gradient (`reference.own_rare`).
 
     Attributes:
         layers: their names.

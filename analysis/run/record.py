@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -32,7 +32,8 @@ class Record:
         curves: one row per estimator × layer × samples M.
         exact_moments: bias, variance and scale without sampling, of the estimators that were also run on all states.
         points, prediction: for two-dimensional inputs, the data and the mean prediction on a grid.
-        rare: what states too rare to be drawn could contribute; None where it is not known.
+        rare: what states too rare to be drawn could contribute to any estimator; None where it is not known.
+        own_rare: the same of estimators that were run on rare states themselves, by name.
     """
 
     manifest: dict[str, Any]
@@ -44,6 +45,18 @@ class Record:
     points: pd.DataFrame | None = None
     prediction: pd.DataFrame | None = None
     rare: RareStates | None = None
+    own_rare: Mapping[str, RareStates] = field(default_factory=dict)
+
+    def rare_of(self, name: str) -> RareStates | None:
+        """What states too rare to be drawn could contribute to an estimator.
+
+        Args:
+            name: of the estimator.
+
+        Returns:
+            Its own, where that is known, else what any estimator's could be.
+        """
+        return self.own_rare.get(name, self.rare)
 
     @cached_property
     def norms(self) -> dict[str, float]:

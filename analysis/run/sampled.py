@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gradeval.analysis.ratios import ratio_interval
+from gradeval.analysis.run.rare import RareStates
 from gradeval.analysis.statistics import Array, Interval
 
 NUMBERS, FORMS = 4, 4  # of each layer
@@ -29,6 +30,7 @@ class SampledReference:
         covariance: C, [P, P]; None where there are too many parameters for it.
         blocks: in its place, means over blocks of equally many draws, less r̄, in single precision, [B, P].
         block_draws: how many draws a block has; 0 where there are none.
+        rare: what states too rare to be drawn could contribute; None where that of any estimator counts.
     """
 
     estimator: str
@@ -39,6 +41,7 @@ class SampledReference:
     covariance: Array | None = None
     blocks: Array | None = None
     block_draws: int = 0
+    rare: RareStates | None = None
 
     def trace(self, layer: str) -> float:
         """tr C of one layer, the expected squared error of r̄.

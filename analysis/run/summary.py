@@ -71,7 +71,7 @@ def summary_table(record: Record) -> pd.DataFrame:
     """
     rows = []
     for name, moments in record.moments.items():
-        accuracies = accuracies_of(moments, record.exact, record.rare)
+        accuracies = accuracies_of(moments, record.exact, record.rare_of(name))
         rows += [_row(record, name, layer, accuracies[layer]) for layer in record.slices]
     known = record.exact_moments.astype(dict.fromkeys(EXACT_COLUMNS[2:], float))  # an empty table has no types
     table = pd.DataFrame(rows).merge(known, on=["estimator", "layer"], how="left")
@@ -113,7 +113,7 @@ def _row(record: Record, name: str, layer: str, accuracy: Accuracy) -> dict[str,
     moments, norm = record.moments[name], record.norms[layer]
     facts = record.manifest["estimators"][name]
     comparisons = len(record.moments) * len(record.slices) * looks_factor(record.looks)
-    missing = unseen(record.rare, moments, layer, FAMILY_ALPHA / comparisons).mean
+    missing = unseen(record.rare_of(name), moments, layer, FAMILY_ALPHA / comparisons).mean
     rounding = ROUNDING_OF_SINGLE if record.manifest.get("dtype") == "float32" else 0.0
     test = unbiasedness(moments, record.exact, layer, comparisons, missing, rounding)
     found = intervals(moments, record.exact, layer, accuracy)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from gradeval.analysis.run.rare import RareStates
 from gradeval.errors import GradevalError, TooLong, estimator_error
 from gradeval.estimators import Estimator
 from gradeval.estimators.protocol import fit, learns
@@ -21,6 +22,7 @@ from gradeval.evaluation.chunks import Failure, Sent
 from gradeval.evaluation.request import Request
 from gradeval.model.problem import Problem
 from gradeval.progress import Progress
+from gradeval.reference.own_rare import is_large, own_rare_states
 from gradeval.sampling.independence import independent_points
 from gradeval.sampling.probes import check_pointwise, count_evaluations
 from gradeval.sampling.sampler import Sampler, compute_seconds, turn_of
@@ -40,6 +42,7 @@ class Introduction:
         probe: a few numbers of one draw, see `probe_numbers`.
         evaluations: how often a draw evaluates a layer, and the loss, for each point.
         fit: what its fit gave and cost; None where it learns nothing.
+        rare: what states too rare to be drawn could contribute to it; None where that of any estimator counts.
     """
 
     sampler: Sampler
@@ -47,6 +50,7 @@ class Introduction:
     probe: list[float]
     evaluations: tuple[float, float]
     fit: dict[str, Any] | None
+    rare: RareStates | None
 
     def without(self, problem: Problem | None, estimator: Estimator | None) -> Introduction:
         """The same for a way between processes: with another problem and estimator, None on the way.
@@ -101,7 +105,7 @@ class Introducer:
                 sampler = Sampler(self.problem, self.name, estimator)
                 probe = probe_numbers(sampler, self.problem.fingerprint())
                 evaluations = _evaluations(sampler)
-                return Introduction(sampler, _by_points(sampler), probe, evaluations, found)
+                return Introduction(sampler, _by_points(sampler), probe, evaluations, found, _own_rare(sampler))
         except TooLong:
             raise
         except GradevalError as error:
@@ -185,6 +189,17 @@ def probe_numbers(sampler: Sampler, fingerprint: str) -> list[float]:
         return []
     numbers = torch.cat([gradients[0, :32], values])
     return numbers.tolist() if bool(torch.isfinite(numbers).all()) else []
+
+
+def _own_rare(sampler: Sampler) -> RareStates | None:
+    """What rare states could contribute to an estimator itself, at size; a note says where that cannot be told."""
+    if not is_large(sampler):
+        return None
+    try:
+        return own_rare_states(sampler)
+    except GradevalError as error:
+        sampler.notes.append(f"what rare states may hide is reckoned as for REINFORCE, since it {error}")
+        return None
 
 
 def _by_points(sampler: Sampler) -> bool:

@@ -18,8 +18,10 @@ from gradeval.model.problem import Problem
 from gradeval.progress import Progress
 from gradeval.reference import ExactGradient, Precision, exact_gradient, sampled_gradient
 from gradeval.reference.cost import TooLarge
+from gradeval.reference.own_rare import is_large, own_rare_states
 from gradeval.reference.sampled import as_gradient
 from gradeval.sampling.extent import WORKING_MEMORY
+from gradeval.sampling.sampler import Sampler
 
 KINDS = ("auto", "exact", "sampled")
 SPECS = ("ram", "disarm", "rloo:samples=4", "leg")
@@ -89,6 +91,22 @@ def made_reference(
             f"{error} Or compare with a sampled reference, whose error is then in every figure: --reference sampled; "
             "from Python, evaluate(…, reference='sampled')."
         ) from None
+
+
+def with_rare(truth: ExactGradient, problem: Problem) -> ExactGradient:
+    """A sampled reference of a large network with what rare states may be missing in its own draws.
+
+    Args:
+        truth: the reference.
+        problem: that it is of.
+
+    Returns:
+        The same where it is exact, or the network is small.
+    """
+    if (known := truth.sampled) is None:
+        return truth
+    sampler = Sampler(problem, known.estimator, get_estimator(known.estimator))
+    return replace(truth, sampled=replace(known, rare=own_rare_states(sampler))) if is_large(sampler) else truth
 
 
 def reference_facts(

@@ -18,6 +18,7 @@ from gradeval.analysis.run.curves import CURVE_COLUMNS
 from gradeval.analysis.run.estimates import accuracies_of
 from gradeval.analysis.run.evaluation import Evaluation
 from gradeval.analysis.run.moments import Moments
+from gradeval.analysis.run.rare import RareStates
 from gradeval.analysis.run.record import DETECT, EXACT_COLUMNS
 from gradeval.analysis.run.times import time_of_draw, timing_entries
 from gradeval.analysis.statistics import Interval
@@ -31,7 +32,14 @@ from gradeval.evaluation.grid import mean_prediction
 from gradeval.evaluation.introduction import Introduction, introductions
 from gradeval.evaluation.manifest import estimator_facts, manifest_of, problem_facts, versions
 from gradeval.evaluation.plan import Plan, Planned, with_digest
-from gradeval.evaluation.reference import is_sampled, made_reference, reference_bytes, reference_facts, reference_of
+from gradeval.evaluation.reference import (
+    is_sampled,
+    made_reference,
+    reference_bytes,
+    reference_facts,
+    reference_of,
+    with_rare,
+)
 from gradeval.evaluation.request import Request
 from gradeval.evaluation.sources import engine_hash, source_hash
 from gradeval.evaluation.store import Store, kept_draws, kept_reference
@@ -96,7 +104,8 @@ def evaluate(
         memory: bytes that a process may take beyond its start; what an estimator asks for beyond it fails it. Default:
             its share of what is free, at least 1 GiB. Only Linux has such a limit.
         working_memory: bytes that an estimator's statistics, and a chunk of its draws, may take, about; default 2**30.
-            Where a covariance takes more, means of blocks of draws stand in its place, and chunks are shorter.
+            Where a covariance takes more, or has more than 2048 rows, means of blocks of draws stand in its place, and
+            chunks are shorter where they must be.
         progress: told how far it is.
         arguments: kept in the manifest.
         precision: of the draws: "double" (by default, whatever the network's) or "network" for the network's own. The
@@ -201,7 +210,8 @@ class _Run:
             # the g* of the run's beginning: another number of threads might round it otherwise
             target = torch.tensor(self.store.begin(plan, problem, content).exact, dtype=torch.float64).to(target)
             self.scorer = Scorer(target, self.truth.slices, request.extent, self.truth.sampled is not None)
-        self.rare = rare_states(problem)
+        self.truth = with_rare(self.truth, problem)
+        self.rare, self.own_rare = _rare_states(self)
 
     def _introduced(self, pool: Workers) -> dict[str, Introduction]:
         """Every estimator that can be fitted and drawn; raises the first one's error where none can."""
@@ -276,7 +286,8 @@ class _Run:
         self.times[name] = seconds
         moments = self.moments[name] = moments_of(stream, draws, sampler.deterministic, self.truth.sampled)
         target = self.scorer.exact.cpu().numpy()
-        self.curves += curves_of(name, stream, moments, target, accuracies_of(moments, target, self.rare))
+        rare = self.own_rare.get(name, self.rare)
+        self.curves += curves_of(name, stream, moments, target, accuracies_of(moments, target, rare))
 
     def enumerate(self, workers: int) -> None:
         """Exact moments, in this process; last, so that an interrupt keeps the draws."""
@@ -312,7 +323,7 @@ class _Run:
         curves = pd.DataFrame(self.curves, columns=CURVE_COLUMNS)
         exact = pd.DataFrame(self.exact_rows, columns=EXACT_COLUMNS)
         made = (manifest, self.scorer.exact.cpu().numpy(), truth.slices, self.moments, curves, exact)
-        return Evaluation(*made, *mean_prediction(problem), self.rare)
+        return Evaluation(*made, *mean_prediction(problem), self.rare, self.own_rare)
 
 
 def _reference_of_run(run: _Run) -> ExactGradient:
@@ -328,6 +339,14 @@ def _facts_of_reference(run: _Run) -> dict[str, Any]:
     plan = run.store.plan if run.store and run.truth.sampled is not None else None
     seconds = plan.reference_seconds if plan else run.reference_seconds
     return reference_facts(run.truth, run.request.reference, sum(run.problem.widths), seconds)
+
+
+def _rare_states(run: _Run) -> tuple[RareStates | None, dict[str, RareStates]]:
+    """What rare states could contribute: to any estimator, unless it is known of all, and the reference; to each."""
+    own = {name: known.rare for name, known in run.known.items() if known.rare is not None}
+    unknown = any(name not in own and not known.sampler.deterministic for name, known in run.known.items())
+    unknown |= run.truth.sampled is not None and run.truth.sampled.rare is None
+    return rare_states(run.problem) if unknown else None, own
 
 
 def _note_no_exact(run: _Run) -> None:

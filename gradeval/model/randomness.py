@@ -6,6 +6,7 @@ The same estimator code therefore gives Monte-Carlo draws, or its exact mean and
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -14,6 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradeval.model.noise import Noise
+
+RAREST = 1e-12
+"""The ends of (0, 1) that `FlattenedChance` draws often reach so far."""
 
 
 @runtime_checkable
@@ -176,6 +180,49 @@ class FlattenedStates(EnumeratedStates):
         ratio = torch.where(state > 0.5, probability / flattened, (1 - probability) / (1 - flattened))
         self.weight = self.weight * ratio.prod()
         return state
+
+
+class FlattenedChance(FlattenedStates):
+    """As `FlattenedStates`, and uniform variables are drawn near 0 and 1 often: what follows from them is rarely usual.
+
+    A uniform variable u has the density 1 − ε + ε [h(u) + h(1 − u)]/2, ε = ``least``, where h is that of a variable
+    whose logarithm is uniform from log `RAREST` to 0: every decade of nearness to 0 and to 1 is met equally often.
+    Normal variables and noise are functions of these. With n variables and ε = 2/n no weight is above
+    (1 − ε)⁻ⁿ ≈ e².
+
+    Args:
+        uniforms: one for every variable, of any kind, [variables].
+        generator: not drawn from.
+        dtype: of what is drawn.
+        least: ε, and the smallest probability that a state of a unit is drawn with.
+
+    Attributes:
+        weight: true over flattened density of the variables handed out so far.
+
+    Examples:
+        >>> chance = FlattenedChance(torch.tensor([0.01, 0.5]), generator("cpu", "an example"), torch.float64, 0.1)
+        >>> u = chance.uniform([2])
+        >>> bool(u[0] < 1e-9), round(u[1].item(), 3), bool(chance.weight < 1e-6)
+        (True, 0.5, True)
+    """
+
+    def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+        """Uniform variables, often near 0 or 1."""
+        start, self.taken = self.taken, self.taken + torch.Size(shape).numel()
+        assert self.bits is not None
+        given, half = self.bits[start : self.taken].reshape(tuple(shape)).to(self.dtype), self.least / 2
+        near = torch.minimum(given, 1 - given)
+        end = RAREST ** (1 - (near / half).clamp(max=1))
+        inside = (given - half) / (1 - self.least)
+        u = torch.where(near > half, inside, torch.where(given < 0.5, end, 1 - end))
+        u = u.clamp(RAREST, 1 - torch.finfo(self.dtype).eps)
+        density = 1 - self.least - half * (1 / u + 1 / (1 - u).clamp(min=RAREST)) / math.log(RAREST)
+        self.weight = self.weight * (1 / density).prod()
+        return u
+
+    def normal(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+        """Normal variables, often far out."""
+        return torch.special.ndtri(self.uniform(shape))
 
 
 class GivenUniforms(RandomDraws):

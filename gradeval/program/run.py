@@ -96,7 +96,8 @@ def run_command(
         float,
         typer.Option(
             help="GiB that the statistics and a chunk of draws may take, about: where a covariance of all parameters "
-            "would take more, means of blocks of draws stand in its place. A run keeps what it began with."
+            "would take more, or there are more than 2048, means of blocks of draws stand in its place. A run keeps "
+            "what it began with."
         ),
     ] = 1.0,
     exact: Annotated[

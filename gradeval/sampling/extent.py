@@ -12,6 +12,7 @@ from torch import Tensor
 BLOCK = 1000  # draws, one of the M of `tree` that all smaller ones divide
 CHUNK = 5 * BLOCK  # draws: means of up to BLOCK draws never straddle two chunks
 WORKING_MEMORY = 2**30  # bytes, by default
+MOST_OF_COVARIANCE = 2048  # parameters; of more, the tables' five eigendecompositions take longer than the draws
 COPIES = 4  # of a chunk's draws, that are in memory at a time, about
 MOST_BLOCKS, LEAST_BLOCKS = 128, 32  # means of blocks of draws that are kept in place of a covariance
 USED = 0.95  # of a chunk's draws, that are in one of its blocks at least
@@ -41,15 +42,18 @@ class Extent:
             memory: bytes that a covariance, or a chunk of draws while it is made, may take, about.
 
         Returns:
-            Chunks of 5000 draws and a covariance, where that fits; else means of blocks, and chunks as short as needed.
+            Chunks of 5000 draws and a covariance, where that fits and has up to `MOST_OF_COVARIANCE` rows; else means
+            of blocks, and chunks as short as needed.
 
         Examples:
             >>> Extent.of(1000, 4)
             Extent(chunk=5000, block=1000, blocks=0)
+            >>> Extent.of(4000, 4)
+            Extent(chunk=5000, block=1000, blocks=128)
             >>> Extent.of(314_000, 3)
             Extent(chunk=100, block=100, blocks=128)
         """
-        if 8 * (parameters + 3 * layers + 1) ** 2 <= memory:
+        if parameters <= MOST_OF_COVARIANCE and 8 * (parameters + 3 * layers + 1) ** 2 <= memory:
             return cls()
         fitting = memory // (8 * parameters * COPIES)
         chunk = next((length for length in (CHUNK, 1000, 100) if length <= fitting), 10)

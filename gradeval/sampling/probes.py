@@ -205,17 +205,36 @@ def shares_chance(problem: Problem, estimator: Callable[..., Tensor]) -> bool:
         >>> shares_chance(problem, get_estimator("reinforce"))
         False
     """
-    taken = []
-    for some in (slice(None), slice(0, 1)):
-        network = problem.network
-        chance = GivenUniforms(torch.empty(0, dtype=network.dtype), generator(network.device, "count"), network.dtype)
-        with torch.no_grad():
-            try:
-                Surrogate(problem, estimator)(problem.inputs[some], problem.targets[some], chance)
-            except Exception:
-                return False
-        taken.append(chance.taken)
+    try:
+        taken = [uniforms_of(problem, estimator, some) for some in (slice(None), slice(0, 1))]
+    except Exception:
+        return False
     return taken[0] != problem.points * taken[1]
+
+
+def uniforms_of(problem: Problem, estimator: Callable[..., Tensor], some: slice = slice(0, 1)) -> int:
+    """Count the uniform variables that one draw takes; every other variable is a function of these.
+
+    Args:
+        problem: the estimator is run on some of its points.
+        estimator: any surrogate.
+        some: which; the first, by default.
+
+    Returns:
+        Their number.
+
+    Examples:
+        >>> import gradeval
+        >>> from gradeval.estimators import get_estimator
+        >>> problem = gradeval.load_problem("expclass", units="2-3", stage=0)
+        >>> uniforms_of(problem, get_estimator("reinforce"))
+        5
+    """
+    network = problem.network
+    chance = GivenUniforms(torch.empty(0, dtype=network.dtype), generator(network.device, "count"), network.dtype)
+    with torch.no_grad():
+        Surrogate(problem, estimator)(problem.inputs[some], problem.targets[some], chance)
+    return chance.taken
 
 
 class Coupled(GradevalError):
