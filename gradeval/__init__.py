@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from gradeval.checking.verdict import Verdict
     from gradeval.errors import GradevalError, Incomplete
     from gradeval.evaluation.run import evaluate
+    from gradeval.model.building import BinaryUnits
     from gradeval.model.network import StochasticBinaryNetwork
+    from gradeval.model.noise import Noise
     from gradeval.model.problem import Problem
     from gradeval.problems.catalogue import load_problem, load_task
     from gradeval.reference import exact_gradient, exact_moments
@@ -24,9 +26,11 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "BinaryUnits": "gradeval.model.building",
     "Evaluation": "gradeval.analysis.run.evaluation",
     "GradevalError": "gradeval.errors",
     "Incomplete": "gradeval.errors",
+    "Noise": "gradeval.model.noise",
     "Problem": "gradeval.model.problem",
     "Protocol": "gradeval.training.protocol",
     "StochasticBinaryNetwork": "gradeval.model.network",
@@ -41,9 +45,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "BinaryUnits",
     "Evaluation",
     "GradevalError",
     "Incomplete",
+    "Noise",
     "Problem",
     "Protocol",
     "StochasticBinaryNetwork",

@@ -10,7 +10,7 @@ import typer
 
 from gradeval.files import CannotWrite, write_whole
 from gradeval.program.budget import Budget, MaxSeconds, Yes
-from gradeval.program.options import check_output, specs_of
+from gradeval.program.options import check_output
 from gradeval.program.terminal import safe, say
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def cost_command(
     """Measure what one draw costs: evaluations, FLOPs, time and memory beside back-propagation, and their growth."""
     if out:
         check_output(out)
+    from gradeval.estimators import specs_of
+
     specs, growing_specs = specs_of(estimators), specs_of(growing)
 
     from gradeval.analysis.scaling import fit_exponents, save_scaling

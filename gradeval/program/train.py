@@ -20,7 +20,6 @@ from gradeval.program.options import (
     free_folder,
     numbers_of,
     sigterm_as_ctrl_c,
-    specs_of,
 )
 from gradeval.program.terminal import safe, say
 
@@ -80,6 +79,8 @@ def train_command(
         k: str(v) if isinstance(v, Path) else v for k, v in locals().items() if k not in ("yes", "max_seconds")
     }
     folder = out or free_folder("gradeval-train")
+    from gradeval.estimators import specs_of
+
     specs = specs_of(estimators)
 
     from gradeval.problems.catalogue import PROBLEMS, load_task
