@@ -16,6 +16,7 @@ from gradeval.analysis.run.choice import choice_table
 from gradeval.analysis.run.curves import best_curves, fit_table
 from gradeval.analysis.run.folder import create_run, read_run, replace_run
 from gradeval.analysis.run.pairs import pair_table
+from gradeval.analysis.run.parameters import parameter_table
 from gradeval.analysis.run.record import Record
 from gradeval.analysis.run.summary import best_known, summary_table
 from gradeval.analysis.run.times import timing_table
@@ -85,6 +86,9 @@ class Evaluation(Record):
     def choice(self) -> pd.DataFrame:
         """The most accurate estimator of each layer at each budget of draws and of seconds; see `choice_table`."""
         return choice_table(self.best, self.pairs)
+    def hyper_parameters(self) -> pd.DataFrame:
+        """One row per estimator with its hyper-parameters; see `parameter_table`."""
+        return parameter_table(self.manifest)
 
     @property
     def timings(self) -> pd.DataFrame:

@@ -31,6 +31,8 @@ class _Estimator(msgspec.Struct):
     layer_evaluations: Finite
     loss_evaluations: Finite
     notes: list[str]
+    family: str = ""
+    settings: dict[str, bool | int | Finite | str | None] = {}
 
 
 class _Problem(msgspec.Struct):
