@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradeval.analysis.run.evaluation import Evaluation
+    from gradeval.analysis.run.joined import concat
     from gradeval.checking.procedure import check
     from gradeval.checking.verdict import Verdict
     from gradeval.errors import GradevalError, Incomplete
@@ -36,6 +37,7 @@ _HOMES = {
     "StochasticBinaryNetwork": "gradeval.model.network",
     "Verdict": "gradeval.checking.verdict",
     "check": "gradeval.checking.procedure",
+    "concat": "gradeval.analysis.run.joined",
     "evaluate": "gradeval.evaluation.run",
     "exact_gradient": "gradeval.reference",
     "exact_moments": "gradeval.reference",
@@ -56,6 +58,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "check",
+    "concat",
     "evaluate",
     "exact_gradient",
     "exact_moments",

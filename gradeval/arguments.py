@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gradeval.errors import GradevalError
+from gradeval.notebook import Bars
 from gradeval.progress import Progress, Silent
 
 MOST_SHOWN = 60  # characters of a value in a message
@@ -228,7 +229,7 @@ def listener(progress: Any) -> Progress:
     """What is told of the progress of long work.
 
     Args:
-        progress: as given; None for nothing.
+        progress: as given; None for nothing, True for bars in a notebook or a terminal.
 
     Returns:
         It.
@@ -236,11 +237,13 @@ def listener(progress: Any) -> Progress:
     Raises:
         GradevalError: it has not the methods of a `Progress`.
     """
-    if progress is None:
+    if progress is None or progress is False:
         return Silent()
+    if progress is True:
+        return Bars()
     if not isinstance(progress, Progress):
         raise GradevalError(
-            f"progress must be an object with start, advance and finish (gradeval.progress.Progress), found "
+            f"progress must be True or an object with start, advance and finish (gradeval.progress.Progress), found "
             f"{shown(progress)}."
         )
     return progress

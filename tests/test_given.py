@@ -145,7 +145,7 @@ CALLS: list[tuple[str, Any]] = [
     ("evaluate(P, 'st', worker=1)", Refused("unknown option of evaluate 'worker': did you mean workers")),
     ("evaluate(P, 'st', folder=3)", Refused("folder must be a path, found 3.")),
     ("evaluate(P, 'st', arguments='a')", Refused("arguments must be a dictionary")),
-    ("evaluate(P, 'st', progress=3)", Refused("progress must be an object with start, advance and finish")),
+    ("evaluate(P, 'st', progress=3)", Refused("progress must be True or an object with start, advance and finish")),
     ("check('psa', problems=P, alpha='a')", Refused("alpha must be a number, found 'a'.")),
     ("check('psa', problems=P, seed='a')", Refused("seed must be a whole number")),
     ("check('psa', problems=P, unbiased='yes')", Refused("unbiased must be True or False, found 'yes'.")),

@@ -15,7 +15,7 @@ ROOMS = {"gradeval": "gradeval", "reference": "gradeval.reference", "analysis": 
 
 # from the cellar upwards: a room imports from lower floors, or from itself
 FLOORS = [
-    {"errors", "torch_private", "progress", "versions", "threads"},
+    {"errors", "torch_private", "progress", "versions", "threads", "notebook"},
     {"files", "isolation", "arguments"},
     {"model", "workers", "analysis", "cache", "folder_lock", "checkpoint"},
     {"estimators"},

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cached_property
+from html import escape
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -15,12 +17,16 @@ from gradeval.analysis.run.breakeven import breakeven_table, reduction_table
 from gradeval.analysis.run.choice import choice_table
 from gradeval.analysis.run.curves import best_curves, fit_table
 from gradeval.analysis.run.folder import create_run, read_run, replace_run
+from gradeval.analysis.run.latex import latex_table
 from gradeval.analysis.run.pairs import pair_table
 from gradeval.analysis.run.parameters import parameter_table
 from gradeval.analysis.run.record import Record
 from gradeval.analysis.run.summary import best_known, summary_table
 from gradeval.analysis.run.times import timing_table
 from gradeval.analysis.tables import without_timings
+
+SHOWN_COLUMNS = ["estimator", "relative_rmse", "relative_bias", "relative_variance", "cosine", "verdict"]
+"""Of the summary, in a notebook."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,7 @@ class Evaluation(Record):
 
     Attributes:
         manifest: arguments, seeds, versions, the problem's facts, timings.
-        exact: g* flattened, [P].
-        slices: where each layer's parameters lie in it.
+        exact, slices: g* flattened, [P], and where each layer's parameters lie in it.
         moments: by estimator.
         curves: one row per estimator × layer × samples M.
         exact_moments: bias, variance and scale without sampling, of the estimators that were also run on all states.
@@ -126,6 +131,33 @@ class Evaluation(Record):
         record = read_run(Path(folder))
         return cls(*(getattr(record, field.name) for field in fields(record)))
 
+    def report(self, path: str | Path) -> Path:
+        """Write the report, one page with all figures.
+
+        Args:
+            path: of the page, ending in .html; or of a folder for report.html and figures/.
+
+        Returns:
+            The path of the page.
+        """
+        from gradeval.analysis.run.report import write_report
+
+        return write_report(self, Path(path))
+
+    def latex(self, **options: Any) -> str:
+        """A LaTeX table for a paper.
+
+        Args:
+            options: as of `gradeval.analysis.run.latex.latex_table`.
+
+        Returns:
+            The text of the table.
+        """
+        return latex_table(self, **options)
+
+    def _repr_html_(self) -> str:
+        return _html(self)
+
     def rewrite(self, folder: str | Path) -> None:
         """Make the files of a saved run anew from its moments and curves.
 
@@ -154,3 +186,13 @@ class Evaluation(Record):
             "timings": self.timings,
             "choice": self.choice.assign(rivals=self.choice["rivals"].map("; ".join)),
         }
+        return kept | {"timings": self.timings}
+
+
+def _html(run: Evaluation) -> str:
+    """What a notebook shows."""
+    problem, draws = run.manifest["problem"], run.manifest["draws"]
+    title = f"{problem['name']}: {len(run.moments)} estimators, {draws:,} draws, all layers"
+    best = run.best[run.best["layer"] == "all"].sort_values("relative_rmse")
+    html: str = best[SHOWN_COLUMNS].to_html(index=False, float_format="{:.3g}".format)
+    return f"<b>{escape(title)}</b>{html}"

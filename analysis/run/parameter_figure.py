@@ -63,8 +63,8 @@ def parameter_curves(
         for marker, (label, ends) in zip("os", drawn.items(), strict=True):
             below, value, above = (np.clip(end, low, high) for end in ends)
             seen = ends[1] > NOISE_FLOOR
-            style = {"linestyle": DRAWN[label][1], "marker": marker}
-            (line,) = ax.plot(rows[parameter], np.where(seen, value, np.nan), label=label, **style)
+            y, dashes = np.where(seen, value, np.nan), DRAWN[label][1]
+            (line,) = ax.plot(rows[parameter], y, label=label, linestyle=dashes, marker=marker)
             ax.fill_between(rows[parameter], below, above, color=line.get_color(), alpha=0.25, linewidth=0)
             ax.scatter(rows[parameter][~seen], above[~seen], marker="v", facecolor="white", color=line.get_color())
         title = f"{printable(str(rows['family'].iloc[0]))}, {'all layers' if layer == 'all' else f'layer {layer}'}"

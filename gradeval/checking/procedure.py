@@ -52,7 +52,7 @@ def check(
     problems: GivenProblem | Sequence[GivenProblem] | None = None,
     further: GivenProblem | Sequence[GivenProblem] = (),
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **options: Unpack[CheckOptions],
 ) -> Verdict:
     """Check an estimator against the exact gradients of small problems.
@@ -65,7 +65,7 @@ def check(
         problems: to check it on, each itself, its name or its file; by default the battery's.
         further: more problems, beside these.
         workers: threads; the result does not depend on it. Default: one per core.
-        progress: receives progress, two steps for each problem.
+        progress: receives progress, two steps for each problem; True for bars.
         unbiased: whether to check E[g] = ∇J and E[value] = J; by default where the estimator claims it.
         max_relative_bias: a bound for ‖E g − g*‖/‖g*‖ in every layer.
         min_cosine: a bound for the cosine between E[g] and g* in every layer.

@@ -58,7 +58,7 @@ class RunOptions(TypedDict, total=False):
     timeout: float | None
     memory: int | None
     working_memory: int
-    progress: Progress | None
+    progress: Progress | bool | None
     arguments: Mapping[str, Any] | None
     detect: float
     precision: str
@@ -100,7 +100,7 @@ def evaluate(
             its share of what is free, at least 1 GiB. Only Linux has such a limit.
         working_memory: bytes that an estimator's statistics, and a chunk of its draws, may take, about; default 2**30.
             Where a covariance takes more, means of blocks of draws stand in its place, and chunks are shorter.
-        progress: told how far it is.
+        progress: told how far it is; True for bars in a notebook or a terminal.
         arguments: kept in the manifest.
         precision: of the draws: "double" (by default, whatever the network's) or "network" for the network's own. The
             exact gradient and exact moments are always in double precision.

@@ -20,6 +20,7 @@ from gradeval.model.building import linear_maps, split_sequence, zero_maps
 from gradeval.model.flips import Flips, flip_differences
 from gradeval.model.forms import CHUNK_ENTRIES, Form, Terms
 from gradeval.model.noise import Noise, get_noise
+from gradeval.notebook import card
 
 
 class FlipCost(UserWarning):
@@ -210,9 +211,7 @@ class StochasticBinaryNetwork(nn.Module):
 
     Attributes:
         layers: a `BinaryLayer` of every map.
-        head: the head.
         noise: the distribution of the injected noise.
-        states: (lo, hi).
 
     Examples:
         >>> maps = [nn.Linear(2, 3), nn.Linear(3, 3)]
@@ -323,6 +322,9 @@ class StochasticBinaryNetwork(nn.Module):
         """The device of the parameters."""
         return next(self.parameters()).device
 
+    def _repr_html_(self) -> str:
+        return card("stochastic binary network", network_facts(self), repr(self))
+
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters θ that J is differentiated by: those of the layers and the head that require a gradient.
 
@@ -345,6 +347,25 @@ class StochasticBinaryNetwork(nn.Module):
             slices[layer] = slice(slices[layer].start if layer in slices else start, stop)
             start = stop
         return slices | {"all": slice(0, start)}
+
+
+def network_facts(network: StochasticBinaryNetwork) -> dict[str, str]:
+    """What a notebook shows of a network.
+
+    Args:
+        network: any.
+
+    Returns:
+        Words by what they say.
+    """
+    maps = [type(layer.map).__name__ for layer in network.layers]
+    sizes = [where.stop - where.start for where in network.layer_slices().values()]
+    return {
+        "layers": f"{len(maps)} of binary units ({', '.join(maps)})",
+        "noise": network.noise.name,
+        "states": f"{network.states[0]:g}, {network.states[1]:g}",
+        "trainable parameters": f"{sizes[-1]:,}",
+    }
 
 
 def _layer_of(name: str) -> str:

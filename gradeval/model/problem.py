@@ -22,11 +22,12 @@ from gradeval.model.elbo import IN_FILES, NegativeElbo
 from gradeval.model.head_loss import HeadLoss, PointLoss
 from gradeval.model.losses import LOSSES, Loss, check_targets, get_loss
 from gradeval.model.maps import BernoulliDecoder
-from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.network import StochasticBinaryNetwork, network_facts
 from gradeval.model.noise import NOISES, is_built_in
 from gradeval.model.objective import Objective, loss_identity, loss_title
 from gradeval.model.problem_file import FORMAT, AffineMap, ProblemDocument, document_bytes, naming, read_document
 from gradeval.model.purity import try_loss, try_network, try_objective
+from gradeval.notebook import card
 from gradeval.threads import threads_for
 
 
@@ -43,8 +44,7 @@ class Problem:
         targets: [points] or [points, outputs], as the loss needs them; of the same kinds.
         loss: the name of a loss, a callable (output, target) -> [..., points] that accepts leading axes, or an
             `Objective`, such as `NegativeElbo`.
-        name: shown in reports.
-        description: shown in reports.
+        name, description: shown in reports.
 
     Inputs and targets are brought to the precision and the device of the network.
 
@@ -78,8 +78,7 @@ class Problem:
         name: str = "problem",
         description: str = "",
     ) -> None:
-        _set(self, **_parts(network, inputs, targets, loss))
-        _set(self, name=_text("name", name), description=_text("description", description))
+        _set(self, **_parts(network, inputs, targets, loss), **_texts(name=name, description=description))
         _check_numbers(self)
         _check_fit(self)
 
@@ -153,6 +152,9 @@ class Problem:
         """
         return replace(self, network=_moved(self.network, device, dtype))
 
+    def _repr_html_(self) -> str:
+        return _card(self)
+
     def save(self, path: str | Path) -> None:
         """Write the problem as JSON (format gradeval-problem/1); numbers keep every bit.
 
@@ -202,6 +204,11 @@ def _parts(given: object, inputs: Data, targets: Data, loss: object) -> dict[str
     return {"network": network, **data, "loss": loss, "_loss": _loss_of(loss)}
 
 
+def _card(problem: Problem) -> str:
+    data = {"points": problem.points, "widths": problem.widths, "loss": loss_title(problem.loss)}
+    return card(problem.name, data | network_facts(problem.network), problem.description)
+
+
 def _loss_of(loss: object) -> Loss | None:
     """The loss as a function of outputs and targets; None of an objective."""
     if isinstance(loss, Objective):
@@ -211,10 +218,11 @@ def _loss_of(loss: object) -> Loss | None:
     return loss
 
 
-def _text(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise GradevalError(f"{name} must be a text, found {shown(value)}.")
-    return value
+def _texts(**given: object) -> dict[str, object]:
+    for name, value in given.items():
+        if not isinstance(value, str):
+            raise GradevalError(f"{name} must be a text, found {shown(value)}.")
+    return given
 
 
 def _moved(

@@ -60,7 +60,7 @@ def train(
         protocol: what is the same for all of them; `Protocol()` if not given.
         folder: for checkpoints and tables.
         workers: processes, each of which takes one estimator at a time; 1 if not given.
-        progress: receives the progress of each estimator.
+        progress: receives the progress of each estimator; True for bars.
         arguments: kept in the manifest.
         checkpoint_seconds: at the end of an epoch a checkpoint is written if the last is older than this; 10 if not
             given.
