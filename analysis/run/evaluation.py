@@ -34,14 +34,7 @@ class Evaluation(Record):
     """What `gradeval.evaluate` found: the attributes of `Record`, and tables that are made from them when first used.
 
     Attributes:
-        manifest: arguments, seeds, versions, the problem's facts, timings.
-        exact, slices: g* flattened, [P], and where each layer's parameters lie in it.
-        moments: by estimator.
-        curves: one row per estimator × layer × samples M.
-        exact_moments: bias, variance and scale without sampling, of the estimators that were also run on all states.
-        points, prediction: for two-dimensional inputs, the data (of very many some thousand) and the mean prediction on
-            a grid.
-        rare: what states too rare to be drawn could contribute; None where it is not known.
+        manifest, exact, slices, moments, curves, exact_moments, points, prediction, rare: as of `Record`.
 
     Examples:
         >>> import gradeval
@@ -91,6 +84,8 @@ class Evaluation(Record):
     def choice(self) -> pd.DataFrame:
         """The most accurate estimator of each layer at each budget of draws and of seconds; see `choice_table`."""
         return choice_table(self.best, self.pairs)
+
+    @cached_property
     def hyper_parameters(self) -> pd.DataFrame:
         """One row per estimator with its hyper-parameters; see `parameter_table`."""
         return parameter_table(self.manifest)

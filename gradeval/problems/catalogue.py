@@ -178,14 +178,14 @@ def _make(name: str, target: str, options: dict[str, Any], progress: Progress | 
     return make(**arguments, **groups)
 
 
-WIDTHS, WHOLE = ("units", "encoder", "decoder"), ("stage", "points", "seed")
+_WIDTHS, _WHOLE = ("units", "encoder", "decoder"), ("stage", "points", "seed")
 
 
 def _as_meant(option: str, value: Any) -> Any:
     """An option's value, as the functions that make problems take it."""
-    if option in WIDTHS:
+    if option in _WIDTHS:
         return widths_text(option, value)
-    if option in WHOLE and value is not None:
+    if option in _WHOLE and value is not None:
         return whole(option, value)
     return states_pair(value) if option == "states" else value
 
