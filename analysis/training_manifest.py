@@ -77,6 +77,7 @@ class TrainingManifest(msgspec.Struct):
         failures: by estimator, why it was not trained.
         estimators: facts of those that were trained; None while the training is not finished.
         files: the digest of each file of its tables.
+        made: the arguments of `load_task` that made the task; empty where it was made otherwise.
     """
 
     format: str
@@ -88,6 +89,7 @@ class TrainingManifest(msgspec.Struct):
     failures: dict[str, str]
     estimators: dict[str, TrainedEstimator] | None = None
     files: dict[str, str] = msgspec.field(default_factory=dict)
+    made: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 def read_training_manifest(folder: str | Path) -> dict[str, Any]:

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradeval.analysis.run.evaluation import Evaluation
+    from gradeval.analysis.run.joined import concat
     from gradeval.checking.procedure import check
     from gradeval.checking.verdict import Verdict
     from gradeval.errors import GradevalError, Incomplete
     from gradeval.evaluation.run import evaluate
+    from gradeval.model.building import BinaryUnits
     from gradeval.model.network import StochasticBinaryNetwork
+    from gradeval.model.noise import Noise
     from gradeval.model.problem import Problem
     from gradeval.problems.catalogue import load_problem, load_task
     from gradeval.reference import exact_gradient, exact_moments
@@ -24,14 +27,17 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "BinaryUnits": "gradeval.model.building",
     "Evaluation": "gradeval.analysis.run.evaluation",
     "GradevalError": "gradeval.errors",
     "Incomplete": "gradeval.errors",
+    "Noise": "gradeval.model.noise",
     "Problem": "gradeval.model.problem",
     "Protocol": "gradeval.training.protocol",
     "StochasticBinaryNetwork": "gradeval.model.network",
     "Verdict": "gradeval.checking.verdict",
     "check": "gradeval.checking.procedure",
+    "concat": "gradeval.analysis.run.joined",
     "evaluate": "gradeval.evaluation.run",
     "exact_gradient": "gradeval.reference",
     "exact_moments": "gradeval.reference",
@@ -41,15 +47,18 @@ _HOMES = {
 }
 
 __all__ = [
+    "BinaryUnits",
     "Evaluation",
     "GradevalError",
     "Incomplete",
+    "Noise",
     "Problem",
     "Protocol",
     "StochasticBinaryNetwork",
     "Verdict",
     "__version__",
     "check",
+    "concat",
     "evaluate",
     "exact_gradient",
     "exact_moments",

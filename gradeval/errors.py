@@ -32,12 +32,12 @@ class TooLong(GradevalError):
     """Work that is predicted to take longer than the user allowed. It stops everything: no part of it is skipped."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> GradevalError:
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> GradevalError:
     """The error for a name that is not among the known ones.
 
     Args:
         kind: what it names.
-        name: the unknown one.
+        name: the unknown one; what is no text is shown as it is written.
         known: the known ones.
 
     Returns:
@@ -47,7 +47,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> GradevalError:
         >>> print(unknown_name("loss", "square", ["logistic", "squared"]))
         unknown loss 'square': did you mean squared?
     """
-    known = sorted(known)
+    known, name = sorted(known), name if isinstance(name, str) else repr(name)
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}."
     return GradevalError(f"unknown {kind} '{name}': {hint}")

@@ -15,10 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradeval.arguments import whole, widths_of, widths_text
 from gradeval.cache import KEY_DIGITS, cache_folder, cached_files, check_cached, keep
 from gradeval.errors import GradevalError
 from gradeval.estimators import get_estimator
 from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.noise import Noise, is_built_in
 from gradeval.model.problem import Problem, problem_bytes
 from gradeval.model.problem_file import MAX_FILE_BYTES
 from gradeval.model.randomness import RandomDraws, derived_seed, generator
@@ -38,7 +40,7 @@ def expclass_problem(
     *,
     points: int = 200,
     seed: int = 0,
-    noise: str = "logistic",
+    noise: str | Noise = "logistic",
     states: tuple[float, float] = (0.0, 1.0),
     progress: Progress | None = None,
 ) -> Problem:
@@ -47,12 +49,12 @@ def expclass_problem(
     Trained networks are cached, so that the same call trains once.
 
     Args:
-        units: widths of the binary layers, "5-5-5".
+        units: widths of the binary layers, "5-5-5" or (5, 5, 5).
         stage: epochs of training with REINFORCE (the paper: 1, 100 and 2000).
         points: number of data points, half of each class.
         seed: data, initial weights and training follow from it.
         noise, states: of the network.
-        progress: receives the progress of the training, if there is one; a step is an epoch.
+        progress: told how the training goes; a step is an epoch.
 
     Returns:
         The problem.
@@ -65,9 +67,7 @@ def expclass_problem(
         >>> problem.widths, problem.points
         ([3, 3], 200)
     """
-    widths = _widths(units)
-    if stage < 0:
-        raise GradevalError(f"stage must be a number of epochs, at least 0; found {stage}.")
+    units, widths, stage = widths_text("units", units), widths_of("units", units), whole("stage", stage, least=0)
     inputs, targets = expclass_data(points, seed)
     network = StochasticBinaryNetwork.linear(2, widths, 1, noise, states)
     initialise_by_moments(network, inputs, seed)
@@ -86,6 +86,8 @@ def expclass_problem(
             warnings.warn(f"the cached network is damaged and is trained again: {error}", stacklevel=2)
             path.unlink(missing_ok=True)
     fit_network(problem, stage, seed, progress)
+    if not is_built_in(network.noise):  # no file holds it
+        return problem
     try:
         keep(label, key, problem_bytes(problem))
     except OSError as error:
@@ -109,7 +111,7 @@ def expclass_task(
     *,
     points: int = 200,
     seed: int = 0,
-    noise: str = "logistic",
+    noise: str | Noise = "logistic",
     states: tuple[float, float] = (0.0, 1.0),
 ) -> Task:
     """The task to train on, with 1000 points each for validation and for test.
@@ -131,7 +133,8 @@ def expclass_task(
         >>> {name: problem.points for name, problem in task.splits.items()}
         {'train': 20, 'validation': 1000, 'test': 1000}
     """
-    network = StochasticBinaryNetwork.linear(2, _widths(units), 1, noise, states)
+    units = widths_text("units", units)
+    network = StochasticBinaryNetwork.linear(2, widths_of("units", units), 1, noise, states)
     train = Problem(
         network, *expclass_data(points, seed), "logistic", f"expclass {units}", f"2-D classification, layers {units}"
     )
@@ -141,13 +144,6 @@ def expclass_task(
         return replace(train, inputs=inputs, targets=targets)
 
     return Task(train, other("validation"), other("test"), initialise_by_moments)
-
-
-def _widths(units: str) -> list[int]:
-    try:
-        return [int(width) for width in units.split("-")]
-    except ValueError:
-        raise GradevalError(f"units must be widths joined by '-', such as 5-5-5; found '{units}'.") from None
 
 
 def expclass_data(points: int = 200, seed: int = 0) -> tuple[Float[Tensor, "points 2"], Float[Tensor, " points"]]:

@@ -12,7 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradeval.analysis.run.sampled import SampledReference
+from gradeval.arguments import real, whole
 from gradeval.errors import GradevalError
+from gradeval.given import GivenProblem, given_problem
 from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
 from gradeval.progress import Advance, Progress, foretell
@@ -78,7 +80,7 @@ class ExactGradient:
 
 
 def exact_gradient(
-    problem: Problem,
+    problem: GivenProblem,
     method: str = "auto",
     *,
     memory: int = 2**32,
@@ -92,7 +94,8 @@ def exact_gradient(
     "transform" no number depends on how many these are.
 
     Args:
-        problem: network, data and loss. Parameters that do not require a gradient are left out.
+        problem: network, data and loss, or the name or file of a problem. Parameters that do not require a gradient are
+            left out.
         method: "layerwise" (Σₖ 2^(nₖ₋₁+nₖ) terms by matrix products), "plain" (the same terms one by one, for small
             nets), "joint" (2^(n₁+…+n_L) terms: the oracle), "transform" (a last layer of any width, for losses that are
             sums over outputs: logistic, bernoulli, squared, cross-entropy of two classes; an affine head), or "auto",
@@ -116,7 +119,8 @@ def exact_gradient(
         >>> round(exact.value, 6), list(exact.by_layer()), exact.vector.shape
         (0.775876, ['1', '2', 'head', 'all'], torch.Size([15]))
     """
-    problem = in_precision(problem, precision)
+    problem = in_precision(given_problem(problem), precision)
+    memory, seconds = whole("memory", memory), real("seconds", seconds)
     cost = predicted_cost(problem, method)
     check_affordable(problem, cost, memory, seconds)
     foretell(progress, lambda: {EXACT_TASK: cost.seconds})

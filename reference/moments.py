@@ -13,7 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradeval.analysis import measures
+from gradeval.arguments import whole, workers_of
 from gradeval.errors import GradevalError, check_options
+from gradeval.given import GivenProblem, given_estimator, given_problem
 from gradeval.isolation import alone, in_company
 from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
@@ -113,8 +115,8 @@ class MomentsExecution(TypedDict, total=False):
 
 
 def exact_moments(
-    problem: Problem,
-    estimator: Callable[..., Tensor],
+    problem: GivenProblem,
+    estimator: str | Callable[..., Tensor],
     *,
     samples: int = 64,
     seed: int = 0,
@@ -126,8 +128,8 @@ def exact_moments(
     uniform or normal variables) is sampled within every joint state and leaves a standard error.
 
     Args:
-        problem: network, data and loss.
-        estimator: any surrogate that can be vectorised.
+        problem: network, data and loss, or the name or file of a problem.
+        estimator: a spec ("psa"), or any surrogate that can be vectorised.
         samples: draws of the further chance in each joint state.
         seed: of those.
         precision: in which the estimator is run: "double", whatever the network's, or "network" for its own.
@@ -143,16 +145,16 @@ def exact_moments(
 
     Examples:
         >>> from gradeval import load_problem
-        >>> from gradeval.estimators import get_estimator
         >>> problem = load_problem("expclass", units="2-2", stage=0, points=4)
-        >>> bias = exact_moments(problem, get_estimator("st")).relative_bias()
+        >>> bias = exact_moments(problem, "st").relative_bias()
         >>> {layer: round(b, 3) for layer, b in bias.items()}
         {'1': 0.133, '2': 0.278, 'head': 0.0, 'all': 0.119}
     """
     check_options("exact_moments", execution, MomentsExecution)
-    workers, advance = execution.get("workers") or torch.get_num_threads(), execution.get("advance")
+    workers, advance = workers_of(execution.get("workers")), execution.get("advance")
+    estimator, samples = given_estimator(estimator), whole("samples", samples, least=1)
     with one_thread():
-        enumeration = _enumeration(problem, estimator, samples, seed, execution)
+        enumeration = _enumeration(given_problem(problem), estimator, samples, whole("seed", seed), execution)
         sums = _sums(enumeration, workers, advance or (lambda states: None))
     return enumeration.result(sums)
 

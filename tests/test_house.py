@@ -15,11 +15,12 @@ ROOMS = {"gradeval": "gradeval", "reference": "gradeval.reference", "analysis": 
 
 # from the cellar upwards: a room imports from lower floors, or from itself
 FLOORS = [
-    {"errors", "torch_private", "progress", "versions", "threads"},
-    {"files", "isolation"},
-    {"model", "workers", "analysis", "cache", "folder_lock"},
+    {"errors", "torch_private", "progress", "versions", "threads", "notebook"},
+    {"files", "isolation", "arguments"},
+    {"model", "workers", "analysis", "cache", "folder_lock", "checkpoint"},
     {"estimators"},
     {"sampling", "problems"},
+    {"given"},
     {"reference"},
     {"evaluation", "checking", "training"},
     {"studies"},

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cached_property
+from html import escape
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -15,11 +17,16 @@ from gradeval.analysis.run.breakeven import breakeven_table, reduction_table
 from gradeval.analysis.run.choice import choice_table
 from gradeval.analysis.run.curves import best_curves, fit_table
 from gradeval.analysis.run.folder import create_run, read_run, replace_run
+from gradeval.analysis.run.latex import latex_table
 from gradeval.analysis.run.pairs import pair_table
+from gradeval.analysis.run.parameters import parameter_table
 from gradeval.analysis.run.record import Record
 from gradeval.analysis.run.summary import best_known, summary_table
 from gradeval.analysis.run.times import timing_table
 from gradeval.analysis.tables import without_timings
+
+SHOWN_COLUMNS = ["estimator", "relative_rmse", "relative_bias", "relative_variance", "cosine", "verdict"]
+"""Of the summary, in a notebook."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +34,7 @@ class Evaluation(Record):
     """What `gradeval.evaluate` found: the attributes of `Record`, and tables that are made from them when first used.
 
     Attributes:
-        manifest: arguments, seeds, versions, the problem's facts, timings.
-        exact: g* flattened, [P].
-        slices: where each layer's parameters lie in it.
-        moments: by estimator.
-        curves: one row per estimator × layer × samples M.
-        exact_moments: bias, variance and scale without sampling, of the estimators that were also run on all states.
-        points, prediction: for two-dimensional inputs, the data (of very many some thousand) and the mean prediction on
-            a grid.
-        rare: what states too rare to be drawn could contribute to any estimator; None where it is not known.
-        own_rare: the same of estimators that were run on rare states themselves, by name.
+        manifest, exact, slices, moments, curves, exact_moments, points, prediction, rare, own_rare: as of `Record`.
 
     Examples:
         >>> import gradeval
@@ -87,6 +85,11 @@ class Evaluation(Record):
         """The most accurate estimator of each layer at each budget of draws and of seconds; see `choice_table`."""
         return choice_table(self.best, self.pairs)
 
+    @cached_property
+    def hyper_parameters(self) -> pd.DataFrame:
+        """One row per estimator with its hyper-parameters; see `parameter_table`."""
+        return parameter_table(self.manifest)
+
     @property
     def timings(self) -> pd.DataFrame:
         """Seconds of compute per draw, with intervals."""
@@ -123,6 +126,33 @@ class Evaluation(Record):
         record = read_run(Path(folder))
         return cls(*(getattr(record, field.name) for field in fields(record)))
 
+    def report(self, path: str | Path) -> Path:
+        """Write the report, one page with all figures.
+
+        Args:
+            path: of the page, ending in .html; or of a folder for report.html and figures/.
+
+        Returns:
+            The path of the page.
+        """
+        from gradeval.analysis.run.report import write_report
+
+        return write_report(self, Path(path))
+
+    def latex(self, **options: Any) -> str:
+        """A LaTeX table for a paper.
+
+        Args:
+            options: as of `gradeval.analysis.run.latex.latex_table`.
+
+        Returns:
+            The text of the table.
+        """
+        return latex_table(self, **options)
+
+    def _repr_html_(self) -> str:
+        return _html(self)
+
     def rewrite(self, folder: str | Path) -> None:
         """Make the files of a saved run anew from its moments and curves.
 
@@ -151,3 +181,13 @@ class Evaluation(Record):
             "timings": self.timings,
             "choice": self.choice.assign(rivals=self.choice["rivals"].map("; ".join)),
         }
+        return kept | {"timings": self.timings}
+
+
+def _html(run: Evaluation) -> str:
+    """What a notebook shows."""
+    problem, draws = run.manifest["problem"], run.manifest["draws"]
+    title = f"{problem['name']}: {len(run.moments)} estimators, {draws:,} draws, all layers"
+    best = run.best[run.best["layer"] == "all"].sort_values("relative_rmse")
+    html: str = best[SHOWN_COLUMNS].to_html(index=False, float_format="{:.3g}".format)
+    return f"<b>{escape(title)}</b>{html}"

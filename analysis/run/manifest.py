@@ -32,6 +32,8 @@ class _Estimator(msgspec.Struct):
     loss_evaluations: Finite
     notes: list[str]
     head: str = ""
+    family: str = ""
+    settings: dict[str, bool | int | Finite | str | None] = {}
 
 
 class _Problem(msgspec.Struct):

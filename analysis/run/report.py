@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -30,7 +31,7 @@ from gradeval.analysis.run.figures import RUN_FIGURES, caption_of, save_run_figu
 from gradeval.analysis.run.panels import among, shown_estimators, shown_layers
 from gradeval.analysis.run.reference import reference_sentence
 from gradeval.analysis.run.summary import BiasVerdict
-from gradeval.files import write_whole
+from gradeval.files import CannotWrite, write_whole
 
 if TYPE_CHECKING:
     from gradeval.analysis.run.evaluation import Evaluation
@@ -124,6 +125,30 @@ def build_report(run: Evaluation, folder: Path) -> Path:
     target = folder / "report.html"
     write_whole(target, report_page(run, figures).encode())
     return target
+
+
+def write_report(run: Evaluation, path: Path) -> Path:
+    """Write the report as a page alone, or into a folder.
+
+    Args:
+        run: its tables are read.
+        path: of the page, ending in .html; or of a folder, see `build_report`.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        CannotWrite: the disk is full, say.
+    """
+    try:
+        if path.suffix.lower() not in (".html", ".htm"):
+            return build_report(run, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory() as folder:
+            write_whole(path, build_report(run, Path(folder)).read_bytes())
+    except OSError as error:
+        raise CannotWrite(path, error) from None
+    return path
 
 
 def report_page(run: Evaluation, figures: list[dict[str, str]]) -> str:

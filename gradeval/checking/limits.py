@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from gradeval.arguments import real, whole
 from gradeval.errors import GradevalError
 
 EQUAL = 1e-6  # an exact relative bias below this is rounding (of single precision, too)
@@ -33,6 +34,7 @@ def check_range(name: str, value: float | None, low: float, high: float, strict:
     Raises:
         GradevalError: the number is outside.
     """
+    value = None if value is None else real(name, value)
     if value is not None and not (low < value <= high if strict else low <= value <= high):
         least = "above" if strict else "at least"
         raise GradevalError(f"{name} must be {least} {low:g} and at most {high:g}, found {value}.")
@@ -61,10 +63,12 @@ class Limits:
     edge: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", whole("seed", self.seed))
+        if self.max_draws is not None:
+            least = REPLICATES * LEAST_POINTS
+            object.__setattr__(self, "max_draws", whole("max_draws", self.max_draws, least=least))
         check_range("alpha", self.alpha, 0.0, 0.5, strict=True)
         check_range("detect", self.detect, 0.0, 1.0, strict=True)
-        if self.max_draws is not None and self.max_draws < REPLICATES * LEAST_POINTS:
-            raise GradevalError(f"max_draws must be at least {REPLICATES * LEAST_POINTS}, found {self.max_draws}.")
 
     @property
     def coarse(self) -> float:

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict, TypeVar, Unpack
 
-import torch
-
+from gradeval.arguments import listener, real, shown, workers_of
 from gradeval.checking.battery import battery_problems, edge_problems
 from gradeval.checking.claims import Claims, State
 from gradeval.checking.conclusion import conclude
@@ -19,10 +18,11 @@ from gradeval.checking.limits import Limits
 from gradeval.checking.subject import Subject
 from gradeval.checking.verdict import Verdict
 from gradeval.errors import GradevalError, check_options, enumeration
-from gradeval.estimators import Estimator, claims_unbiased, resolve
+from gradeval.estimators import Estimator, claims_unbiased, resolve_one
+from gradeval.given import GivenProblem, given_problems
 from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
-from gradeval.progress import Progress, Silent, foretell
+from gradeval.progress import Progress, foretell
 from gradeval.threads import single_threads
 from gradeval.torch_private import quiet_vmap
 
@@ -49,10 +49,10 @@ class CheckOptions(TypedDict, total=False):
 def check(
     estimator: str | Estimator,
     *,
-    problems: Sequence[Problem] | None = None,
-    further: Sequence[Problem] = (),
+    problems: GivenProblem | Sequence[GivenProblem] | None = None,
+    further: GivenProblem | Sequence[GivenProblem] = (),
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **options: Unpack[CheckOptions],
 ) -> Verdict:
     """Check an estimator against the exact gradients of small problems.
@@ -62,10 +62,10 @@ def check(
 
     Args:
         estimator: a spec ("psa", "module:name", "file.py:name") or a callable.
-        problems: to check it on; by default the battery's.
+        problems: to check it on, each itself, its name or its file; by default the battery's.
         further: more problems, beside these.
         workers: threads; the result does not depend on it. Default: one per core.
-        progress: receives progress, two steps for each problem.
+        progress: receives progress, two steps for each problem; True for bars.
         unbiased: whether to check E[g] = ∇J and E[value] = J; by default where the estimator claims it.
         max_relative_bias: a bound for ‖E g − g*‖/‖g*‖ in every layer.
         min_cosine: a bound for the cosine between E[g] and g* in every layer.
@@ -92,14 +92,14 @@ def check(
         'disarm: unbiased: HOLDS'
     """
     check_options("check", options, CheckOptions)
-    ((name, subject),) = resolve([estimator]).items()
-    known = {key: options[key] for key in Limits.__annotations__ if key in options}  # type: ignore[literal-required]
-    limits, definition = Limits(**known), _definition(options)
-    places = [(problem, limits) for problem in (*(battery_problems() if problems is None else problems), *further)]
+    name, subject = resolve_one(estimator)
+    limits, definition = _limits(options), _definition(options)
+    first = battery_problems() if problems is None else given_problems(problems)
+    places = [(problem, limits) for problem in (*first, *given_problems(further))]
     if problems is None and not definition:
         places += [(problem, replace(limits, edge=True)) for problem in edge_problems()]
-    precision, threads = options.get("precision", "double"), workers or torch.get_num_threads()
-    study = _Study([(in_precision(problem, precision), own) for problem, own in places], threads, progress or Silent())
+    precision, threads = options.get("precision", "double"), workers_of(workers)
+    study = _Study([(in_precision(problem, precision), own) for problem, own in places], threads, listener(progress))
     if definition:
         pairs = study.carry_out(lambda *where: Pair(name, subject, definition, *where))
         return conclude_equality(name, definition, limits, pairs)
@@ -108,13 +108,20 @@ def check(
     return conclude(name, claims, limits, subjects)
 
 
+def _limits(options: CheckOptions) -> Limits:
+    """How far the check goes."""
+    return Limits(**{key: value for key, value in options.items() if key in Limits.__annotations__})  # type: ignore[arg-type]
+
+
 def _claims(estimator: Estimator, options: CheckOptions) -> Claims:
     """What is claimed of the estimator: by itself, or by the user."""
     claimed = options.get("unbiased")
+    if claimed is not None and not isinstance(claimed, bool):
+        raise GradevalError(f"unbiased must be True or False, found {shown(claimed)}.")
     bounds = [options.get(key) for key in BOUNDS]
     return Claims(
         claims_unbiased(estimator) if claimed is None else claimed,
-        *(None if bound is None else float(bound) for bound in bounds),  # type: ignore[arg-type]
+        *(None if bound is None else real(key, bound) for key, bound in zip(BOUNDS, bounds, strict=True)),
     )
 
 
@@ -127,7 +134,7 @@ def _definition(options: CheckOptions) -> Definition | None:
     if len(others) > 1:
         raise GradevalError(f"{enumeration(others)} are claims of two checks: give one of them in each.")
     ((key, other),) = given.items()
-    ((name, estimator),) = resolve([other]).items()  # type: ignore[list-item]
+    name, estimator = resolve_one(other)
     return Definition(name, estimator, variance=key == "equals")
 
 

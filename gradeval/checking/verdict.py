@@ -10,6 +10,7 @@ import pandas as pd
 
 from gradeval.checking.claims import RowState, State
 from gradeval.checking.sequential import POWER
+from gradeval.notebook import card
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,9 @@ class Verdict:
             shown = self.table if self.verdict is State.HOLDS else self.table[~self.table["verdict"].isin(well)]
             lines.append(shown[columns].to_string(index=False, float_format=lambda x: f"{x:.3g}"))
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes), self.guarantee])
+
+    def _repr_html_(self) -> str:
+        return card(self.headline, {}, "\n".join(str(self).splitlines()[1:]))
 
     def as_dict(self) -> dict[str, Any]:
         """The verdict for JSON.

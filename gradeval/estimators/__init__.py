@@ -5,14 +5,16 @@ of its mean over points estimates ∇J and its value estimates E[f]. The table o
 """
 
 from gradeval.estimators.facts import Facts
+from gradeval.estimators.naming import Estimators, resolve, resolve_one, resolve_with_specs
 from gradeval.estimators.protocol import Estimator
 from gradeval.estimators.specs import (
     claims_unbiased,
     get_estimator,
     get_facts,
     hyper_parameters,
-    resolve,
+    hyper_settings,
     spec_of,
+    specs_of,
     split_specs,
 )
 from gradeval.estimators.table import ALL, PAPER, TABLE
@@ -22,12 +24,17 @@ __all__ = [
     "PAPER",
     "TABLE",
     "Estimator",
+    "Estimators",
     "Facts",
     "claims_unbiased",
     "get_estimator",
     "get_facts",
     "hyper_parameters",
+    "hyper_settings",
     "resolve",
+    "resolve_one",
+    "resolve_with_specs",
     "spec_of",
+    "specs_of",
     "split_specs",
 ]

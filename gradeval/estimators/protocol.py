@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -135,7 +137,7 @@ def owns_sampling(estimator: Estimator) -> bool:
     Returns:
         True where it has an attribute ``owns_sampling`` that is true.
     """
-    return bool(getattr(estimator, "owns_sampling", False))
+    return bool(getattr(_code(estimator), "owns_sampling", False))
 
 
 def samples_of(estimator: Estimator) -> int:
@@ -172,20 +174,56 @@ def claim_of(estimator: Estimator) -> bool:
     Returns:
         True where it has an attribute ``unbiased`` that is true.
     """
-    return bool(getattr(estimator, "unbiased", False))
+    return bool(getattr(_code(estimator), "unbiased", False))
 
 
 def settings_of(estimator: Estimator, names: Iterable[str]) -> dict[str, Any]:
     """The values that an estimator's hyper-parameters have.
 
     Args:
-        estimator: one that has them as attributes.
+        estimator: any.
         names: of the hyper-parameters.
 
     Returns:
-        Each value by its name, in the order of ``names``.
+        Each value by its name, in the order of ``names``; what it does not keep as an attribute is left out.
     """
-    return {name: getattr(estimator, name) for name in names}
+    kept = estimator.keywords if isinstance(estimator, functools.partial) else {}
+    return {
+        name: kept[name] if name in kept else getattr(estimator, name)
+        for name in names
+        if name in kept or hasattr(estimator, name)
+    }
+
+
+def parameters_of(written: Callable[..., Any]) -> dict[str, Any]:
+    """The hyper-parameters that a user's own estimator, or its class, can be given.
+
+    Args:
+        written: a class (or an object of it), whose hyper-parameters are the parameters of its construction; or a
+            function, whose are those beyond the first four.
+
+    Returns:
+        The default by the name; `inspect.Parameter.empty` where there is none.
+
+    Examples:
+        >>> def mine(network, inputs, loss, randomness, temperature=1.0): ...
+        >>> parameters_of(mine)
+        {'temperature': 1.0}
+    """
+    code = _code(written)
+    function = inspect.isroutine(code)
+    described = code if function or isinstance(code, type) else type(code)
+    try:
+        parameters = list(inspect.signature(described).parameters.values())
+    except (ValueError, TypeError):  # written in C
+        return {}
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {p.name: p.default for p in (parameters[4:] if function else parameters) if p.kind in kinds}
+
+
+def _code(estimator: Any) -> Any:
+    """What a `functools.partial` calls; else the estimator itself."""
+    return estimator.func if isinstance(estimator, functools.partial) else estimator
 
 
 def definition_of(estimator: Estimator) -> str:
@@ -197,6 +235,7 @@ def definition_of(estimator: Estimator) -> str:
     Returns:
         "module:name" of the function, or of the object's class.
     """
-    cls = type(estimator)
-    name = getattr(estimator, "__qualname__", cls.__qualname__)
-    return f"{getattr(estimator, '__module__', cls.__module__)}:{name}"
+    code = _code(estimator)
+    cls = type(code)
+    name = getattr(code, "__qualname__", cls.__qualname__)
+    return f"{getattr(code, '__module__', cls.__module__)}:{name}"

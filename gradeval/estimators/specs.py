@@ -1,7 +1,8 @@
 """From a spec string to an estimator and back.
 
-A spec is the name of a row of the table, with hyper-parameters (``concrete:temperature=0.1``), or the place of a user's
-own estimator (``package.module:name``, ``file.py:name``).
+A spec is the name of a row of the table, or the place of a user's own estimator (``package.module:name``,
+``file.py:name``), with hyper-parameters: ``concrete:temperature=0.1``, ``mine.py:Tempered:temperature=0.5``. A list of
+values, ``concrete:temperature=0.1|0.3|1``, makes several specs of one.
 """
 
 from __future__ import annotations
@@ -9,17 +10,20 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
+import inspect
+import itertools
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from gradeval.errors import GradevalError, estimator_error, unknown_name
 from gradeval.estimators.facts import Facts
-from gradeval.estimators.protocol import Estimator, claim_of, definition_of, settings_of
-from gradeval.estimators.table import TABLE
+from gradeval.estimators.protocol import Estimator, claim_of, definition_of, parameters_of, settings_of
+from gradeval.estimators.table import ALL, PAPER, TABLE
 
 
 def split_specs(text: str) -> list[str]:
@@ -44,15 +48,57 @@ def split_specs(text: str) -> list[str]:
     return specs
 
 
+def specs_of(text: str) -> list[str]:
+    """The specs in a text, each once: 'paper' and 'all' are spelled out, lists of hyper-parameters are crossed.
+
+    Args:
+        text: specs with commas between them.
+
+    Returns:
+        The specs.
+
+    Examples:
+        >>> specs_of("st, concrete:temperature=0.1|1, st")
+        ['st', 'concrete:temperature=0.1', 'concrete:temperature=1']
+    """
+    named = {"paper": list(PAPER), "all": list(ALL)}
+    specs = [spec for piece in split_specs(text) for spec in named.get(piece, crossed(piece))]
+    return list(dict.fromkeys(specs))
+
+
+def crossed(spec: str) -> list[str]:
+    """A spec for every combination of the values of its hyper-parameters.
+
+    Args:
+        spec: such as "gumbel-rao:temperature=0.1|1,samples=1|10".
+
+    Returns:
+        The specs; the last hyper-parameter varies first.
+
+    Examples:
+        >>> crossed("gumbel-rao:temperature=0.1|1,samples=10")
+        ['gumbel-rao:temperature=0.1,samples=10', 'gumbel-rao:temperature=1,samples=10']
+    """
+    name, _, rest = spec.rpartition(":")
+    if "|" not in rest or "=" not in rest:
+        return [spec]
+    choices = []
+    for piece in rest.split(","):
+        key, _, values = piece.partition("=")
+        choices.append([f"{key.strip()}={value.strip()}" for value in values.split("|")])
+    return [f"{name}:{','.join(values)}" for values in itertools.product(*choices)]
+
+
 def get_estimator(spec: str) -> Estimator:
     """The estimator that a spec names.
 
     Args:
         spec: ``name`` or ``name:key=value,key=value`` of the table, an alias included; or a user's own
-            ``package.module:name`` or ``file.py:name``, which imports that code and so runs it.
+            ``package.module:name`` or ``file.py:name``, also with ``:key=value,key=value``, which imports that code and
+            so runs it.
 
     Returns:
-        The estimator. A user's class is called without arguments.
+        The estimator. A user's class is called with the hyper-parameters, a user's function gets them at every call.
 
     Raises:
         GradevalError: an unknown name (with near matches), hyper-parameter or value.
@@ -63,13 +109,16 @@ def get_estimator(spec: str) -> Estimator:
         >>> get_estimator("zgr")
         ReinMax()
     """
-    name, _, rest = spec.partition(":")
+    name, _, rest = (part.strip() for part in spec.partition(":"))
     name = next((facts.name for facts in TABLE.values() if name in facts.aliases), name)
     if name in TABLE:
         module, _, cls = TABLE[name].target.partition(":")
-        return _build(getattr(importlib.import_module(f"gradeval.estimators.{module}"), cls), name, rest)
-    if rest and rest.isidentifier():
-        return _import_user(name, rest)
+        made = getattr(importlib.import_module(f"gradeval.estimators.{module}"), cls)
+        estimator: Estimator = made(**_values(name, rest, hyper_parameters(made)))
+        return estimator
+    own, _, values = rest.partition(":")
+    if own.isidentifier():
+        return _import_user(name, own, values)
     if name.endswith(".py"):
         raise GradevalError(f"'{spec}' names a file: add the estimator's name in it, {name}:NAME.")
     raise unknown_name("estimator", name, _names())
@@ -117,7 +166,8 @@ def spec_of(estimator: Estimator) -> str:
         estimator: any.
 
     Returns:
-        "name:key=value,…" of a built-in one, "module:name" of a user's own.
+        "name:key=value,…" of a built-in one, "module:name" of a user's own, with the hyper-parameters that differ from
+        their defaults.
 
     Examples:
         >>> from gradeval.estimators.relaxation import Concrete
@@ -126,11 +176,35 @@ def spec_of(estimator: Estimator) -> str:
     """
     facts = get_facts(estimator)
     if facts is None:
-        return definition_of(estimator)
-    defaults = hyper_parameters(type(estimator))
-    settings = settings_of(estimator, defaults)
-    values = ",".join(f"{name}={value}" for name, value in settings.items() if value or value != defaults[name])
-    return f"{facts.name}:{values}" if values else facts.name
+        settings, defaults = hyper_settings(estimator), parameters_of(estimator)
+        settings = {key: value for key, value in settings.items() if value != defaults[key]}
+    else:
+        defaults = hyper_parameters(type(estimator))
+        settings = hyper_settings(estimator)
+        settings = {key: value for key, value in settings.items() if value or value != defaults[key]}
+    name = facts.name if facts else definition_of(estimator)
+    values = ",".join(f"{key}={value}" for key, value in settings.items())
+    return f"{name}:{values}" if values else name
+
+
+def hyper_settings(estimator: Estimator) -> dict[str, Any]:
+    """The values of an estimator's hyper-parameters.
+
+    Args:
+        estimator: any.
+
+    Returns:
+        The value by the name; of a user's own, those of its class's or function's parameters that are numbers, texts or
+        truth values.
+
+    Examples:
+        >>> hyper_settings(get_estimator("gumbel-rao:samples=3"))
+        {'temperature': 1.0, 'samples': 3}
+    """
+    built_in = get_facts(estimator) is not None
+    known = hyper_parameters(type(estimator)) if built_in else parameters_of(estimator)
+    settings = settings_of(estimator, known)
+    return settings if built_in else {k: v for k, v in settings.items() if isinstance(v, bool | int | float | str)}
 
 
 def hyper_parameters(cls: type) -> dict[str, Any]:
@@ -150,57 +224,44 @@ def hyper_parameters(cls: type) -> dict[str, Any]:
     return {field.name: field.default for field in dataclasses.fields(cls) if field.repr}
 
 
-def resolve(estimators: Sequence[str | Estimator]) -> dict[str, Estimator]:
-    """Specs and callables as estimators with the names that tables show.
-
-    Args:
-        estimators: specs, or estimators themselves.
-
-    Returns:
-        Each estimator by its name, in the order given.
-
-    Raises:
-        GradevalError: none given, or two of the same name.
-
-    Examples:
-        >>> list(resolve(["st", "concrete:temperature=1"]))
-        ['st', 'concrete:temperature=1.0']
-    """
-    resolved: dict[str, Estimator] = {}
-    for given in estimators:
-        estimator = get_estimator(given) if isinstance(given, str) else given
-        name = spec_of(estimator) if get_facts(estimator) or not isinstance(given, str) else given
-        if name in resolved:
-            raise GradevalError(f"estimator '{name}' is given twice.")
-        resolved[name] = estimator
-    if not resolved:
-        raise GradevalError("no estimators given.")
-    return resolved
-
-
 def _names() -> list[str]:
     return [name for facts in TABLE.values() for name in (facts.name, *facts.aliases)]
 
 
-def _build(cls: type, name: str, text: str) -> Estimator:
-    fields = hyper_parameters(cls)
+def _values(name: str, text: str, defaults: dict[str, Any]) -> dict[str, Any]:
+    """The hyper-parameters in the text of a spec; of the type of their defaults."""
     values: dict[str, Any] = {}
-    for piece in filter(None, text.split(",")):
+    for piece in filter(None, (piece.strip() for piece in text.split(","))):
         key, _equals, value = (part.strip() for part in piece.partition("="))
-        if key not in fields:
-            if not fields:
+        if key not in defaults:
+            if not defaults:
                 raise GradevalError(f"estimator '{name}' takes no hyper-parameters, found '{piece}'.")
-            raise unknown_name(f"hyper-parameter of '{name}'", key, fields)
-        kind = float if fields[key] is None else type(fields[key])  # None: fitted unless given
+            raise unknown_name(f"hyper-parameter of '{name}'", key, defaults)
+        if key in values:
+            raise GradevalError(f"{name}: {key} is given twice.")
+        values[key] = _value(f"{name}: {key}", value, defaults[key])
+    return values
+
+
+def _value(place: str, text: str, default: Any) -> Any:
+    """A hyper-parameter in a text. Default None: a number, fitted unless given; no default: what it looks like."""
+    if default is inspect.Parameter.empty:
+        kinds: tuple[Any, ...] = (int, float, str)
+    else:
+        kinds = (float if default is None else type(default),)
+    for kind in kinds:
+        if kind is bool and text.lower() in ("true", "false"):
+            return text.lower() == "true"
         try:
-            values[key] = kind(value)
-        except ValueError:
-            raise GradevalError(f"{name}: {key} must be a {kind.__name__}, found '{value}'.") from None
-    estimator: Estimator = cls(**values)
-    return estimator
+            if kind is not bool:
+                return kind(text)
+        except (ValueError, TypeError):
+            continue
+    wanted = {int: "a whole number", float: "a number", bool: "true or false"}.get(kinds[0], f"a {kinds[0].__name__}")
+    raise GradevalError(f"{place} must be {wanted}, found '{text}'.")
 
 
-def _import_user(module: str, name: str) -> Estimator:
+def _import_user(module: str, name: str, values: str) -> Estimator:
     from gradeval.isolation import contained
 
     try:
@@ -216,17 +277,38 @@ def _import_user(module: str, name: str) -> Estimator:
     if not hasattr(loaded, name):
         names = [n for n, value in vars(loaded).items() if callable(value) and not n.startswith("_")]
         raise GradevalError(f"in '{module}': {unknown_name('estimator', name, names)}")
-    estimator = getattr(loaded, name)
-    if isinstance(estimator, type):
+    return made_of(getattr(loaded, name), f"{module}:{name}", values)
+
+
+def made_of(given: Callable[..., Any], name: str, values: str = "") -> Estimator:
+    """An estimator from a user's class, which is called, or function.
+
+    Args:
+        given: the class, function or object.
+        name: of it, for messages.
+        values: its hyper-parameters, "key=value,key=value".
+
+    Returns:
+        The estimator.
+
+    Raises:
+        GradevalError: the class cannot be called with these, or what was given is no estimator.
+    """
+    from gradeval.isolation import contained
+
+    if not callable(given):
+        raise GradevalError(f"'{name}' is not callable: an estimator is a function of four arguments.")
+    settings = _values(name, values, parameters_of(given))
+    if isinstance(given, type):
         try:
             with contained():
-                estimator = estimator()
+                made = given(**settings)
         except Exception as error:
-            raise estimator_error(f"{module}:{name}", error) from error
-    if not callable(estimator):
-        raise GradevalError(f"'{module}:{name}' is not callable: an estimator is a function of four arguments.")
-    result: Estimator = estimator
-    return result
+            raise estimator_error(name, error) from error
+        if not callable(made):
+            raise GradevalError(f"'{name}' is not callable: an estimator is a function of four arguments.")
+        return made
+    return partial(given, **settings) if settings else given
 
 
 def _load(module: str) -> ModuleType:

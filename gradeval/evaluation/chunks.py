@@ -133,7 +133,7 @@ class Sent:
         self.name = call.name
         self.spec = spec
         if spec is not None:
-            module, _, name = spec.rpartition(":")
+            module, _, name = spec.partition(":")
             self.spec = f"{Path(module).resolve()}:{name}" if module.endswith(".py") else spec
             call = call.with_estimator(None)
         try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import Any
 
 from gradeval.analysis.run.manifest import RUN_FORMAT
-from gradeval.estimators import claims_unbiased, get_facts
+from gradeval.estimators import claims_unbiased, get_facts, hyper_settings
+from gradeval.estimators.protocol import definition_of
 from gradeval.model.objective import loss_title
 from gradeval.model.problem import Problem
 from gradeval.reference import ExactGradient
@@ -74,7 +76,14 @@ def estimator_facts(sampler: Sampler, evaluations: tuple[float, float], draws: i
         "layer_evaluations": layers,
         "loss_evaluations": losses,
         "notes": sampler.notes,
+        "family": facts.name if facts else definition_of(estimator),
+        "settings": {key: _as_json(value) for key, value in hyper_settings(estimator).items()},
     }
+
+
+def _as_json(value: Any) -> Any:
+    """A setting; JSON has no infinite numbers."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def manifest_of(

@@ -47,7 +47,7 @@ def check_kind(reference: str | Precision) -> None:
         GradevalError: it is none of them; the message names near matches.
     """
     if not isinstance(reference, Precision) and reference not in KINDS:
-        raise unknown_name("reference", str(reference), KINDS)
+        raise unknown_name("reference", reference, KINDS)
 
 
 def is_sampled(reference: str | Precision) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from gradeval.analysis.run.curves import MIN_BLOCKS
 from gradeval.analysis.run.record import DETECT
+from gradeval.arguments import real, whole
 from gradeval.errors import GradevalError
 from gradeval.estimators import Estimator
 from gradeval.evaluation.curves import check_choice
@@ -23,7 +24,7 @@ class Request:
     Args:
         problem: network, data and loss.
         estimators: by name.
-        own: the names that are specs of a user's own estimator.
+        specs: of a user's own estimators, by name: workers import them.
         draws: of each estimator.
         seed: every random number follows from it and the problem.
         exact: "auto", "always" or "never".
@@ -38,7 +39,7 @@ class Request:
 
     problem: Problem
     estimators: dict[str, Estimator]
-    own: set[str]
+    specs: dict[str, str]
     draws: int
     seed: int
     exact: str
@@ -48,8 +49,14 @@ class Request:
     reference: str | Precision = "auto"
 
     def __post_init__(self) -> None:
-        if self.draws < MIN_BLOCKS:
-            raise GradevalError(f"draws must be at least {MIN_BLOCKS}, found {self.draws}.")
+        checked = {
+            "draws": whole("draws", self.draws, least=MIN_BLOCKS),
+            "seed": whole("seed", self.seed),
+            "detect": real("detect", self.detect),
+            "memory": int(real("working_memory", self.memory)),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
         check_choice(self.exact)
         check_kind(self.reference)
         if is_sampled(self.reference) and self.exact == "always":
@@ -77,4 +84,4 @@ class Request:
         Returns:
             The spec of a user's own; None for any other, which is sent to the worker.
         """
-        return name if name in self.own else None
+        return self.specs.get(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,8 +22,9 @@ from gradeval.analysis.run.rare import RareStates
 from gradeval.analysis.run.record import DETECT, EXACT_COLUMNS
 from gradeval.analysis.run.times import time_of_draw, timing_entries
 from gradeval.analysis.statistics import Interval
+from gradeval.arguments import folder_path, listener, real, shown, workers_of
 from gradeval.errors import GradevalError, Incomplete, check_options
-from gradeval.estimators import Estimator, get_facts, resolve
+from gradeval.estimators import Estimators, get_facts, resolve_with_specs
 from gradeval.estimators.protocol import copied, learns
 from gradeval.evaluation.chunks import ChunkMaker, Failure, Sent
 from gradeval.evaluation.curves import curves_of, exact_rows, moments_of, moments_task, target_of
@@ -43,10 +44,10 @@ from gradeval.evaluation.reference import (
 from gradeval.evaluation.request import Request
 from gradeval.evaluation.sources import engine_hash, source_hash
 from gradeval.evaluation.store import Store, kept_draws, kept_reference
+from gradeval.given import GivenProblem, given_problem
 from gradeval.model.network import FlipCost
 from gradeval.model.precision import in_precision
-from gradeval.model.problem import Problem
-from gradeval.progress import Progress, Silent, foretell
+from gradeval.progress import Progress, foretell
 from gradeval.reference import ExactGradient, Precision
 from gradeval.reference.rare import rare_states
 from gradeval.sampling.extent import WORKING_MEMORY
@@ -65,7 +66,7 @@ class RunOptions(TypedDict, total=False):
     timeout: float | None
     memory: int | None
     working_memory: int
-    progress: Progress | None
+    progress: Progress | bool | None
     arguments: Mapping[str, Any] | None
     detect: float
     precision: str
@@ -76,8 +77,8 @@ USUAL_SETTINGS: dict[str, Any] = {"detect": DETECT, "working_memory": WORKING_ME
 
 
 def evaluate(
-    problem: Problem,
-    estimators: Sequence[str | Estimator],
+    problem: GivenProblem,
+    estimators: Estimators,
     *,
     draws: int = 20_000,
     seed: int = 0,
@@ -88,8 +89,10 @@ def evaluate(
     """Bias, variance and cosine similarity of gradient estimators against the exact gradient.
 
     Args:
-        problem: network, data and loss; small enough for an exact gradient, unless the reference is sampled.
-        estimators: specs ("concrete:temperature=0.1"), user's own ("module:name") or callables.
+        problem: network, data and loss, or the name or file of a problem; small enough for an exact gradient, unless
+            the reference is sampled.
+        estimators: specs ("concrete:temperature=0.1", "paper"), user's own ("module:name") or callables; one, a list,
+            or a dictionary that names them.
         draws: number of draws of each estimator, at least 20.
         seed: every random number follows from it and the problem. All estimators take the same ones.
         exact: whether estimators whose only chance is Bernoulli states are also run on all joint states, for exact bias
@@ -104,9 +107,8 @@ def evaluate(
         memory: bytes that a process may take beyond its start; what an estimator asks for beyond it fails it. Default:
             its share of what is free, at least 1 GiB. Only Linux has such a limit.
         working_memory: bytes that an estimator's statistics, and a chunk of its draws, may take, about; default 2**30.
-            Where a covariance takes more, or has more than 2048 rows, means of blocks of draws stand in its place, and
-            chunks are shorter where they must be.
-        progress: told how far it is.
+            Where a covariance takes more, or has more than 2048 rows, means of blocks of draws stand in its place.
+        progress: told how far it is; True for bars in a notebook or a terminal.
         arguments: kept in the manifest.
         precision: of the draws: "double" (by default, whatever the network's) or "network" for the network's own. The
             exact gradient and exact moments are always in double precision.
@@ -130,31 +132,33 @@ def evaluate(
         ['psa', 'reinforce']
     """
     check_options("evaluate", options, RunOptions)
-    problem = in_precision(problem, options.get("precision", "double"))
-    resolved = resolve(estimators)
-    specs = {given for given in estimators if isinstance(given, str)}
-    own = {name for name, e in resolved.items() if name in specs and not get_facts(e) and not learns(e)}
+    problem = in_precision(given_problem(problem), options.get("precision", "double"))
+    resolved, specs = resolve_with_specs(estimators)
+    own = {name: spec for name, spec in specs.items() if not get_facts(resolved[name]) and not learns(resolved[name])}
     return _carry_out(Request(problem, resolved, own, draws, seed, exact, *_settings(options)), folder, options)
 
 
 def _settings(options: RunOptions) -> Any:
     """The arguments to keep, and what is settled where it is not given."""
     given: dict[str, Any] = USUAL_SETTINGS | dict(options)
-    return [dict(given.get("arguments") or {}), *(given[key] for key in USUAL_SETTINGS)]
+    arguments = given.get("arguments") or {}
+    if not isinstance(arguments, Mapping):
+        raise GradevalError(f"arguments must be a dictionary, which the manifest keeps, found {shown(arguments)}.")
+    return [dict(arguments), *(given[key] for key in USUAL_SETTINGS)]
 
 
 def _carry_out(request: Request, folder: str | Path | None, options: RunOptions) -> Evaluation:
-    workers, executor = options.get("workers"), options.get("executor", "threads")
-    if workers is not None and workers < 1:
-        raise GradevalError(f"workers must be at least 1, found {workers}.")
-    workers = workers or torch.get_num_threads()
-    allowance = Allowance(options.get("timeout"), options.get("memory"))
+    workers, executor = workers_of(options.get("workers")), options.get("executor", "threads")
+    timeout, memory = options.get("timeout"), options.get("memory")
+    seconds = None if timeout is None else real("timeout", timeout)
+    allowance = Allowance(seconds, None if memory is None else int(real("memory", memory)))
+    folder = None if folder is None else folder_path(folder)
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", FlipCost)  # it is in the notes
         pool = stack.enter_context(Workers(executor, workers, allowance, [__name__, LAZILY_IMPORTED]))
         store = stack.enter_context(Store(folder)) if folder is not None else None
-        run = _Run(request, options.get("progress") or Silent(), store)
+        run = _Run(request, listener(options.get("progress")), store)
         stopped = None
         try:
             run.prepare(pool, workers)

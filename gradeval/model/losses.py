@@ -134,7 +134,7 @@ def check_targets(name: str, targets: Tensor, outputs: int) -> None:
         if outputs != 1:
             raise GradevalError(f"loss 'logistic' needs a head with 1 output, found {outputs}.")
         if targets.ndim != 1 or not bool((targets.abs() == 1).all()):
-            raise GradevalError("loss 'logistic' needs one target per point, each -1 or 1.")
+            raise GradevalError(f"loss 'logistic' needs one target per point, each -1 or 1; found {_found(targets)}.")
     elif name in ("squared", "bernoulli"):
         if targets.shape[1:] != (outputs,):
             raise GradevalError(
@@ -146,4 +146,15 @@ def check_targets(name: str, targets: Tensor, outputs: int) -> None:
     elif name == "cross-entropy":
         classes = set(targets.flatten().tolist())
         if targets.ndim != 1 or not classes <= set(range(outputs)):
-            raise GradevalError(f"loss 'cross-entropy' needs one class number from 0 to {outputs - 1} per point.")
+            raise GradevalError(
+                f"loss 'cross-entropy' needs one class number from 0 to {outputs - 1} per point; "
+                f"found {_found(targets)}."
+            )
+
+
+def _found(targets: Tensor) -> str:
+    """The shape of targets, or a few of their values."""
+    if targets.ndim != 1:
+        return f"the shape {list(targets.shape)}"
+    values = [f"{value:g}" for value in targets.unique().tolist()]
+    return ", ".join(values[:5]) + ", …" * (len(values) > 5)

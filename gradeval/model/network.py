@@ -5,19 +5,22 @@ Shapes: ``points`` data points, ``units`` of a layer; leading axes are free.
 
 from __future__ import annotations
 
-import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gradeval.arguments import shown, states_pair, whole, widths_of
 from gradeval.errors import GradevalError
 from gradeval.model.affine import affine_form
+from gradeval.model.building import linear_maps, split_sequence, zero_maps
 from gradeval.model.flips import Flips, flip_differences
 from gradeval.model.forms import CHUNK_ENTRIES, Form, Terms
 from gradeval.model.noise import Noise, get_noise
+from gradeval.notebook import card
 
 
 class FlipCost(UserWarning):
@@ -198,19 +201,17 @@ class StochasticBinaryNetwork(nn.Module):
     """Layers of binary units followed by a head, a real-valued map.
 
     Args:
-        maps: Aₖ of every layer, each a module from [..., points, inputs] to [..., points, units].
+        maps: Aₖ of every layer (or of the only one), each a module from [..., points, inputs] to [..., points, units].
         head: the map from the last layer's states to the outputs.
-        noise: name of the injected noise (`gradeval list` shows them).
+        noise: name of the injected noise (`gradeval list` shows them), or one's own `gradeval.Noise`.
         states: the two values (lo, hi) of a unit.
 
     Raises:
-        GradevalError: no layers, lo ≥ hi, or an unknown noise.
+        GradevalError: no layers, what is no module, states that are not two numbers lo < hi, or an unknown noise.
 
     Attributes:
         layers: a `BinaryLayer` of every map.
-        head: the head.
         noise: the distribution of the injected noise.
-        states: (lo, hi).
 
     Examples:
         >>> maps = [nn.Linear(2, 3), nn.Linear(3, 3)]
@@ -224,18 +225,19 @@ class StochasticBinaryNetwork(nn.Module):
 
     def __init__(
         self,
-        maps: Sequence[nn.Module],
+        maps: nn.Module | Sequence[nn.Module],
         head: nn.Module,
-        noise: str = "logistic",
+        noise: str | Noise = "logistic",
         states: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         super().__init__()
-        lo, hi = states
-        if not lo < hi:
-            raise GradevalError(f"states must be [lo, hi] with lo < hi, found [{lo}, {hi}].")
+        self.states = states_pair(states)
+        maps = list(maps) if isinstance(maps, Sequence | nn.Sequential) else [maps]
         if not maps:
             raise GradevalError("a stochastic binary network needs at least one layer, found none.")
-        self.states = (float(lo), float(hi))
+        for place, map in (*((f"maps[{k}]", map) for k, map in enumerate(maps)), ("head", head)):
+            if not isinstance(map, nn.Module):
+                raise GradevalError(f"{place} must be a module of torch, such as nn.Linear(2, 3), found {shown(map)}.")
         self.noise = get_noise(noise)
         self.layers = nn.ModuleList(  # type: ignore[assignment]
             BinaryLayer(map, self.noise, self.states) for map in maps
@@ -246,9 +248,9 @@ class StochasticBinaryNetwork(nn.Module):
     def linear(
         cls,
         inputs: int,
-        units: Sequence[int],
+        units: int | str | Sequence[int],
         outputs: int,
-        noise: str = "logistic",
+        noise: str | Noise = "logistic",
         states: tuple[float, float] = (0.0, 1.0),
         dtype: torch.dtype = torch.float64,
     ) -> StochasticBinaryNetwork:
@@ -256,7 +258,7 @@ class StochasticBinaryNetwork(nn.Module):
 
         Args:
             inputs: the number of inputs.
-            units: the number of units of each layer.
+            units: the number of units of each layer, [5, 5] or "5-5".
             outputs: the number of outputs of the head.
             noise: name of the injected noise.
             states: the two values (lo, hi) of a unit.
@@ -268,21 +270,47 @@ class StochasticBinaryNetwork(nn.Module):
         Raises:
             GradevalError: a width below 1, no layers, lo ≥ hi, or an unknown noise.
         """
-        widths = [inputs, *units]
-        if min(*widths, outputs) < 1:
-            raise GradevalError(
-                f"every width must be at least 1, found {inputs} inputs, units {'-'.join(map(str, units))}, "
-                f"{outputs} outputs."
-            )
+        widths = [whole("inputs", inputs, least=1), *widths_of("units", units)]
 
-        def zeros(fan_in: int, fan_out: int) -> nn.Linear:
-            map = nn.utils.skip_init(nn.Linear, fan_in, fan_out, dtype=dtype)
-            for parameter in map.parameters():
-                nn.init.zeros_(parameter)
-            return map
+        *maps, head = zero_maps([*widths, whole("outputs", outputs, least=1)], dtype)
+        return cls(maps, head, noise, states)
 
-        maps = [zeros(a, b) for a, b in itertools.pairwise(widths)]
-        return cls(maps, zeros(widths[-1], outputs), noise, states)
+    @classmethod
+    def from_state_dict(
+        cls,
+        weights: Mapping[str, Any] | Sequence[Any],
+        noise: str | Noise = "logistic",
+        states: tuple[float, float] = (0.0, 1.0),
+    ) -> StochasticBinaryNetwork:
+        """A network of linear layers with given weights: a checkpoint's, or arrays.
+
+        Args:
+            weights: a state dict, or a pair (weight, bias) for each layer and the head (`building.linear_maps`).
+            noise, states: as of the class; they are not in the weights.
+
+        Returns:
+            The network, in the precision of the weights.
+
+        Examples:
+            >>> saved = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)).state_dict()
+            >>> StochasticBinaryNetwork.from_state_dict(saved).layer_slices()["head"]
+            slice(9, 13, None)
+        """
+        *maps, head = linear_maps(weights)
+        return cls(maps, head, noise, states)
+
+    @classmethod
+    def from_sequential(cls, model: nn.Sequential) -> StochasticBinaryNetwork:
+        """A network from a sequence of modules with `gradeval.BinaryUnits` between its maps.
+
+        Args:
+            model: maps and, after each but the last, `BinaryUnits`; the network shares its modules.
+
+        Returns:
+            The network.
+        """
+        maps, head, units = split_sequence(model)
+        return cls(maps, head, units.noise, units.states)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -293,6 +321,9 @@ class StochasticBinaryNetwork(nn.Module):
     def device(self) -> torch.device:
         """The device of the parameters."""
         return next(self.parameters()).device
+
+    def _repr_html_(self) -> str:
+        return card("stochastic binary network", network_facts(self), repr(self))
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters θ that J is differentiated by: those of the layers and the head that require a gradient.
@@ -316,6 +347,25 @@ class StochasticBinaryNetwork(nn.Module):
             slices[layer] = slice(slices[layer].start if layer in slices else start, stop)
             start = stop
         return slices | {"all": slice(0, start)}
+
+
+def network_facts(network: StochasticBinaryNetwork) -> dict[str, str]:
+    """What a notebook shows of a network.
+
+    Args:
+        network: any.
+
+    Returns:
+        Words by what they say.
+    """
+    maps = [type(layer.map).__name__ for layer in network.layers]
+    sizes = [where.stop - where.start for where in network.layer_slices().values()]
+    return {
+        "layers": f"{len(maps)} of binary units ({', '.join(maps)})",
+        "noise": network.noise.name,
+        "states": f"{network.states[0]:g}, {network.states[1]:g}",
+        "trainable parameters": f"{sizes[-1]:,}",
+    }
 
 
 def _layer_of(name: str) -> str:

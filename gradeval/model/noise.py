@@ -15,7 +15,7 @@ from jaxtyping import Float
 from scipy.special import zeta
 from torch import Tensor
 
-from gradeval.errors import unknown_name
+from gradeval.errors import GradevalError, unknown_name
 
 
 class Noise:
@@ -277,25 +277,80 @@ NOISES: dict[str, Noise] = {
 }
 
 
-def get_noise(name: str) -> Noise:
-    """A noise by its name.
+def get_noise(noise: str | Noise | type[Noise]) -> Noise:
+    """A noise by its name, or one's own.
 
     Args:
-        name: "logistic", "normal", "uniform", "laplace", "cauchy" or "triangular".
+        noise: "logistic", "normal", "uniform", "laplace", "cauchy" or "triangular"; or one's own `Noise`.
 
     Returns:
         The distribution.
 
     Raises:
-        GradevalError: there is none of this name; near matches are named.
+        GradevalError: there is none of this name (near matches are named), or one's own is not sound (`check_noise`).
 
     Examples:
         >>> get_noise("normal").cdf(torch.tensor([0.0]))
         tensor([0.5000])
     """
-    if name not in NOISES:
-        raise unknown_name("noise", name, NOISES)
-    return NOISES[name]
+    if isinstance(noise, str) and noise in NOISES:
+        return NOISES[noise]
+    if isinstance(noise, type) and issubclass(noise, Noise):
+        noise = noise()
+    if not isinstance(noise, Noise):
+        raise unknown_name("noise", noise, NOISES)
+    if not is_built_in(noise):
+        check_noise(noise)
+    return noise
+
+
+def is_built_in(noise: Noise) -> bool:
+    """Whether a noise is one of `NOISES`.
+
+    Args:
+        noise: any.
+
+    Returns:
+        False for one's own.
+    """
+    return any(type(noise) is type(known) for known in NOISES.values())
+
+
+def check_noise(noise: Noise) -> None:
+    """Refuse a noise of one's own whose functions do not belong to one symmetric distribution.
+
+    Args:
+        noise: any; `cdf`, `pdf`, `icdf` and `log_cdf` are tried at a few places.
+
+    Raises:
+        GradevalError: it has no name or that of another noise, lacks a function, or these contradict each other.
+    """
+    name = getattr(noise, "name", None)
+    if not isinstance(name, str) or not name or name in NOISES:
+        raise GradevalError(f"a noise of one's own needs a name that no other has, found {name!r}.")
+    a = torch.linspace(-3.07, 3.03, 62, dtype=torch.float64, requires_grad=True)
+    u = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
+    try:
+        with torch.enable_grad():
+            p = noise.cdf(a)
+            (slope,) = torch.autograd.grad(p.sum(), a)
+        a, p = a.detach(), p.detach()
+        laws = [
+            ("cdf is not symmetric: F(a) + F(−a) must be 1", p + noise.cdf(-a), torch.ones_like(p)),
+            ("cdf falls somewhere, or leaves [0, 1]", p, torch.cummax(p, 0).values.clamp(0, 1)),
+            ("pdf is not the derivative of cdf", noise.pdf(a), slope),
+            ("icdf is not the inverse of cdf", noise.cdf(noise.icdf(u)), u),
+            ("log_cdf is not the logarithm of cdf", noise.log_cdf(a).exp(), p),
+        ]
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise GradevalError(
+            f"noise '{name}' cannot be used ({what}): cdf, pdf and icdf take a tensor of any shape, and cdf is "
+            "differentiable."
+        ) from None
+    for law, found, wanted in laws:
+        if found.shape != wanted.shape or not bool(((found - wanted).abs() < 1e-6).all()):
+            raise GradevalError(f"noise '{name}': {law}.")
 
 
 @cache

@@ -13,21 +13,25 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
+from gradeval.arguments import folder_path, shown
 from gradeval.errors import GradevalError, unknown_name
-from gradeval.files import write_whole
+from gradeval.files import reason, write_whole
 from gradeval.isolation import alone
+from gradeval.model.data import Data, as_tensor
 from gradeval.model.elbo import IN_FILES, NegativeElbo
 from gradeval.model.head_loss import HeadLoss, PointLoss
 from gradeval.model.losses import LOSSES, Loss, check_targets, get_loss
 from gradeval.model.maps import BernoulliDecoder
-from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.network import StochasticBinaryNetwork, network_facts
+from gradeval.model.noise import NOISES, is_built_in
 from gradeval.model.objective import Objective, loss_identity, loss_title
 from gradeval.model.problem_file import FORMAT, AffineMap, ProblemDocument, document_bytes, naming, read_document
 from gradeval.model.purity import try_loss, try_network, try_objective
+from gradeval.notebook import card
 from gradeval.threads import threads_for
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Problem:
     """A network with data and a loss; J = mean over points of E[f(x^L)], f(x^L) = loss(head(x^L), target).
 
@@ -35,13 +39,12 @@ class Problem:
     targets)`` that returns f as a function of x^L (`gradeval.model.objective`); it is bound to the network that is run.
 
     Args:
-        network: the stochastic binary network.
-        inputs: x⁰, [points, inputs].
-        targets: [points] or [points, outputs], as the loss needs them.
+        network: the stochastic binary network, or an `nn.Sequential` with `gradeval.BinaryUnits` between its maps.
+        inputs: x⁰, [points, inputs]: a tensor, an array, a DataFrame or lists.
+        targets: [points] or [points, outputs], as the loss needs them; of the same kinds.
         loss: the name of a loss, a callable (output, target) -> [..., points] that accepts leading axes, or an
             `Objective`, such as `NegativeElbo`.
-        name: shown in reports.
-        description: shown in reports.
+        name, description: shown in reports.
 
     Inputs and targets are brought to the precision and the device of the network.
 
@@ -66,12 +69,16 @@ class Problem:
     description: str = ""
     _loss: Loss | None = field(init=False, repr=False, compare=False)  # None of an objective
 
-    def __post_init__(self) -> None:
-        dtype, device = self.network.dtype, self.network.device
-        for name, tensor in (("inputs", self.inputs), ("targets", self.targets)):
-            object.__setattr__(self, name, tensor.to(dtype=dtype, device=device))
-        output_loss = None if isinstance(self.loss, Objective) else self.loss
-        object.__setattr__(self, "_loss", get_loss(self.loss) if isinstance(self.loss, str) else output_loss)
+    def __init__(
+        self,
+        network: StochasticBinaryNetwork | nn.Sequential,
+        inputs: Data,
+        targets: Data,
+        loss: str | Loss | Objective = "logistic",
+        name: str = "problem",
+        description: str = "",
+    ) -> None:
+        _set(self, **_parts(network, inputs, targets, loss), **_texts(name=name, description=description))
         _check_numbers(self)
         _check_fit(self)
 
@@ -139,8 +146,14 @@ class Problem:
 
         Returns:
             A copy, network and all.
+
+        Raises:
+            GradevalError: there is no such device, or the type is none of torch's.
         """
-        return replace(self, network=deepcopy(self.network).to(device=device, dtype=dtype))
+        return replace(self, network=_moved(self.network, device, dtype))
+
+    def _repr_html_(self) -> str:
+        return _card(self)
 
     def save(self, path: str | Path) -> None:
         """Write the problem as JSON (format gradeval-problem/1); numbers keep every bit.
@@ -149,10 +162,10 @@ class Problem:
             path: where to; a file that is there is replaced, whole or not at all.
 
         Raises:
-            GradevalError: a map that is not linear with a bias, frozen or tied parameters, or a loss that is not
-                registered by a name.
+            GradevalError: a map that is not linear with a bias, frozen or tied parameters, a loss or a noise that is
+                not registered by a name; or the file cannot be written.
         """
-        write_whole(Path(path), problem_bytes(self))
+        _write(folder_path(path, "path"), problem_bytes(self))
 
     @classmethod
     def load(cls, path: str | Path, dtype: torch.dtype = torch.float64) -> Problem:
@@ -169,6 +182,67 @@ class Problem:
             GradevalError: one line that names the file and the place in it.
         """
         return _read(Path(path), dtype)
+
+
+def _network_of(given: object) -> StochasticBinaryNetwork:
+    if isinstance(given, nn.Sequential):
+        return StochasticBinaryNetwork.from_sequential(given)
+    if not isinstance(given, StochasticBinaryNetwork):
+        raise GradevalError(
+            f"network must be a StochasticBinaryNetwork, or an nn.Sequential with BinaryUnits, found {shown(given)}."
+        )
+    return given
+
+
+def _parts(given: object, inputs: Data, targets: Data, loss: object) -> dict[str, object]:
+    """What was given, as a problem keeps it."""
+    network = _network_of(given)
+    dtype, device = network.dtype, network.device
+    data = {name: as_tensor(name, data).to(device, dtype) for name, data in (("inputs", inputs), ("targets", targets))}
+    if isinstance(loss, str) and loss in ("logistic", "cross-entropy") and data["targets"].shape[1:] == (1,):
+        data["targets"] = data["targets"].squeeze(1)  # a column of a table
+    return {"network": network, **data, "loss": loss, "_loss": _loss_of(loss)}
+
+
+def _card(problem: Problem) -> str:
+    data = {"points": problem.points, "widths": problem.widths, "loss": loss_title(problem.loss)}
+    return card(problem.name, data | network_facts(problem.network), problem.description)
+
+
+def _loss_of(loss: object) -> Loss | None:
+    """The loss as a function of outputs and targets; None of an objective."""
+    if isinstance(loss, Objective):
+        return None
+    if not callable(loss):
+        return get_loss(loss)  # type: ignore[arg-type]  # what is no name is refused there
+    return loss
+
+
+def _texts(**given: object) -> dict[str, object]:
+    for name, value in given.items():
+        if not isinstance(value, str):
+            raise GradevalError(f"{name} must be a text, found {shown(value)}.")
+    return given
+
+
+def _moved(
+    network: StochasticBinaryNetwork, device: torch.device | str | None, dtype: torch.dtype | None
+) -> StochasticBinaryNetwork:
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise GradevalError(f"dtype must be one of torch's, such as torch.float32, found {shown(dtype)}.")
+    try:
+        torch.ones((), device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        message = f"device {shown(device)} cannot be used: {str(error).splitlines()[0]:.80}"
+        raise GradevalError(message) from None
+    return deepcopy(network).to(device=device, dtype=dtype)
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_whole(path, content)
+    except OSError as error:
+        raise GradevalError(f"cannot write {path}: {reason(error)}.") from None
 
 
 def own_copy(problem: Problem) -> Problem:
@@ -204,9 +278,13 @@ def with_network(problem: Problem, network: StochasticBinaryNetwork) -> Problem:
 
 def _with(problem: Problem, **parts: object) -> Problem:
     twin = copy(problem)
-    for name, part in parts.items():
-        object.__setattr__(twin, name, part)
+    _set(twin, **parts)
     return twin
+
+
+def _set(problem: Problem, **parts: object) -> None:
+    for name, part in parts.items():
+        object.__setattr__(problem, name, part)
 
 
 def _check_numbers(problem: Problem) -> None:
@@ -261,8 +339,9 @@ def _fingerprint(problem: Problem) -> str:
     tensors = [*network.state_dict().values(), problem.inputs, problem.targets]
     frozen = [name for name, p in network.named_parameters() if not p.requires_grad]
     special = f"|{frozen}|{_tied(network)}" if frozen or _tied(network) else ""
-    loss = loss_identity(problem.loss)
-    return _digest(f"{FORMAT}|{network!r}|{network.noise.name}|{network.states}|{loss}{special}", tensors)
+    loss, noise = loss_identity(problem.loss), network.noise
+    name = noise.name if is_built_in(noise) else f"{noise.name} {loss_identity(noise)}"
+    return _digest(f"{FORMAT}|{network!r}|{name}|{network.states}|{loss}{special}", tensors)
 
 
 def _tied(network: nn.Module) -> list[str]:
@@ -301,6 +380,11 @@ def _to_document(problem: Problem) -> ProblemDocument:
         raise GradevalError(
             f"a problem with the loss {loss_title(loss)} cannot be saved: a file names its loss, one of "
             f"{', '.join((*LOSSES, *IN_FILES))}."
+        )
+    if not is_built_in(network.noise):
+        raise GradevalError(
+            f"a problem with a noise of your own, {network.noise.name}, cannot be saved: a file names its noise, one "
+            f"of {', '.join(NOISES)}."
         )
     if _tied(network) or len(network.trainable()) < len(list(network.parameters())):
         raise GradevalError("a network with frozen or tied parameters cannot be saved: a file holds only numbers.")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gradeval.arguments import folder_path, states_pair, whole, widths_text
 from gradeval.errors import GradevalError, unknown_name
 from gradeval.progress import Progress
 
@@ -86,13 +88,14 @@ PROBLEMS: dict[str, RegisteredProblem] = {
 """The registered problems, by name."""
 
 
-def load_problem(name: str, *, progress: Progress | None = None, **options: Any) -> Problem:
+def load_problem(name: str | Path, *, progress: Progress | None = None, **options: Any) -> Problem:
     """Make a registered problem by its name, or read a problem file by its path.
 
     Args:
-        name: of a registered problem (see `gradeval list`), or the path of a problem file.
+        name: of a registered problem (see `gradeval list`), the path of a problem file, or a network of a training,
+            FOLDER:ESTIMATOR@EPOCH (`gradeval.problems.trained`).
         progress: receives the progress of training the problem's network, where it is trained.
-        options: of the registered problem, such as ``units="5-5-5"``.
+        options: of the registered problem, such as ``units="5-5-5"`` or ``units=(5, 5, 5)``.
 
     Returns:
         The problem.
@@ -105,6 +108,7 @@ def load_problem(name: str, *, progress: Progress | None = None, **options: Any)
         >>> problem.widths, problem.points
         ([3, 2], 20)
     """
+    name = str(folder_path(name, "the name of a problem, or the path of its file,"))
     if name not in PROBLEMS:
         return _load_file(name, options)
     facts = PROBLEMS[name]
@@ -114,7 +118,7 @@ def load_problem(name: str, *, progress: Progress | None = None, **options: Any)
     return problem
 
 
-def load_task(name: str, **options: Any) -> Task:
+def load_task(name: str | Path, **options: Any) -> Task:
     """Make a registered task by its name, or read a problem file by its path as training data alone.
 
     Args:
@@ -132,12 +136,23 @@ def load_task(name: str, **options: Any) -> Task:
         >>> {name: problem.points for name, problem in task.splits.items()}
         {'train': 100, 'validation': 270, 'test': 270}
     """
+    name = str(folder_path(name, "the name of a problem, or the path of its file,"))
     if name in PROBLEMS:
         task: Task = _make(name, PROBLEMS[name].task, options)
-        return task
+        return replace(task, made=_as_saved(name, options))
     from gradeval.problems.tasks import Task
 
-    return Task(_load_file(name, options))
+    return Task(_load_file(name, options), made=_as_saved(str(Path(name).resolve()), {}))
+
+
+def _as_saved(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that make a task again, where a JSON file can hold them; else none."""
+    made = {"name": name} | {option: _as_meant(option, value) for option, value in options.items()}
+    try:
+        saved: dict[str, Any] = json.loads(json.dumps(made))
+    except TypeError:  # a noise of one's own, say
+        return {}
+    return saved
 
 
 def _make(name: str, target: str, options: dict[str, Any], progress: Progress | None = None) -> Any:
@@ -155,6 +170,7 @@ def _make(name: str, target: str, options: dict[str, Any], progress: Progress | 
     for option, value in options.items():
         if option not in known:
             raise unknown_name(f"option of problem '{name}'", option, known)
+        value = _as_meant(option, value)
         if option in home:
             groups[home[option]] = replace(groups[home[option]], **{option: value})
         else:
@@ -162,7 +178,25 @@ def _make(name: str, target: str, options: dict[str, Any], progress: Progress | 
     return make(**arguments, **groups)
 
 
+_WIDTHS, _WHOLE = ("units", "encoder", "decoder"), ("stage", "points", "seed")
+
+
+def _as_meant(option: str, value: Any) -> Any:
+    """An option's value, as the functions that make problems take it."""
+    if option in _WIDTHS:
+        return widths_text(option, value)
+    if option in _WHOLE and value is not None:
+        return whole(option, value)
+    return states_pair(value) if option == "states" else value
+
+
 def _load_file(name: str, options: dict[str, Any]) -> Problem:
+    from gradeval.problems.trained import trained_name, trained_problem
+
+    if not Path(name).exists() and (trained := trained_name(name)):
+        if unknown := [option for option in options if option != "task"]:
+            raise GradevalError(f"a trained network takes no options but task, found {', '.join(unknown)}.")
+        return trained_problem(trained, load_task, options.get("task"))
     if not Path(name).exists() and not name.endswith(".json"):
         raise GradevalError(f"{unknown_name('problem', name, PROBLEMS)} A problem file is given by its path.")
     if options:

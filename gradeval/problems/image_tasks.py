@@ -15,9 +15,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from gradeval.arguments import widths_of
 from gradeval.errors import GradevalError
 from gradeval.model.maps import ImageMap
 from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.noise import Noise
 from gradeval.model.objective import Objective
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import generator
@@ -85,7 +87,7 @@ def digits_task(
     units: str = "24c-48c-96",
     images: ImageSource = ImageSource(),
     *,
-    noise: str = "logistic",
+    noise: str | Noise = "logistic",
     states: tuple[float, float] = (-1.0, 1.0),
 ) -> Task:
     """Classification of images by a convolutional network of binary units and a linear head, with cross-entropy.
@@ -120,7 +122,7 @@ def autoencoder_task(
     decoder: str = "32",
     images: ImageSource = ImageSource(),
     *,
-    noise: str = "logistic",
+    noise: str | Noise = "logistic",
     states: tuple[float, float] = (0.0, 1.0),
 ) -> Task:
     """Reconstruction of images through layers of stochastic binary codes: squared error, summed over pixels.
@@ -146,13 +148,13 @@ def autoencoder_task(
     """
     found = images.load()
     pixels = found.pixels[0].numel()
-    widths = widths_of(units, "units")
+    widths = widths_of("units", units)
     if not 1 <= len(widths) <= 3:
         raise GradevalError(f"units must be the widths of one to three code layers, such as 8-8; found '{units}'.")
-    hidden = widths_of(encoder, "encoder") if encoder else []
+    hidden = widths_of("encoder", encoder) if encoder else []
     maps: list[nn.Module] = [tanh_network([pixels, *hidden, widths[0]])]
     maps += [_linear(a, b) for a, b in itertools.pairwise(widths)]
-    wide = widths_of(decoder, "decoder") if decoder else []
+    wide = widths_of("decoder", decoder) if decoder else []
     head = nn.Sequential(tanh_network([widths[-1], *wide, pixels]), nn.Sigmoid())
     network = StochasticBinaryNetwork(maps, head, noise, states)
     what = f"reconstruction of {pixels}-pixel images through binary codes {units}"
@@ -259,28 +261,6 @@ def image_task(source: ImageSource, images: Images, design: ImageDesign) -> Task
     task = Task(design.problem(images, parts["train"]), validation, test, design.initialise)
     nn.utils.vector_to_parameters(task.initial_parameters(source.seed), design.network.trainable().values())
     return task
-
-
-def widths_of(text: str, option: str) -> list[int]:
-    """The widths in an option's text.
-
-    Args:
-        text: such as "8-8".
-        option: its name, for the message.
-
-    Returns:
-        The numbers.
-
-    Raises:
-        GradevalError: it is something else.
-
-    Examples:
-        >>> widths_of("200-100", "units")
-        [200, 100]
-    """
-    if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)*", text):
-        raise GradevalError(f"{option} must be widths joined by '-', such as 8-8; found '{text}'.")
-    return [int(width) for width in text.split("-")]
 
 
 def _linear(inputs: int, outputs: int) -> nn.Module:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -86,12 +88,14 @@ class Task:
         train: the problem that is trained on; its network's parameters do not matter.
         validation, test: other data with the same network, used for reports only; None where there are none.
         initialise: fills a network with the initial parameters of a seed.
+        made: the arguments by which `load_task` makes it again; empty where it was made otherwise.
     """
 
     train: Problem
     validation: Problem | None = None
     test: Problem | None = None
     initialise: Initialise = standardise
+    made: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def initial_parameters(self, seed: int) -> Float[Tensor, " P"]:
         """Make the network's parameters before training; they are the same for every estimator.
@@ -106,6 +110,18 @@ class Task:
         self.initialise(network, self.train.inputs, seed)
         _put_frozen_back(self.train.network, network)
         return nn.utils.parameters_to_vector(network.trainable().values()).detach()
+
+    def fingerprint(self) -> str:
+        """A SHA-256 of all data, the network and its initial parameters.
+
+        Returns:
+            64 hexadecimal digits.
+        """
+        digest = hashlib.sha256()
+        for name, problem in self.splits.items():
+            digest.update(f"{name}|{problem.fingerprint()}".encode())
+        digest.update(self.initial_parameters(0).cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     @property
     def splits(self) -> dict[str, Problem]:

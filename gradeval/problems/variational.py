@@ -6,14 +6,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gradeval.arguments import widths_of
 from gradeval.errors import GradevalError
 from gradeval.model.elbo import NegativeElbo
 from gradeval.model.maps import BernoulliDecoder
 from gradeval.model.network import StochasticBinaryNetwork
+from gradeval.model.noise import Noise
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import generator
 from gradeval.problems.image_files import Images
-from gradeval.problems.image_tasks import ImageDesign, ImageSource, image_task, tanh_network, widths_of
+from gradeval.problems.image_tasks import ImageDesign, ImageSource, image_task, tanh_network
 from gradeval.problems.tasks import Task, standardise
 
 ALL_IMAGES, SOME_IMAGES = ImageSource(), ImageSource(points=100)  # what is trained on; what is evaluated on
@@ -64,7 +66,7 @@ def vae_task(
     kl: str = "sampled",
     images: ImageSource = ALL_IMAGES,
     *,
-    noise: str = "logistic",
+    noise: str | Noise = "logistic",
     states: tuple[float, float] = (0.0, 1.0),
 ) -> Task:
     """A binary VAE of binarised images: encoder, one layer of binary units, decoder, and a learned prior of the units.
@@ -95,11 +97,11 @@ def vae_task(
         ([5], 50, ['prior_logits', 'map.weight', 'map.bias'])
     """
     objective, found = NegativeElbo(kl), images.load()
-    widths = widths_of(str(units), "units")
+    widths = widths_of("units", units)
     if len(widths) != 1:
         raise GradevalError(f"units must be the width of one layer of binary units, such as 200; found '{units}'.")
     pixels, code = found.pixels[0].numel(), widths[0]
-    inner = {name: widths_of(text, name) if text else [] for name, text in (("encoder", encoder), ("decoder", decoder))}
+    inner = {name: widths_of(name, text) if text else [] for name, text in (("encoder", encoder), ("decoder", decoder))}
     head = BernoulliDecoder(
         tanh_network([code, *inner["decoder"], pixels]), torch.zeros(code, dtype=found.pixels.dtype)
     )
@@ -118,7 +120,7 @@ def vae_problem(
     kl: str = "sampled",
     images: ImageSource = SOME_IMAGES,
     *,
-    noise: str = "logistic",
+    noise: str | Noise = "logistic",
     states: tuple[float, float] = (0.0, 1.0),
 ) -> Problem:
     """The training data of `vae_task`, by default 100 images, with the network at its initial parameters.

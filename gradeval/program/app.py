@@ -23,7 +23,6 @@ from gradeval.program.terminal import say
 from gradeval.program.train import train_command
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

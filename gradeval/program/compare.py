@@ -57,6 +57,7 @@ def compare_command(
     )
     if junit:
         try:
+            junit.parent.mkdir(parents=True, exist_ok=True)
             write_whole(junit, comparison.to_junit().encode())
         except OSError as error:
             raise GradevalError(f"cannot write {junit}: {error.strerror}.") from None

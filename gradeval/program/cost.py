@@ -10,7 +10,7 @@ import typer
 
 from gradeval.files import CannotWrite, write_whole
 from gradeval.program.budget import Budget, MaxSeconds, Yes
-from gradeval.program.options import check_output, specs_of
+from gradeval.program.options import check_output
 from gradeval.program.terminal import safe, say
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ def cost_command(
     """Measure what one draw costs: evaluations, FLOPs, time and memory beside back-propagation, and their growth."""
     if out:
         check_output(out)
+    from gradeval.estimators import resolve, specs_of
+
     specs, growing_specs = specs_of(estimators), specs_of(growing)
+    resolve([*dict.fromkeys([*specs, *growing_specs])])  # unknown ones are refused before any work
 
     from gradeval.analysis.scaling import fit_exponents, save_scaling
     from gradeval.problems.catalogue import load_problem
@@ -96,21 +99,20 @@ def show_cost(costs: pd.DataFrame, exponents: pd.DataFrame | None) -> None:
     console.print("Layers, losses: evaluations per point. FLOPs: of products and elementwise. Memory: of new tensors.")
     if exponents is None:
         return
-    table = Table(title=safe("Growth: cost ~ sizeᵖ, p [interval]"), title_justify="left")
     names = {"evaluations": "evaluations", "flops": "FLOPs", "seconds": "time"}
-    table.add_column("estimator", overflow="fold")
-    for axis in ("depth", "width"):
-        for shown in names.values():
-            table.add_column(f"{shown}, {axis}", justify="right")
     found = exponents.assign(supported=are_supported(exponents)).set_index(["estimator", "axis", "quantity"])
-    for name in exponents["estimator"].unique():
-        cells = []
-        for axis in ("depth", "width"):
+    for axis in ("depth", "width"):
+        table = Table(title=safe(f"Growth with {axis}: cost ~ {axis}ᵖ, p [interval]"), title_justify="left")
+        table.add_column("estimator", overflow="fold")
+        for shown in names.values():
+            table.add_column(shown, justify="right", no_wrap=True)
+        for name in exponents["estimator"].unique():
+            cells = []
             for quantity in names:
                 *ends, supported = found.loc[(name, axis, quantity)]
                 p, low, high = (round(value, 3) + 0.0 for value in ends)  # no −0
                 cells.append(safe(f"{p:.2f} [{low:.2f}, {high:.2f}]") if supported else "–")
-        table.add_row(safe(name), *cells)
-    console.print(table)
+            table.add_row(safe(name), *cells)
+        console.print(table)
     if not found["supported"].all():
         console.print("–: the data support no exponent, its interval is wider than 1. Repeat it on a quieter machine.")

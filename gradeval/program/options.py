@@ -35,15 +35,6 @@ KLForm = Annotated[
 ]
 
 
-def specs_of(text: str) -> list[str]:
-    """The specs in an option's text, 'paper' and 'all' spelled out, each once."""
-    from gradeval.estimators import ALL, PAPER, split_specs
-
-    named = {"paper": list(PAPER), "all": list(ALL)}
-    specs = [spec for piece in split_specs(text) for spec in named.get(piece, [piece])]
-    return list(dict.fromkeys(specs))
-
-
 def check_output(folder: Path, marker: str = "plan.json") -> None:
     """Refuse a folder that results could not be written to, before they are computed; see `check_folder`."""
     from gradeval.folder_lock import check_folder

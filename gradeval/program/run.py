@@ -21,7 +21,6 @@ from gradeval.program.options import (
     free_folder,
     is_given,
     sigterm_as_ctrl_c,
-    specs_of,
     whole_number,
 )
 from gradeval.program.report import show_run
@@ -31,7 +30,11 @@ from gradeval.program.terminal import say
 def run_command(
     context: typer.Context,
     problem: Annotated[
-        str, typer.Argument(help="A registered problem (see `gradeval list`) or a problem file.")
+        str,
+        typer.Argument(
+            help="A registered problem (see `gradeval list`), a problem file, or a network of a training, "
+            "FOLDER:ESTIMATOR@EPOCH."
+        ),
     ] = "expclass",
     units: Annotated[
         str | None, typer.Option(help="Widths of the binary layers; 5-5-5 if not given (vae: one layer, 200).")
@@ -138,6 +141,7 @@ def run_command(
     folder = resume or out or free_folder()
     check_output(folder)
 
+    from gradeval.estimators import specs_of
     from gradeval.evaluation.plan import PLAN_FILE, Plan
     from gradeval.evaluation.run import evaluate
     from gradeval.folder_lock import FolderLock

@@ -36,6 +36,7 @@ def sweep_command(
     ] = None,
     yes: Yes = False,
     max_seconds: MaxSeconds = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the regressions as JSON on standard output.")] = False,
 ) -> None:
     """Evaluate estimators on many networks: one table, regressions on width and depth, figures."""
     from gradeval.program.progress import Lines, TerminalProgress
@@ -50,7 +51,7 @@ def sweep_command(
             message = f"{error} Repeat the command with --out {folder} to resume."
             raise Incomplete(message, exit_code=error.exit_code) from None
     with sigterm_as_ctrl_c():
-        _show_with_figures(found, folder)
+        _show_with_figures(found, folder, as_json)
 
 
 def report_sweep(folder: Path, as_json: bool = False) -> None:

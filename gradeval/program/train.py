@@ -20,7 +20,6 @@ from gradeval.program.options import (
     free_folder,
     numbers_of,
     sigterm_as_ctrl_c,
-    specs_of,
 )
 from gradeval.program.terminal import safe, say
 
@@ -74,12 +73,17 @@ def train_command(
     ] = None,
     yes: Yes = False,
     max_seconds: MaxSeconds = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")] = False,
 ) -> None:
     """Train with each estimator under one protocol and write a report; a stopped training is resumed."""
     arguments = {
-        k: str(v) if isinstance(v, Path) else v for k, v in locals().items() if k not in ("yes", "max_seconds")
+        k: str(v) if isinstance(v, Path) else v
+        for k, v in locals().items()
+        if k not in ("yes", "max_seconds", "as_json")
     }
     folder = out or free_folder("gradeval-train")
+    from gradeval.estimators import specs_of
+
     specs = specs_of(estimators)
 
     from gradeval.problems.catalogue import PROBLEMS, load_task
@@ -93,8 +97,8 @@ def train_command(
     facts = PROBLEMS.get(problem)
     settings: dict[str, Any] = {
         "optimiser": optimiser or (facts.optimiser if facts else "sgd"),
-        "epochs": epochs or (facts.epochs if facts else 2000),
-        "batch": batch or (facts.batch if facts else 10),
+        "epochs": (facts.epochs if facts else 2000) if epochs is None else epochs,
+        "batch": (facts.batch if facts else 10) if batch is None else batch,
         "seeds": seeds,
         "ensemble": ensemble,
         "tuning_epochs": tuning_epochs,
@@ -125,7 +129,7 @@ def train_command(
             if error.exit_code == 130 or not _has_tables(folder):
                 raise failure from None
     with sigterm_as_ctrl_c():
-        report_training(folder)
+        report_training(folder, as_json)
     if failure:
         raise failure
 

@@ -130,8 +130,8 @@ def read_sweep(path: str | Path, folder: str | Path) -> list[SweepCell]:
     """Read a sweep file: its cells are all combinations of the options that are lists.
 
     A sweep file is TOML with two tables: ``[problem]`` holds the options of `load_problem`, ``name`` among them, each a
-    value or a list of values; ``[evaluate]`` holds ``estimators`` (a list), ``draws``, ``seed`` and ``exact`` as of
-    `evaluate`.
+    value or a list of values; ``[evaluate]`` holds ``estimators`` (a list of specs, or of tables whose lists are
+    crossed, ``{name = "concrete", temperature = [0.1, 1.0]}``), ``draws``, ``seed`` and ``exact`` as of `evaluate`.
 
     Args:
         path: of the sweep file.
@@ -187,12 +187,24 @@ def _settings(given: Any) -> dict[str, Any]:
     settings = SETTINGS | given
     if not isinstance(settings["estimators"], list):
         raise GradevalError('[evaluate] needs estimators, such as estimators = ["psa", "st"].')
+    settings["estimators"] = [_spec(given) for given in settings["estimators"]]
     resolve(settings["estimators"])
     for key in ("draws", "seed"):
         _check_integer(f"[evaluate] {key}", settings[key])
     if not isinstance(settings["exact"], str):
         raise GradevalError(f"[evaluate] exact must be a text, found {settings['exact']!r}.")
     return settings
+
+
+def _spec(given: Any) -> Any:
+    """The spec of an estimator that is given as a table, {name = "concrete", temperature = [0.1, 1.0]}: lists cross."""
+    if not isinstance(given, dict):
+        return given
+    if not isinstance(given.get("name"), str):
+        raise GradevalError(f'[evaluate] estimators: a table needs a name, {{name = "concrete"}}, found {given!r}.')
+    values = {key: value if isinstance(value, list) else [value] for key, value in given.items() if key != "name"}
+    settings = ",".join(f"{key}={'|'.join(map(str, value))}" for key, value in values.items())
+    return f"{given['name']}:{settings}" if settings else given["name"]
 
 
 def _check_integer(place: str, value: Any) -> None:

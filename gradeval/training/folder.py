@@ -7,21 +7,19 @@ checkpoints/ESTIMATOR-HASH.pt   how far each estimator is
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from gradeval.analysis.training_manifest import TRAINING_FILE, TRAINING_FORMAT, read_training_manifest
+from gradeval.checkpoint import Phase, checkpoint_path, read_checkpoint
 from gradeval.errors import GradevalError
 from gradeval.files import CannotWrite, sealed, write_whole
 from gradeval.folder_lock import holder_of
 from gradeval.model.objective import loss_title
 from gradeval.problems.tasks import Task
-from gradeval.training.checkpoint import Phase, read_checkpoint
 from gradeval.training.measures import enumerable
 from gradeval.training.protocol import Protocol
 from gradeval.versions import versions_of
@@ -48,7 +46,7 @@ class TrainingPlan:
             The fingerprint of the task, the estimators and the protocol.
         """
         document = {
-            "task": _fingerprint(self.task),
+            "task": self.task.fingerprint(),
             "estimators": self.estimators,
             "protocol": asdict(self.protocol),
         }
@@ -81,24 +79,6 @@ def open_folder(folder: Path, plan: TrainingPlan, arguments: dict[str, Any]) -> 
     except OSError as error:
         raise CannotWrite(folder, error) from None
     return manifest
-
-
-def checkpoint_path(folder: Path, name: str) -> Path:
-    """Name the checkpoint file of an estimator: readable, and different for different names.
-
-    Args:
-        folder: of the training.
-        name: of the estimator.
-
-    Returns:
-        The path; it need not exist.
-
-    Examples:
-        >>> checkpoint_path(Path("run"), "concrete:temperature=0.1").as_posix()
-        'run/checkpoints/concrete-temperature=0.1-d3eb4561.pt'
-    """
-    slug = re.sub(r"[^\w.=-]+", "-", name)[:60]
-    return folder / "checkpoints" / f"{slug}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.pt"
 
 
 def is_training(folder: str | Path) -> bool:
@@ -185,6 +165,7 @@ def _new_manifest(plan: TrainingPlan, arguments: dict[str, Any]) -> dict[str, An
         "format": TRAINING_FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "kind": plan.as_json(),
+        "made": plan.task.made,
         "arguments": arguments,
         "versions": versions_of("gradeval", "torch", "numpy", "pandas", "seaborn"),
         "problem": {
@@ -200,12 +181,3 @@ def _new_manifest(plan: TrainingPlan, arguments: dict[str, Any]) -> dict[str, An
         },
         "failures": {},
     }
-
-
-def _fingerprint(task: Task) -> str:
-    """Of data, networks and initial parameters."""
-    digest = hashlib.sha256()
-    for name, problem in task.splits.items():
-        digest.update(f"{name}|{problem.fingerprint()}".encode())
-    digest.update(task.initial_parameters(0).cpu().numpy().tobytes())
-    return digest.hexdigest()

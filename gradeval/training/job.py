@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
+from gradeval.checkpoint import Checkpoint, Phase, read_checkpoint
 from gradeval.errors import GradevalError
 from gradeval.estimators import Estimator, get_estimator
 from gradeval.problems.tasks import Task, with_parameters
 from gradeval.progress import Progress
-from gradeval.training.checkpoint import Checkpoint, Phase, read_checkpoint
 from gradeval.training.measures import Measures, enumerable, gradient_accuracy
 from gradeval.training.protocol import Protocol
 from gradeval.training.search import FIRST_TRIAL_SEED, MAX_EXTENSIONS, best_rate, extend_rates
@@ -28,7 +28,7 @@ class TrainingJob:
     Args:
         task: what is trained on.
         name: of the estimator.
-        estimator: the estimator itself; None has the process that trains make it from its name.
+        estimator: the estimator itself, or the spec that the process which trains makes it from.
         protocol: how it is trained.
         path: of the checkpoint. A training that was stopped is resumed from it.
         checkpoint_seconds: at the end of an epoch a checkpoint is written if the last is older than this.
@@ -36,7 +36,7 @@ class TrainingJob:
 
     task: Task
     name: str
-    estimator: Estimator | None
+    estimator: Estimator | str
     protocol: Protocol
     path: Path
     checkpoint_seconds: float
@@ -52,7 +52,7 @@ class TrainingJob:
         """
         begin = Phase.SEARCH if len(self.protocol.rates) > 1 else Phase.RUNS
         checkpoint = read_checkpoint(self.path) or Checkpoint(begin, self.protocol.rates[0])
-        estimator = get_estimator(self.name) if self.estimator is None else self.estimator
+        estimator = get_estimator(self.estimator) if isinstance(self.estimator, str) else self.estimator
         if checkpoint.phase is Phase.SEARCH:
             self._search(estimator, checkpoint, progress)
         if checkpoint.phase is Phase.RUNS:

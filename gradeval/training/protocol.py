@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradeval.arguments import real, several, whole
 from gradeval.errors import GradevalError, unknown_name
 from gradeval.training.optimisers import OPTIMISERS
 
@@ -57,21 +58,21 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.optimiser not in OPTIMISERS:
             raise unknown_name("optimiser", self.optimiser, OPTIMISERS)
-        for name in ("epochs", "seeds", "batch", "tuning_seeds", "checks", "samples", "ensemble"):
-            if getattr(self, name) < 1:
-                raise GradevalError(f"{name} must be at least 1, found {getattr(self, name)}.")
-        if self.gradient_draws < 2:
-            raise GradevalError(f"gradient_draws must be at least 2, found {self.gradient_draws}.")
+        least = dict.fromkeys(("epochs", "seeds", "batch", "tuning_seeds", "checks", "samples", "ensemble"), 1)
+        for name, smallest in (least | {"gradient_draws": 2}).items():
+            object.__setattr__(self, name, whole(name, getattr(self, name), least=smallest))
+        object.__setattr__(self, "rates", tuple(real("a rate", rate) for rate in several("rates", self.rates)))
         if self.tuning_epochs is None:
             object.__setattr__(self, "tuning_epochs", max(1, self.epochs // 5))
-        if self.trial_epochs < 1:
-            raise GradevalError(f"tuning_epochs must be at least 1, found {self.tuning_epochs}.")
+        object.__setattr__(self, "tuning_epochs", whole("tuning_epochs", self.tuning_epochs, least=1))
         if not self.rates:
             object.__setattr__(self, "rates", RATES[self.optimiser])
         if not all(rate > 0 and math.isfinite(rate) for rate in self.rates):
             raise GradevalError(f"learning rates must be positive, found {', '.join(map(str, self.rates))}.")
         if self.gradient_epochs is None:
             object.__setattr__(self, "gradient_epochs", tuple(self._evenly(5)))
+        epochs = several("gradient_epochs", self.gradient_epochs)
+        object.__setattr__(self, "gradient_epochs", tuple(whole("gradient_epochs", epoch) for epoch in epochs))
         if not all(0 <= epoch <= self.epochs for epoch in self.snapshot_epochs):
             raise GradevalError(f"gradient_epochs must be from 0 to {self.epochs}, found {self.gradient_epochs}.")
 

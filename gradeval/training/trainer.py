@@ -7,7 +7,6 @@ epochs. Validation and test data enter the tables and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -16,13 +15,14 @@ import pandas as pd
 from gradeval.analysis.training import Training
 from gradeval.analysis.training_folder import TRAINING_TABLES
 from gradeval.analysis.training_manifest import TRAINING_FILE
+from gradeval.arguments import folder_path, listener, shown, whole
+from gradeval.checkpoint import Checkpoint, checkpoint_path, read_checkpoint
 from gradeval.errors import GradevalError, Incomplete, check_options, enumeration
-from gradeval.estimators import Estimator, claims_unbiased, get_facts, resolve
+from gradeval.estimators import Estimator, Estimators, claims_unbiased, get_facts, resolve_with_specs
 from gradeval.folder_lock import FolderLock
-from gradeval.problems.tasks import Task
+from gradeval.given import GivenProblem, given_task
 from gradeval.progress import Progress, foretell
-from gradeval.training.checkpoint import Checkpoint, read_checkpoint
-from gradeval.training.folder import TrainingPlan, checkpoint_path, is_training, open_folder
+from gradeval.training.folder import TrainingPlan, is_training, open_folder
 from gradeval.training.forecast import training_seconds
 from gradeval.training.job import TrainingJob
 from gradeval.training.protocol import Protocol
@@ -45,8 +45,8 @@ class TrainingExecution(TypedDict, total=False):
 
 
 def train(
-    task: Task,
-    estimators: Sequence[str | Estimator],
+    task: GivenProblem,
+    estimators: Estimators,
     protocol: Protocol | None = None,
     *,
     folder: str | Path,
@@ -55,12 +55,12 @@ def train(
     """Train with each estimator under one protocol. A training that was stopped in the folder is resumed.
 
     Args:
-        task: what is trained on.
-        estimators: specs, the user's own ("module:name") or callables.
+        task: what is trained on: a task, a problem (training data alone), or the name or file of one.
+        estimators: specs, the user's own ("module:name") or callables; one, a list, or a dictionary that names them.
         protocol: what is the same for all of them; `Protocol()` if not given.
         folder: for checkpoints and tables.
         workers: processes, each of which takes one estimator at a time; 1 if not given.
-        progress: receives the progress of each estimator.
+        progress: receives the progress of each estimator; True for bars.
         arguments: kept in the manifest.
         checkpoint_seconds: at the end of an epoch a checkpoint is written if the last is older than this; 10 if not
             given.
@@ -83,26 +83,35 @@ def train(
         ['st', 'psa']
     """
     check_options("train", execution, TrainingExecution)
-    resolved, workers = resolve(estimators), execution.get("workers", 1)
-    if workers > 1 and not all(isinstance(given, str) for given in estimators):
+    resolved, specs = resolve_with_specs(estimators)
+    workers = whole("workers", execution.get("workers") or 1, least=1)
+    if workers > 1 and set(specs) < set(resolved):
         raise GradevalError("with several workers estimators must be given by name, not as objects.")
-    folder, plan = Path(folder), TrainingPlan(task, list(resolved), protocol or Protocol())
+    if protocol is not None and not isinstance(protocol, Protocol):
+        raise GradevalError(f"protocol must be a gradeval.Protocol(epochs=…), found {shown(protocol)}.")
+    # another process imports a user's own estimator again, by its spec
+    given: dict[str, Any] = specs if workers > 1 else resolved
+    folder, plan = folder_path(folder), TrainingPlan(given_task(task), list(resolved), protocol or Protocol())
+    if execution.get("progress") is not None:
+        execution["progress"] = listener(execution["progress"])
     with FolderLock(folder, TRAINING_FILE) as lock:
         foretell(execution.get("progress"), lambda: _predicted(folder, plan, resolved, workers))
         lock.hold()
-        return _carry_out(folder, plan, resolved, execution)
+        return _carry_out(folder, plan, resolved, given, execution)
 
 
 def _carry_out(
-    folder: Path, plan: TrainingPlan, resolved: dict[str, Estimator], execution: TrainingExecution
+    folder: Path,
+    plan: TrainingPlan,
+    resolved: dict[str, Estimator],
+    given: dict[str, Any],
+    execution: TrainingExecution,
 ) -> Training:
-    task, workers = plan.task, execution.get("workers", 1)
+    task, workers = plan.task, execution.get("workers") or 1
     manifest = open_folder(folder, plan, execution.get("arguments") or {})
     paths = {name: checkpoint_path(folder, name) for name in resolved}
-    # another process imports a user's own estimator again, by its name
-    own = {name: None if workers > 1 else estimator for name, estimator in resolved.items()}
     seconds = execution.get("checkpoint_seconds", CHECKPOINT_SECONDS)
-    jobs = [TrainingJob(task, name, own[name], plan.protocol, paths[name], seconds) for name in resolved]
+    jobs = [TrainingJob(task, name, given[name], plan.protocol, paths[name], seconds) for name in resolved]
     try:
         manifest["failures"] = failures = run_jobs(jobs, workers, execution.get("progress"))
         checkpoints = {name: read_checkpoint(path) for name, path in paths.items() if name not in failures}

@@ -46,7 +46,7 @@ class Pool:
     def __init__(
         self, executor: str | Executor, workers: int, allowance: Allowance, preload: Sequence[str] = ()
     ) -> None:
-        if isinstance(executor, str) and executor not in EXECUTORS:
+        if executor not in EXECUTORS if isinstance(executor, str) else not hasattr(executor, "submit"):
             raise unknown_name("executor", executor, EXECUTORS)
         self.kind = PoolKind(executor) if isinstance(executor, str) else PoolKind.GIVEN
         self.shares_memory = self.kind is PoolKind.THREADS or isinstance(executor, ThreadPoolExecutor)

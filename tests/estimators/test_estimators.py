@@ -306,7 +306,7 @@ def test_specs() -> None:
         get_estimator("reinforc")
     with pytest.raises(GradevalError, match="unknown hyper-parameter of 'concrete' 'temp': did you mean temperature"):
         get_estimator("concrete:temp=1")
-    with pytest.raises(GradevalError, match="temperature must be a float, found 'hot'"):
+    with pytest.raises(GradevalError, match="temperature must be a number, found 'hot'"):
         get_estimator("concrete:temperature=hot")
     with pytest.raises(GradevalError, match="temperature must be positive, found -1"):
         get_estimator("concrete:temperature=-1")

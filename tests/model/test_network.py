@@ -49,9 +49,9 @@ def test_layer_slices_are_weight_then_bias(make_problem) -> None:
     [
         (
             {"inputs": 2, "units": [3, 0], "outputs": 1},
-            "every width must be at least 1, found 2 inputs, units 3-0",
+            "every width must be at least 1; found '3-0'",
         ),
-        ({"inputs": 2, "units": [], "outputs": 1}, "at least one layer"),
+        ({"inputs": 2, "units": [], "outputs": 1}, "units must be widths"),
         ({"inputs": 2, "units": [3], "outputs": 1, "states": (1.0, 1.0)}, r"lo < hi, found \[1.0, 1.0\]"),
         ({"inputs": 2, "units": [3], "outputs": 1, "noise": "gaussian"}, "unknown noise 'gaussian'"),
     ],

@@ -151,7 +151,7 @@ def test_two_first_trainings_at_once_leave_one_good_file(tmp_path: Path) -> None
     [
         ({"units": "5-x"}, "units must be widths joined by '-'"),
         ({"units": "5-0"}, "every width must be at least 1"),
-        ({"stage": -1}, "stage must be a number of epochs"),
+        ({"stage": -1}, "stage must be at least 0"),
         ({"points": 1}, "at least 2 points"),
         ({"noise": "gauss"}, "unknown noise"),
     ],

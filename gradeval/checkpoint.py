@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import re
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
@@ -54,6 +56,11 @@ class Checkpoint:
         """The epochs that the runs under way have done; 0 where none are."""
         return int(self.stack["epoch"]) if self.stack else 0
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether the runs are at their last epoch."""
+        return self.phase in (Phase.GRADIENTS, Phase.DONE)
+
     def write(self, path: Path) -> None:
         """Write the checkpoint, whole or not at all.
 
@@ -72,6 +79,24 @@ class Checkpoint:
             write_whole(path, digest_of(written).encode() + written)
         except OSError as error:
             raise CannotWrite(path, error) from None
+
+
+def checkpoint_path(folder: Path, name: str) -> Path:
+    """Name the checkpoint file of an estimator: readable, and different for different names.
+
+    Args:
+        folder: of the training.
+        name: of the estimator.
+
+    Returns:
+        The path; it need not exist.
+
+    Examples:
+        >>> checkpoint_path(Path("run"), "concrete:temperature=0.1").as_posix()
+        'run/checkpoints/concrete-temperature=0.1-d3eb4561.pt'
+    """
+    slug = re.sub(r"[^\w.=-]+", "-", name)[:60]
+    return folder / "checkpoints" / f"{slug}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.pt"
 
 
 def read_checkpoint(path: Path) -> Checkpoint | None:
