@@ -240,7 +240,7 @@ def _correlation_at_size(moments: Moments, layer: str) -> float:
 def _correlation(moments: Moments, layer: str) -> float:
     """Of ‖b̂‖² and the mean deviation, as far as ‖b̂‖² is linear in the noise.
 
-    Its covariance with the deviation v is 2 bᵀ Cov(g, v)/n, and its variance 4 bᵀΣb/n + 2 tr Σ²/n². Chance moves b̂ along
+    Its covariance with the deviation v is 2 bᵀ Cov(g, v)/n, its variance 4 bᵀΣb/n + 2 tr Σ²/n². Chance moves b̂ along
     Cov(g, v) just when it moves v: so b is b̂, shrunk by the share of b̂ᵀΣb̂ that is above its mean for b = 0, tr Σ²/n.
     """
     if moments.at_size:

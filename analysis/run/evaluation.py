@@ -177,11 +177,8 @@ class Evaluation(Record):
             "prediction": self.prediction,
         }
         kept = {name: without_timings(table) for name, table in tables.items() if table is not None}
-        return kept | {
-            "timings": self.timings,
-            "choice": self.choice.assign(rivals=self.choice["rivals"].map("; ".join)),
-        }
-        return kept | {"timings": self.timings}
+        choice = self.choice.assign(rivals=self.choice["rivals"].map("; ".join))
+        return kept | {"timings": self.timings, "choice": choice}
 
 
 def _html(run: Evaluation) -> str:
