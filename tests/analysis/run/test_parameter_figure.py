@@ -36,7 +36,7 @@ def test_the_figure_shows_the_table(run) -> None:
 @pytest.mark.parametrize(
     ("parameter", "options", "message"),
     [
-        ("temperatur", {}, "unknown hyper-parameter of this run 'temprature': did you mean temperature?"),
+        ("temprature", {}, "unknown hyper-parameter of this run 'temprature': did you mean temperature?"),
         ("temperature", {"family": "gumbel-rao"}, "temperature must vary within one family of estimators; found one"),
         ("temperature", {"layer": "7"}, "unknown layer '7'"),
     ],
