@@ -137,7 +137,7 @@ def _norms(map: nn.Module, x: Float[Tensor, "rows inputs"]) -> Float[Tensor, "ro
         return of_row[:, None].expand(-1, map.out_features)
     parameters = {name: p.detach() for name, p in map.named_parameters() if p.requires_grad}
     if not parameters:
-        return map(x).new_zeros(())
+        return torch.zeros_like(map(x))
 
     def jacobian(row: Tensor) -> Tensor:
         found = jacrev(lambda theta: functional_call(map, theta, (row[None],))[0])(parameters)

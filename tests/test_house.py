@@ -23,7 +23,7 @@ FLOORS = [
     {"given"},
     {"reference"},
     {"evaluation", "checking", "training"},
-    {"studies"},
+    {"studies", "atlas"},
     {"program", "pytest_plugin"},
 ]
 FILE_LINES, CLASS_LINES, FUNCTION_LINES, PARAMETERS = 450, 150, 60, 7

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gradeval.errors import GradevalError
+from gradeval.program.atlas import atlas_command, reference_command
 from gradeval.program.baseline import baseline_command
 from gradeval.program.cache import cache_command
 from gradeval.program.check import check_command
@@ -57,6 +58,8 @@ for _name, _command in (
     ("baseline", baseline_command),
     ("compare", compare_command),
     ("list", list_command),
+    ("atlas", atlas_command),
+    ("reference", reference_command),
     ("cache", cache_command),
 ):
     app.command(_name)(_command)

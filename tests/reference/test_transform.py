@@ -337,3 +337,13 @@ def test_values_of_points_do_not_depend_on_others() -> None:
     assert exact_gradient(with_network(problem, problem.network), "transform").value == pytest.approx(
         sum(values) / 5, rel=1e-13
     )
+
+
+@pytest.mark.parametrize("loss", ["squared", "bernoulli"])
+def test_a_head_without_parameters(loss: str) -> None:
+    """Planted: a bound that looks for the slopes of the head's parameters ended in an IndexError."""
+    network = StochasticBinaryNetwork([nn.Linear(2, 4).double()], nn.Identity())
+    problem = Problem(network, torch.eye(2).double(), torch.full((2, 4), 0.499).double(), loss)
+    found = exact_gradient(problem, "transform")
+    torch.testing.assert_close(found.vector, exact_gradient(problem, "joint").vector, rtol=1e-13, atol=1e-15)
+    assert set(found.error) == {"1", "all"}
