@@ -220,7 +220,8 @@ def killer(after: int | None, log: Path) -> Callable[[], None]:
 
 def tables(folder: Path) -> dict[str, bytes]:
     """The files that must be the same; times are in the others."""
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.csv")) if path.stem != "timings"}
+    timed = ("timings", "choice")
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.csv")) if path.stem not in timed}
 
 
 def names(folder: Path) -> set[str]:

@@ -15,7 +15,7 @@ from gradeval.problems.catalogue import load_problem
 
 
 @dataclass(frozen=True)
-class Definition:
+class AtlasProblem:
     """One problem of the atlas.
 
     Attributes:
@@ -117,64 +117,64 @@ def _toy(map: nn.Module, target: Sequence[float], loss: object = "squared") -> P
     return Problem(network, one, torch.tensor([target], dtype=torch.float64), loss)  # type: ignore[arg-type]
 
 
-ZERO_ONE, SIGNS = (0.0, 1.0), (-1.0, 1.0)
+BITS, SPINS = (0.0, 1.0), (-1.0, 1.0)
 
-DEFINITIONS: dict[str, Definition] = {
-    "toy": Definition(
+DEFINITIONS: dict[str, AtlasProblem] = {
+    "toy": AtlasProblem(
         "E (s − 0.499)² of one unit with logit 0",
         lambda: _toy(Tied(1), [0.499]),
         "after Tucker et al. 2017, arXiv:1703.07370, sec. 5.1",
     ),
-    "toy-200": Definition(
+    "toy-200": AtlasProblem(
         "E Σ (sᵢ − 0.499)² of 200 units with logits from −1 to 1", lambda: _toy(Logits(200), [0.499] * 200)
     ),
-    "tied-logit": Definition(
+    "tied-logit": AtlasProblem(
         "E Σ (sᵢ − tᵢ)² of three units with one common logit, t = (0.6, 0.51, 0.48)",
         lambda: _toy(Tied(3), [0.6, 0.51, 0.48]),
         "after Liu et al. 2019, arXiv:1810.04777",
     ),
-    "polynomial": Definition(
+    "polynomial": AtlasProblem(
         "a polynomial of six binary variables, with pairs and a triple", lambda: _toy(Logits(6), [1.0] * 6, polynomial)
     ),
-    "one-layer-2": Definition("2 units", lambda: random_net([2], "logistic", ZERO_ONE, "logistic")),
-    "one-layer-4": Definition("4 units, normal noise", lambda: random_net([4], "normal", SIGNS, "squared")),
-    "one-layer-8": Definition("8 units, Laplace noise", lambda: random_net([8], "laplace", ZERO_ONE, "cross-entropy")),
-    "one-layer-10": Definition("10 units, two outputs", lambda: random_net([10], "logistic", SIGNS, "bernoulli")),
-    "two-layers-2-2": Definition(
-        "2-2 units, uniform noise", lambda: random_net([2, 2], "uniform", SIGNS, "squared", 0.4)
+    "one-layer-2": AtlasProblem("2 units", lambda: random_net([2], "logistic", BITS, "logistic")),
+    "one-layer-4": AtlasProblem("4 units, normal noise", lambda: random_net([4], "normal", SPINS, "squared")),
+    "one-layer-8": AtlasProblem("8 units, Laplace noise", lambda: random_net([8], "laplace", BITS, "cross-entropy")),
+    "one-layer-10": AtlasProblem("10 units, two outputs", lambda: random_net([10], "logistic", SPINS, "bernoulli")),
+    "two-layers-2-2": AtlasProblem(
+        "2-2 units, uniform noise", lambda: random_net([2, 2], "uniform", SPINS, "squared", 0.4)
     ),
-    "two-layers-3-3": Definition("3-3 units", lambda: random_net([3, 3], "logistic", SIGNS, "logistic")),
-    "two-layers-4-4": Definition(
-        "4-4 units, triangular noise", lambda: random_net([4, 4], "triangular", ZERO_ONE, "logistic", 0.4)
+    "two-layers-3-3": AtlasProblem("3-3 units", lambda: random_net([3, 3], "logistic", SPINS, "logistic")),
+    "two-layers-4-4": AtlasProblem(
+        "4-4 units, triangular noise", lambda: random_net([4, 4], "triangular", BITS, "logistic", 0.4)
     ),
-    "two-layers-16-16": Definition(
-        "16-16 units: the exact gradient only", lambda: random_net([16, 16], "logistic", SIGNS, "logistic", 0.3)
+    "two-layers-16-16": AtlasProblem(
+        "16-16 units: the exact gradient only", lambda: random_net([16, 16], "logistic", SPINS, "logistic", 0.3)
     ),
-    "saturated": Definition(
+    "saturated": AtlasProblem(
         "3-3 units, weights × 3",
-        lambda: random_net([3, 3], "logistic", ZERO_ONE, "logistic", 3.0),
+        lambda: random_net([3, 3], "logistic", BITS, "logistic", 3.0),
     ),
-    "heavy-tails": Definition("3-2 units, Cauchy noise", lambda: random_net([3, 2], "cauchy", SIGNS, "cross-entropy")),
-    "three-layers": Definition("2-2-2 units", lambda: random_net([2, 2, 2], "logistic", SIGNS, "cross-entropy")),
-    "four-layers": Definition(
-        "2-2-2-2 units, normal noise", lambda: random_net([2] * 4, "normal", ZERO_ONE, "logistic")
+    "heavy-tails": AtlasProblem(
+        "3-2 units, Cauchy noise", lambda: random_net([3, 2], "cauchy", SPINS, "cross-entropy")
     ),
-    "five-layers": Definition("2-2-2-2-2 units", lambda: random_net([2] * 5, "logistic", SIGNS, "squared")),
-    "paper-start": Definition(
+    "three-layers": AtlasProblem("2-2-2 units", lambda: random_net([2, 2, 2], "logistic", SPINS, "cross-entropy")),
+    "four-layers": AtlasProblem("2-2-2-2 units, normal noise", lambda: random_net([2] * 4, "normal", BITS, "logistic")),
+    "five-layers": AtlasProblem("2-2-2-2-2 units", lambda: random_net([2] * 5, "logistic", SPINS, "squared")),
+    "paper-start": AtlasProblem(
         "the task of the PSA paper, 3-3 units, before training",
         lambda: load_problem("expclass", units="3-3", stage=0, points=20),
         "Shekhovtsov, Yanush & Flach 2020, arXiv:2006.03143",
     ),
-    "paper-trained": Definition(
+    "paper-trained": AtlasProblem(
         "the task of the PSA paper, 3-3 units, after 100 epochs",
         lambda: load_problem("expclass", units="3-3", stage=100, points=20),
         "Shekhovtsov, Yanush & Flach 2020, arXiv:2006.03143",
     ),
-    "vae-6": Definition(
+    "vae-6": AtlasProblem(
         "a binary variational autoencoder of 6 units on two digits, analytic KL",
         lambda: load_problem("vae", units=6, points=2, kl="analytic"),
     ),
-    "vae-200": Definition(
+    "vae-200": AtlasProblem(
         "a binary variational autoencoder of 200 units on ten digits, analytic KL: the exact gradient only",
         lambda: load_problem("vae", units=200, points=10, kl="analytic"),
     ),

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from gradeval.atlas.definitions import DEFINITIONS
-from gradeval.atlas.entry import COLUMNS, FORMAT, Results
+from gradeval.atlas.entry import FIGURES_KEPT, FORMAT, Results
 from gradeval.errors import GradevalError
 from gradeval.estimators import TABLE, Estimator, get_estimator
 from gradeval.estimators.facts import Chance
@@ -19,7 +19,7 @@ from gradeval.sampling.probes import count_chance
 from gradeval.versions import versions_of
 
 MANY = 2000  # entries of a gradient; of more, only norms are kept, and no estimators
-METHODS = ("joint", "layerwise", "plain", "transform")
+COMPARED = ("joint", "layerwise", "plain", "transform")
 MOST_BYTES = 2**15  # of a problem's file
 MOST_JOINT = 16  # units, of which all joint states are summed as a check
 
@@ -82,7 +82,7 @@ def results_of(name: str, problem: Problem) -> Results:
     exact = exact_gradient(problem)
     norm = float(exact.vector.norm())
     methods = {exact.method: 0.0}
-    for method in METHODS:
+    for method in COMPARED:
         if method == exact.method or (method == "joint" and sum(problem.widths) > MOST_JOINT):
             continue
         try:
@@ -152,7 +152,7 @@ def differences(old: Results, new: Results, tolerance: float = 1e-9) -> list[str
             found.append(f"{spec}: {'new' if spec in new.accuracy else 'missing'}")
             continue
         for layer, numbers in old.accuracy[spec].items():
-            for column, before, now in zip(COLUMNS, numbers, new.accuracy[spec][layer], strict=True):
+            for column, before, now in zip(FIGURES_KEPT, numbers, new.accuracy[spec][layer], strict=True):
                 if (before is None) != (now is None) or (
                     before is not None and now is not None and _differ(before, now, tolerance)
                 ):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from gradeval.estimators import TABLE
-from gradeval.program.options import specs_of
+from gradeval.estimators import TABLE, specs_of
 
 
 def test_all_are_those_that_run_at_any_size() -> None:

@@ -254,7 +254,9 @@ def test_the_documented_gate_runs(make_problem, tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     problem = make_problem((2, 2))
     problem.save("problem.json")
-    Baseline.of(evaluate(problem, ["st", "psa"], draws=200)).save("gradeval-baseline.json")
+    Path("mine.py").write_text("from gradeval.estimators import get_estimator\n\nmy_estimator = get_estimator('arm')\n")
+    specs = ["st", "psa", "mine.py:my_estimator"]
+    Baseline.of(evaluate(problem, specs, draws=200)).save("gradeval-baseline.json")
     names: dict[str, Any] = {}
     exec(block.replace("20_000", "200"), names)
     with pytest.MonkeyPatch.context() as patch:
