@@ -31,6 +31,7 @@ MAX_ENUMERATED = 12  # bits; beyond, paths are drawn from flattened probabilitie
 FLATTENED_PATHS = 2**12
 MAX_LOSS_BITS = 14  # of the last layer, up to which every loss is looked at
 LARGE_NETWORK = 10_000  # beyond, norms are had without the gradients, or from fewer states and paths
+MANY_POINTS = 1000  # likewise: so many times FLATTENED_PATHS are at most the paths, or states, of all points together
 MANY_NUMBERS, FEWEST_STATES = 2**33, 2**8  # states × points × parameters of what is drawn then, and the fewest states
 OPERATIONS = 100  # a number of a gradient costs about as much as so many multiply–adds of a product
 
@@ -51,7 +52,7 @@ def rare_states(problem: Problem, memory: int = 2**25) -> RareStates:
     network, points = problem.network, problem.points
     slices = network.layer_slices()
     size = sum(p.numel() for p in network.parameters())
-    scores = LinearScores.of(problem) if size > LARGE_NETWORK else None
+    scores = LinearScores.of(problem) if size > LARGE_NETWORK or points > MANY_POINTS else None
     row = (scores.numbers if scores else points * size) * network.dtype.itemsize
     sums = torch.zeros(len(slices), LEVELS * BINS, 3, dtype=torch.float64)
     means = torch.zeros(points, len(slices), dtype=torch.float64)
@@ -154,11 +155,12 @@ def _rows(problem: Problem, at_once: int, cheap: bool = False) -> Iterator[_Rows
     """Chunks of rows, what makes chance of a row, and the weight of each; all paths where they are cheap."""
     dtype, device, bits = problem.network.dtype, problem.network.device, sum(problem.widths)
     random = generator(device, "rare")
-    if bits <= MAX_ENUMERATED:
+    paths = min(FLATTENED_PATHS, max(FEWEST_STATES, MANY_POINTS * FLATTENED_PATHS // problem.points))
+    if bits <= MAX_ENUMERATED and 2**bits <= paths:
         for numbers in torch.arange(2**bits, device=device).split(at_once):
             yield binary_digits(numbers, 0, bits).to(dtype), lambda row: EnumeratedStates(row, random, dtype), 1.0
         return
-    least, paths = _least(problem), FLATTENED_PATHS
+    least = _least(problem)
     if not cheap and sum(p.numel() for p in problem.network.parameters()) > LARGE_NETWORK:
         paths = _fewer(problem, paths)
     uniforms = torch.rand(paths, bits, generator=random, dtype=dtype, device=device)

@@ -86,6 +86,19 @@ def test_other_networks_draw_fewer_paths(monkeypatch: pytest.MonkeyPatch) -> Non
     assert LinearScores.of(frozen) is None
 
 
+def test_many_points_have_fewer_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred thousand points took minutes. Of all points the paths are as many as before, and at least 256 of each."""
+    problem = problem_of(6, (5, 5), 4, 40)
+    whole = rare_states(problem)
+    monkeypatch.setattr(rare, "MANY_POINTS", 4)
+    assert [len(rows) for rows, _, _ in rare._rows(problem, 10**6)] == [409]
+    few = rare_states(problem)
+    np.testing.assert_allclose(few.usual, whole.usual, rtol=0.3)
+    assert few.unseen("all", 1000, 0.01).share > 0
+    monkeypatch.setattr(rare, "MANY_POINTS", 2)
+    assert [len(rows) for rows, _, _ in rare._rows(problem, 10**6)] == [256]
+
+
 def test_a_loss_that_uses_the_head_twice_has_no_closed_form() -> None:
     problem = problem_of(6, (3,), 4, 5)
     problem.network.head.register_forward_pre_hook(lambda _module, _inputs: None)
