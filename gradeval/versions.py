@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 from importlib.metadata import version
 
@@ -15,4 +16,10 @@ def versions_of(*packages: str) -> dict[str, str]:
     Returns:
         Versions by name, "python" first.
     """
-    return {"python": platform.python_version()} | {package: version(package) for package in packages}
+    return {"python": platform.python_version()} | {package: _version(package) for package in packages}
+
+
+@functools.cache
+def _version(package: str) -> str:
+    """Read once: a run asks twice, and a file is parsed for each."""
+    return version(package)

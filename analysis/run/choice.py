@@ -48,10 +48,10 @@ def choice_table(best: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for layer, group in best.groupby("layer", sort=False):
-        layer_pairs = pairs[pairs["layer"] == layer]
+        figures, layer_pairs = _figures(group), pairs[pairs["layer"] == layer]
         for unit, budgets in BUDGETS.items():
             for budget in budgets:
-                found = Contest.of(group, unit, budget)
+                found = Contest.of(figures, unit, budget)
                 rows.append({"layer": layer, "unit": unit, "budget": budget, **_outcome(found, layer_pairs)})
     return pd.DataFrame(rows, columns=CHOICE_COLUMNS)
 
@@ -61,23 +61,23 @@ class Contest:
     """The estimators of one layer at one budget, the most accurate first.
 
     Attributes:
-        rows: of the summary, of those that the budget pays for.
+        figures: columns of the summary, of those that the budget pays for.
         draws: M, [estimators].
         square: RMSE² and its ends, [3, estimators].
         paired: whether all have the same M.
     """
 
-    rows: pd.DataFrame
+    figures: dict[str, Array]
     draws: Array
     square: Array
     paired: bool
 
     @classmethod
-    def of(cls, group: pd.DataFrame, unit: str, budget: float) -> Contest:
+    def of(cls, figures: dict[str, Array], unit: str, budget: float) -> Contest:
         """The contest at a budget.
 
         Args:
-            group: the rows of the summary that are of one layer.
+            figures: columns of the summary, of the rows of one layer.
             unit: a key of `BUDGETS`.
             budget: how much of it there is.
 
@@ -85,47 +85,57 @@ class Contest:
             The contest; it may be empty.
         """
         paired = unit == "draws"
-        draws = np.full((3, len(group)), float(budget)) if paired else draws_within(group, budget)
-        bias = np.stack([_column(group, f"relative_bias{end}") for end in ENDS])
-        variance = np.stack([_column(group, f"relative_variance{end}") for end in ENDS])
-        bias[0] = np.where(group["unbiased"].to_numpy(bool), 0.0, bias[0])
+        bias, variance = _with_ends(figures, "relative_bias"), _with_ends(figures, "relative_variance")
+        draws = np.full_like(bias, float(budget)) if paired else draws_within(figures, budget)
+        bias[0] = np.where(figures["unbiased"], 0.0, bias[0])
         # the worst ends: the most draws make the least error; nothing is divided by none
         square = bias**2 + np.maximum(variance, 0.0) / np.maximum(draws[[0, 2, 1]], 1.0)
         single = (draws == 1).all(0)
-        known = np.stack([_column(group, f"relative_rmse{end}") for end in ENDS]) ** 2
+        known = _with_ends(figures, "relative_rmse") ** 2
         square = np.where(single, known, square)
         square[1] = np.minimum(square[1], square[0])
         possible = np.flatnonzero((draws[0] >= 1) & np.isfinite(square[0]))
         order = possible[np.argsort(square[0, possible], kind="stable")]
-        return cls(group.iloc[order], draws[0, order], square[:, order], paired)
+        ordered = {name: values[order] for name, values in figures.items()}
+        return cls(ordered, draws[0, order], square[:, order], paired)
 
 
-def draws_within(group: pd.DataFrame, seconds: float) -> Array:
+def draws_within(figures: dict[str, Array], seconds: float) -> Array:
     """How many draws fit into a time.
 
     Args:
-        group: rows of the summary.
+        figures: columns of the summary.
         seconds: the time.
 
     Returns:
         Whole numbers, and their ends where the seconds of a draw have an interval, else NaN, [3, rows].
     """
-    times = np.stack([_column(group, f"seconds_per_draw{end}") for end in (ENDS[0], ENDS[2], ENDS[1])])
+    times = _with_ends(figures, "seconds_per_draw")[[0, 2, 1]]
     with np.errstate(divide="ignore"):
         found: Array = np.floor(seconds / times * WHOLE)
     return found
 
 
-def _column(group: pd.DataFrame, name: str) -> Array:
-    """A column as numbers; NaN where an older run has none."""
-    return group[name].to_numpy(float) if name in group else np.full(len(group), math.nan)
+def _figures(group: pd.DataFrame) -> dict[str, Array]:
+    """The columns that a contest looks at; numbers are NaN where an older run has none."""
+    named: dict[str, Array] = {name: group[name].to_numpy() for name in ("estimator", "verdict")}
+    named |= {name: group[name].to_numpy(bool) for name in ("exact", "unbiased")}
+    for key in ("relative_bias", "relative_variance", "relative_rmse", "seconds_per_draw"):
+        for name in (f"{key}{end}" for end in ENDS):
+            named[name] = group[name].to_numpy(float) if name in group else np.full(len(group), math.nan)
+    return named
+
+
+def _with_ends(figures: dict[str, Array], key: str) -> Array:
+    """A figure and the ends of its interval, [3, rows]."""
+    return np.stack([figures[f"{key}{end}"] for end in ENDS])
 
 
 def _outcome(found: Contest, pairs: pd.DataFrame) -> dict[str, Any]:
     """The first of a contest and its rivals."""
-    if found.rows.empty:
+    if not len(found.draws):
         return {"estimator": "", "draws": math.nan, "exact": False, "verdict": "", "rivals": []}
-    first = found.rows.iloc[0]
+    first = {name: values[0] for name, values in found.figures.items()}
     errors = {f"relative_rmse{end}": math.sqrt(found.square[i, 0]) for i, end in enumerate(ENDS)}
     exact = bool(first["exact"]) and (found.paired or bool(first["relative_variance"] == 0))
     return {
@@ -137,11 +147,11 @@ def _outcome(found: Contest, pairs: pd.DataFrame) -> dict[str, Any]:
 
 def _rivals(found: Contest, pairs: pd.DataFrame) -> Iterator[str]:
     """Those that are not told apart from the first of a contest."""
-    name, exact = found.rows["estimator"].iloc[0], found.rows["exact"].to_numpy(bool)
-    known = _pairs_of(name, pairs) if found.paired else {}
-    bias = np.stack([_column(found.rows, f"relative_bias{end}") for end in ENDS]) ** 2
-    certain = exact & (found.paired | (found.rows["relative_variance"].to_numpy() == 0))
-    for place, other in enumerate(found.rows["estimator"].iloc[1:], 1):
+    names = found.figures["estimator"]
+    known = _pairs_of(names[0], pairs) if found.paired else {}
+    bias = _with_ends(found.figures, "relative_bias") ** 2
+    certain = found.figures["exact"] & (found.paired | (found.figures["relative_variance"] == 0))
+    for place, other in enumerate(names[1:], 1):
         mine, its = found.square[:, 0], found.square[:, place]
         if certain[0] and certain[place]:
             apart = its[0] - mine[0] > ROUNDING * mine[0]

@@ -69,7 +69,7 @@ def test_the_square_and_the_traces_are_unbiased() -> None:
 @pytest.mark.parametrize(("draws", "blocks"), [(DRAWS, BLOCKS), (20, 20)])
 def test_the_level_of_the_test(spectrum: str, draws: int, blocks: int) -> None:
     """At 5 %, 1 % and 0.1 %, of draws without a bias."""
-    count = 500
+    count = 300
     pvalues = np.array([
         norm.test(0.0, 1.0, 1).pvalue for norm in runs(spectrum, np.zeros(SIZE), count, blocks, draws)
     ])  # fmt: skip
@@ -82,15 +82,15 @@ def test_a_test_that_takes_a_chi_square_of_one_width_is_found_out(monkeypatch: p
     """Planted: no leading directions, and a sure Σ. With one wide direction it alarms too often."""
     monkeypatch.setattr(high_dimension, "LEADING_DIRECTIONS", 0)
     monkeypatch.setattr(MeanNorm, "freedom", property(lambda self: 10**9))
-    pvalues = [norm.test(0.0, 1.0, 1).pvalue for norm in runs("three directions", np.zeros(SIZE), 1500, 20, 20)]
-    assert np.mean(np.array(pvalues) < 0.01) > 0.01 + 4 * math.sqrt(0.01 * 0.99 / 1500)
+    pvalues = [norm.test(0.0, 1.0, 1).pvalue for norm in runs("three directions", np.zeros(SIZE), 1000, 20, 20)]
+    assert np.mean(np.array(pvalues) < 0.01) > 0.01 + 4 * math.sqrt(0.01 * 0.99 / 1000)
 
 
 @pytest.mark.parametrize("spectrum", SPECTRA)
 @pytest.mark.parametrize("size", [0.0, 1.0, 4.0, 30.0])
 def test_the_interval_covers(spectrum: str, size: float) -> None:
     """At least 95 % less chance; and not nearly always where the bias is large."""
-    count, bias = 150, direction(spectrum, size)
+    count, bias = 100, direction(spectrum, size)
     true, found = float(np.linalg.norm(bias)), [norm.interval() for norm in runs(spectrum, bias, count)]
     share = np.mean([one.low <= true <= one.high for one in found])
     assert share >= 0.95 - 4 * math.sqrt(0.05 * 0.95 / count), share

@@ -16,7 +16,7 @@ from gradeval.analysis.run.summary import BiasVerdict
 from gradeval.evaluation.reference import SPECS, candidates
 from gradeval.reference import Precision
 
-ROUGH = Precision(0.05, 20.0)
+ROUGH = Precision(0.1, 20.0)
 NAMES = ["reinforce", "st", "psa"]
 
 
@@ -74,7 +74,7 @@ def test_resumed_with_the_reference_of_the_beginning(problem, run, tmp_path) -> 
     memory = json.loads((folder / "plan.json").read_text())["memory"]
     longer = evaluate(problem, NAMES, draws=1500, folder=folder, reference=Precision(0.5), working_memory=memory)
     assert (longer.exact == evaluation.exact).all()
-    once = evaluate(problem, ["st"], draws=1000, reference=ROUGH, working_memory=memory)
+    once = evaluate(problem, ["st"], draws=100, reference=Precision(0.3), working_memory=memory)
     assert once.manifest["reference"]["draws"] >= 512
     with pytest.raises(GradevalError, match="a run of another reference"):
         evaluate(problem, NAMES, draws=1000, folder=folder, working_memory=memory)

@@ -215,10 +215,16 @@ from gradeval.evaluation import sources
 assert Path(sources.__file__).is_relative_to(sys.argv[1]), sources.__file__
 problem = Problem.load(sys.argv[2])
 evaluate(problem, ["tanh"], draws=20, folder="run")
-for name, path in sources.engine_modules().items():
+first, modules = sources._gradeval_hash(), sources.engine_modules()
+for name, path in modules.items():
     before = path.read_text()
     path.write_text(before + "# another line")
     sources._gradeval_hash.cache_clear()
+    if name not in list(modules)[:3]:  # evaluate takes long, and goes by the hash
+        if sources._gradeval_hash() == first:
+            print(name, "was edited, and the hash is the same")
+        path.write_text(before)
+        continue
     try:
         evaluate(problem, ["tanh"], draws=20, folder="run")
         print(name, "was edited, and nobody noticed")
