@@ -82,8 +82,8 @@ def test_a_test_that_takes_a_chi_square_of_one_width_is_found_out(monkeypatch: p
     """Planted: no leading directions, and a sure Σ. With one wide direction it alarms too often."""
     monkeypatch.setattr(high_dimension, "LEADING_DIRECTIONS", 0)
     monkeypatch.setattr(MeanNorm, "freedom", property(lambda self: 10**9))
-    pvalues = [norm.test(0.0, 1.0, 1).pvalue for norm in runs("three directions", np.zeros(SIZE), 1000, 20, 20)]
-    assert np.mean(np.array(pvalues) < 0.01) > 0.01 + 4 * math.sqrt(0.01 * 0.99 / 1000)
+    pvalues = [norm.test(0.0, 1.0, 1).pvalue for norm in runs("three directions", np.zeros(SIZE), 1500, 20, 20)]
+    assert np.mean(np.array(pvalues) < 0.01) > 0.01 + 4 * math.sqrt(0.01 * 0.99 / 1500)
 
 
 @pytest.mark.parametrize("spectrum", SPECTRA)

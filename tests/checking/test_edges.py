@@ -16,6 +16,7 @@ from gradeval.checking.replicates import tilt
 from gradeval.estimators import get_estimator
 from gradeval.estimators.surrogate import carry, sample_path
 
+pytestmark = pytest.mark.no_shapes
 ORDINARY = [make_problem(ROWS[i]) for i in (0, 3, 5)]  # logistic; three points; two layers
 
 

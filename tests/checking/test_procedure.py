@@ -21,6 +21,7 @@ from gradeval.estimators import get_estimator
 from gradeval.estimators.surrogate import carry, sample_path
 from gradeval.sampling.sampler import Sampler
 
+pytestmark = pytest.mark.no_shapes  # the other files of this room look at them
 ONE = [make_problem(ROWS[0])]
 QUIET = [make_problem(ROWS[3])]  # little variance: few draws of what is drawn in a loop
 PAIR = [make_problem(ROWS[0]), make_problem(ROWS[5])]

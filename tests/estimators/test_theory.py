@@ -19,6 +19,7 @@ from gradeval.reference import exact_gradient, exact_moments
 from gradeval.sampling.probes import count_evaluations
 from gradeval.sampling.sampler import Sampler
 
+pytestmark = pytest.mark.no_shapes
 NOISY = ["logistic", "normal", "cauchy", "uniform"]
 ENCODINGS = [(0.0, 1.0), (-1.0, 1.0)]
 Z = 5.5  # standard errors; a false alarm in one of the some hundred comparisons has a probability below 1e-5

@@ -78,6 +78,7 @@ def test_the_points_of_every_built_in_are_independent(make_problem, name: str, u
     assert independent_points(problem, estimator)
 
 
+@pytest.mark.no_shapes
 @pytest.mark.parametrize("name", ["reinforce", "arm", "st", "psa", "ram"])
 def test_the_deviations_of_points_have_the_exact_variance_as_their_mean(make_problem, name: str) -> None:
     """|z| < 5 in each of 5 × 4 layers: all pass by chance with probability 1 − 1e-5. Planted: N for N², the mean
