@@ -1,4 +1,4 @@
-"""Memory of a run of ten million draws of a problem with ten parameters.
+"""Memory of a run of ten million draws of a problem with ten parameters, and of one with a hundred thousand points.
 
 What is freed is given back to the system before each look (malloc_trim): C's allocator keeps some of it, 100 MiB and
 more, which says nothing of what the run holds.
@@ -24,6 +24,7 @@ from gradeval.model.network import StochasticBinaryNetwork
 
 LIMIT = 16 * 2**20  # growth from a tenth of the draws on
 EVERY = 20  # chunks between two looks
+POINTS, DRAWS_OF_POINTS = 100_000, (100, 400)
 
 
 def problem() -> Problem:
@@ -67,6 +68,23 @@ class Trace:
         pass
 
 
+def many_points(draws: int, folder: Path) -> tuple[float, float, float]:
+    """5-5-5 with `POINTS` points, ST: peak memory and size of the folder, in MB, and of its report."""
+    random = torch.Generator().manual_seed(0)
+    network = StochasticBinaryNetwork.linear(2, [5] * 3, 1, states=(-1.0, 1.0))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=random, dtype=torch.float64))
+    targets = 2 * torch.randint(0, 2, (POINTS,), generator=random) - 1
+    large = Problem(network, torch.randn(POINTS, 2, generator=random), targets)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
+    evaluation = evaluate(large, ["st"], draws=draws, exact="never", folder=folder)
+    (peak,) = (line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
+    report = evaluation.report(folder / "report.html")
+    kept = sum(path.stat().st_size for path in folder.glob("chunks/*/*"))
+    return int(peak) * 1024 / 1e6, kept / 1e6, Path(report).stat().st_size / 1e6
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--draws", type=int, default=10_000_000)
@@ -79,6 +97,7 @@ def main() -> int:
         evaluate(problem(), ["reinforce"], draws=options.draws, exact="never", progress=trace, folder=run)
         size = sum(path.stat().st_size for path in run.glob("chunks/*/*"))
         files = sum(1 for _ in run.glob("chunks/*/*"))
+        large = {draws: many_points(draws, Path(home) / str(draws)) for draws in DRAWS_OF_POINTS}
     seconds = time.monotonic() - began
     tenth = [memory for done, memory in trace.points if done <= options.draws / 10][-1]
     growth = max(memory for done, memory in trace.points if done >= options.draws / 10) - tenth
@@ -98,6 +117,9 @@ def main() -> int:
     for k in range(11):
         done, memory = min(trace.points, key=lambda point: abs(point[0] - k * options.draws / 10))
         lines.append(f"| {done:,} | {memory / 2**20:.1f} MiB |")
+    lines += ["", f"{POINTS:,} points, 5-5-5, ST: a draw is of all points at once, so memory is that of one draw.", ""]
+    lines += ["| draws | peak of the process | chunks on disk | report |", "|---|---|---|---|"]
+    lines += [f"| {n:,} | {a:.0f} MB | {b:.2f} MB | {c:.2f} MB |" for n, (a, b, c) in large.items()]
     report = "\n".join(lines) + "\n"
     print(report)
     if growth > LIMIT:
