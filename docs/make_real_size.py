@@ -20,7 +20,8 @@ import torch
 from matplotlib.lines import Line2D
 
 from gradeval import Problem, evaluate, exact_gradient, load_problem
-from gradeval.analysis.plotting import add_legend, paper_style, styles
+from gradeval.analysis.legends import add_legend
+from gradeval.analysis.plotting import paper_style, styles
 from gradeval.model.randomness import generator
 from gradeval.problems.tasks import with_parameters
 

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
-
+from gradeval.analysis.drawing import Panels
 from gradeval.analysis.plotting import save_figure
 from gradeval.analysis.run.curve_figures import cosine_curves, rmse_curves
 from gradeval.analysis.run.panels import MOST_KNOWN, MOST_LINES, few_layers, shown_estimators, shown_layers
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from gradeval.analysis.run.evaluation import Evaluation
 
 
-RUN_FIGURES: dict[str, tuple[Callable[[Evaluation], Figure | None], str]] = {
+RUN_FIGURES: dict[str, tuple[Callable[[Evaluation], Panels], str]] = {
     "bias-variance": (
         bias_variance_plane,
         "Bias–variance plane of one draw: up is more bias, right is more noise. The grey curves join points of equal "
@@ -128,4 +127,6 @@ def save_run_figures(run: Evaluation, folder: Path) -> list[Path]:
         The paths of the files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    return [path for name, (function, _) in RUN_FIGURES.items() for path in save_figure(function(run), folder, name)]
+    return [
+        path for name, (function, _) in RUN_FIGURES.items() for path in save_figure(function(run).figure, folder, name)
+    ]
