@@ -6,11 +6,14 @@ Every function that draws a figure takes a `Drawing` and axes, and returns `Pane
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import matplotlib.style
 import numpy as np
 from matplotlib import rcParams
 from matplotlib.axes import Axes
@@ -85,6 +88,19 @@ class Drawing:
         if self.style:
             with paper_style(self.style):
                 pass
+
+    @contextmanager
+    def settings(self, ax: GivenAxes) -> Iterator[None]:
+        """The settings of matplotlib under which the figure is drawn: on the caller's axes those of the caller.
+
+        Args:
+            ax: the caller's axes, if any.
+
+        Yields:
+            Nothing.
+        """
+        with paper_style(self.style) if ax is None else matplotlib.style.context(self.style or ()):
+            yield
 
     def look(self, every: Iterable[str], unbiased: Mapping[str, bool], usual: Sequence[str] | None = None) -> Look:
         """The look of the estimators of a figure.
@@ -297,8 +313,9 @@ class Panels(dict[str, Axes]):
             y: what is upwards.
         """
         if self.new and self.figure is not None:
-            self.figure.supxlabel(x)
-            self.figure.supylabel(y)
+            room = [int(side * 72 / (0.56 * rcParams["axes.labelsize"])) for side in self.figure.get_size_inches()]
+            self.figure.supxlabel(textwrap.fill(x, room[0]))  # in letters, about
+            self.figure.supylabel(textwrap.fill(y, room[1]))
             return
         for ax in self.values():
             ax.set(xlabel=x, ylabel=y)

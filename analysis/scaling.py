@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogFormatterMathtext
 
 from gradeval.analysis.drawing import USUAL, Drawing, GivenAxes, Look, Panels, chosen
-from gradeval.analysis.plotting import FIGURE_FORMATS, letters, log_axis, log_limits, paper_style, render, tidy
+from gradeval.analysis.plotting import FIGURE_FORMATS, letters, log_axis, log_limits, render, tidy
 from gradeval.files import write_whole
 
 QUANTITIES = {
@@ -98,7 +98,7 @@ def scaling_figure(table: pd.DataFrame, fits: pd.DataFrame, drawing: Drawing = U
     look = drawing.look(every, dict.fromkeys(every, True))
     kinds = {f"{axis}, {quantity}": (axis, quantity) for axis in ("depth", "width") for quantity in QUANTITIES}
     keys = chosen("panel", drawing.panels, list(kinds), list(kinds))
-    with paper_style(drawing.style):
+    with drawing.settings(ax):
         columns = min(len(keys), len(QUANTITIES))
         size = 2.4 * columns, 2.3 * math.ceil(len(keys) / columns)
         panels = Panels.open(keys, drawing, ax, size, columns)

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from gradeval.analysis.drawing import USUAL, Drawing, GivenAxes, Look, Panels, chosen
-from gradeval.analysis.plotting import log_axis, paper_style, save_figure, tidy
+from gradeval.analysis.plotting import log_axis, save_figure, tidy
 from gradeval.analysis.statistics import UNKNOWN, Interval, mean_interval
 from gradeval.analysis.tables import table_files, without_timings
 from gradeval.errors import GradevalError
@@ -202,7 +202,7 @@ def trend_figure(table: pd.DataFrame, covariate: str, drawing: Drawing = USUAL, 
     measures = chosen("panel", drawing.panels, list(SWEEP_MEASURES), list(SWEEP_MEASURES))
     if rows[covariate].round(9).nunique() < 2:
         return Panels()
-    with paper_style(drawing.style):
+    with drawing.settings(ax):
         panels = Panels.open(measures, drawing, ax, (2.5 * len(measures) + 0.4, 2.6), len(measures))
         for measure, panel in panels.items():
             _trend(panel, rows, covariate, measure, look)

@@ -17,7 +17,7 @@ from matplotlib.ticker import NullLocator, StrMethodFormatter
 from gradeval.analysis.drawing import USUAL, Drawing, GivenAxes, Panels, chosen
 from gradeval.analysis.numbers import interval_text, significant
 from gradeval.analysis.pages import image_source, render_page
-from gradeval.analysis.plotting import log_axis, paper_style, save_figure, tidy
+from gradeval.analysis.plotting import log_axis, save_figure, tidy
 from gradeval.analysis.statistics import ENDS, UNKNOWN, Interval, mean_interval
 from gradeval.analysis.training_bands import paired_bands
 from gradeval.analysis.training_folder import TRAINING_TABLES, read_training, write_training
@@ -214,7 +214,7 @@ def _lines(training: Training, shown: Shown, axes: _Axes, drawing: Drawing, ax: 
     keys = chosen("panel", drawing.panels, list(shown), list(shown))
     if not names:
         return Panels()
-    with paper_style(drawing.style):
+    with drawing.settings(ax):
         panels = Panels.open(keys, drawing, ax, (2.6 * len(keys) + 0.8, 2.6), len(keys))
         for title, panel in panels.items():
             rows, column = shown[title]

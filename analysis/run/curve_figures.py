@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from gradeval.analysis.drawing import USUAL, Drawing, GivenAxes, Look, Panels
-from gradeval.analysis.plotting import log_axis, log_limits, mark_empty, paper_style
+from gradeval.analysis.plotting import log_axis, log_limits, mark_empty
 from gradeval.analysis.run.panels import MOST_LINES, among, drawn_layers, family_panels, layer_panels, run_look
 from gradeval.analysis.statistics import ENDS
 
@@ -76,7 +76,7 @@ def _draw_curves(run: Evaluation, curves: _Curves, drawing: Drawing, ax: GivenAx
         return Panels()
     table = among(curves.table[np.isfinite(curves.table[column])], look.names, "estimator")
     seen = [name for name in look.names if name in set(table["estimator"])]
-    with paper_style(drawing.style):
+    with drawing.settings(ax):
         if len(seen) > MOST_LINES and ax is None:
             panels, rows = family_panels(look, layers, seen, drawing)
         else:

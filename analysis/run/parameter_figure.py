@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from gradeval.analysis.drawing import USUAL, Drawing, GivenAxes, Panels
 from gradeval.analysis.legends import printable
 from gradeval.analysis.numbers import layer_title
-from gradeval.analysis.plotting import NOISE_FLOOR, SOLID, log_axis, log_limits, paper_style, tidy
+from gradeval.analysis.plotting import NOISE_FLOOR, SOLID, log_axis, log_limits, tidy
 from gradeval.analysis.run.panels import among, drawn_layers, run_look
 from gradeval.errors import GradevalError, unknown_name
 
@@ -62,7 +62,7 @@ def parameter_curves(
     )
     layers = ["all"] if drawing.layers is None else drawn_layers(run, drawing)
     rows = run.best.merge(table, on="estimator").sort_values(parameter)
-    with paper_style(drawing.style):
+    with drawing.settings(ax):
         panels = Panels.open(layers, drawing, ax, (3.6 * len(layers), 2.8), len(layers))
         for layer, panel in panels.items():
             _draw(panel, rows[rows["layer"] == layer], parameter)

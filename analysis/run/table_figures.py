@@ -23,7 +23,6 @@ from gradeval.analysis.plotting import (
     log_axis,
     log_limits,
     mark_empty,
-    paper_style,
     tidy,
 )
 from gradeval.analysis.run.panels import among, drawn_layers, layer_panels, run_look
@@ -60,7 +59,7 @@ def bias_variance_plane(run: Evaluation, drawing: Drawing = USUAL, ax: GivenAxes
     bottom, top = log_limits(
         table["relative_bias"][~hidden], table["relative_bias_low"][~hidden], table["relative_bias_high"], room=2.5
     )
-    with paper_style(drawing.style):
+    with drawing.settings(ax):
         panels = layer_panels(layers, drawing, ax)
         angle = np.arctan(np.geomspace(1e-6, 1e6, 400))
         for layer, panel in panels.items():
@@ -126,7 +125,7 @@ def heat_map(run: Evaluation, drawing: Drawing = USUAL, ax: GivenAxes = None) ->
         "rmse": (rmse, rmse.map(_short), "relative RMSE of one draw"),
     }
     keys = chosen("panel", drawing.panels, list(shown), list(shown))
-    with paper_style(drawing.style):
+    with drawing.settings(ax):
         size = 1.7 + len(keys) * max(1.2, 0.47 * len(layers)), 1.0 + 0.21 * len(look.names)
         panels = Panels.open(keys, drawing, ax, size, len(keys), sharey=True)
         for key, panel in panels.items():
@@ -190,7 +189,7 @@ def break_even_chart(run: Evaluation, drawing: Drawing = USUAL, ax: GivenAxes = 
         return Panels()
     biased = [name for name in look.names if name in set(table["biased"])]
     unbiased = [name for name in look.names if name in set(table["unbiased"])]
-    with paper_style(drawing.style):
+    with drawing.settings(ax):
         if len(unbiased) > MOST_MARKERS:
             widest = 0.06 * max(len(printable(name)) for name in [*biased, *unbiased])
             size = (widest + 0.6 + 0.46 * len(unbiased), widest + 0.9 + len(keys) * 0.21 * len(biased))
@@ -273,7 +272,7 @@ def variance_reduction_chart(run: Evaluation, drawing: Drawing = USUAL, ax: Give
     if not layers:
         return Panels()
     least = -0.5  # an estimator may be much worse than REINFORCE; it is drawn on the edge
-    with paper_style(drawing.style):
+    with drawing.settings(ax):
         size = (max(3.6, 1.5 * len(layers) + 1.2), 0.2 * len(names) + 1.0)
         panels = Panels.open(layers, drawing, ax, size, len(layers), sharey=True, sharex=True)
         for layer, panel in panels.items():
@@ -314,7 +313,7 @@ def data_plot(run: Evaluation, drawing: Drawing = USUAL, ax: GivenAxes = None) -
         return Panels()
     points = some_points(run.points)
     field = run.prediction.pivot(index="y", columns="x", values="prediction")
-    with paper_style(drawing.style):
+    with drawing.settings(ax):
         shape = np.ptp(field.index) / max(np.ptp(field.columns), NOISE_FLOOR)
         panels = Panels.open(["data"], drawing, ax, (4.6, min(max(3.5 * shape, 1.5), 6.0) + 0.5), 1)
         panel = panels["data"]

@@ -19,7 +19,8 @@ from gradeval.analysis.run.figures import RUN_FIGURES
 from gradeval.analysis.run.parameter_figure import parameter_curves
 from gradeval.analysis.scaling import fit_exponents, scaling_figure
 from gradeval.analysis.sweep import trend_figure
-from gradeval.analysis.training import TRAINING_FIGURES
+from gradeval.analysis.training import TRAINING_FIGURES, Training, objective_figure, search_figure
+from gradeval.analysis.training_folder import TRAINING_TABLES
 from gradeval.errors import GradevalError
 
 make_run = runpy.run_path(str(Path(__file__).parent / "run" / "test_figures.py"))["make_run"]
@@ -152,6 +153,24 @@ def test_a_figure_is_saved_in_the_format_of_its_name(run: Any, tmp_path: Path) -
     with pytest.raises(GradevalError, match="there is nothing to show"):
         Panels().save(tmp_path / "rmse.pdf")
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_figures_of_a_training_take_a_choice_too() -> None:
+    tables = {name: pd.DataFrame(columns=columns) for name, columns in TRAINING_TABLES.items()}
+    tables["trials"] = pd.DataFrame(
+        [
+            {"estimator": name, "rate": rate, "seed": seed, "objective": 1.0 + rate + seed}
+            for name in ("st", "psa", "arm")
+            for rate in (0.1, 0.2)
+            for seed in (0, 1)
+        ]
+    )
+    manifest = {"estimators": {name: {"unbiased_claim": name == "arm"} for name in ("st", "psa", "arm")}}
+    ax = Figure().subplots()
+    assert search_figure(Training(manifest, tables), Drawing(["arm", "st"], labels={"st": "ST"}), ax) == {"trials": ax}
+    assert ax.get_legend_handles_labels()[1] == ["arm", "ST"]
+    assert ax.get_ylabel() == "training objective"
+    assert not objective_figure(Training(manifest, tables))
 
 
 def test_figures_of_sweeps_and_costs_take_a_choice_too() -> None:
