@@ -190,8 +190,10 @@ def test_help_and_list_do_not_load_the_heavy_libraries(tmp_path: Path) -> None:
 def test_the_cache_can_be_seen_and_cleared(tmp_path: Path) -> None:
     run = ("run", "--units", "2", "--stage", 1, "--draws", 20, "--estimators", "tanh", "--no-report")
     assert f"tables: {tmp_path}" in gradeval(*run, cwd=tmp_path).stdout
+    where = str(tmp_path / "cache")
+    assert json.loads(gradeval("cache", "--json", cwd=tmp_path).stdout) == {"folder": where, "removed": 0}
     shown = gradeval("cache", "--clear", cwd=tmp_path)
-    assert str(tmp_path / "cache") in shown.stdout
+    assert where in shown.stdout
     assert "removed 1 file" in shown.stdout
 
 
