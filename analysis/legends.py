@@ -75,6 +75,7 @@ def add_legend(
         1, min(len(entries), int(width / (0.45 + 0.067 * max(len(_words(n, labels, LONGEST)) for n in entries))))
     )
     rows = math.ceil(len(entries) / columns)
+    columns = math.ceil(len(entries) / rows)  # matplotlib fills columns first: no short ones
     figure.set_size_inches(width * letters(1), (height + 0.165 * (rows + bool(title)) + 0.1) * letters(1))
     place: dict[str, Any] = {"loc": "outside upper center", "ncols": columns, "title": title}
     place["title_fontsize"] = letters(7.5)

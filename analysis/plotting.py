@@ -41,6 +41,7 @@ PURPLE, GREEN, BLACK = "#CC79A7", "#009E73", "#000000"
 WINE, INDIGO = "#882255", "#332288"
 COLOURS = (VERMILION, ORANGE, BLUE, PURPLE, GREEN, INDIGO, WINE)
 SHADES = (0.0, -0.35, 0.4, -0.6, 0.65, 0.2)  # of the members of a family: towards black, or towards white
+PALER = (0.0, 0.45, 0.25, 0.6, 0.12, 0.35)  # of a dark hue, which would be black otherwise
 MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "p", "h", "*", "d")
 
 
@@ -101,9 +102,11 @@ FAMILIES = {  # a hue, and of each member a marker
     "path sums": (BLACK, {"psa": "*", "exact": "H", "sa": "d"}),
 }
 STYLES = {
-    name: Style(shaded(hue, abs(shade) if hue == BLACK else shade), marker)
+    name: Style(shaded(hue, shade), marker)
     for hue, members in FAMILIES.values()
-    for shade, (name, marker) in zip(itertools.cycle(SHADES), members.items(), strict=False)
+    for shade, (name, marker) in zip(
+        itertools.cycle(PALER if hue in (BLACK, WINE, INDIGO) else SHADES), members.items(), strict=False
+    )
 }
 OTHERS = "others"
 

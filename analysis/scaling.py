@@ -23,6 +23,9 @@ QUANTITIES = {
 }
 
 
+LEGEND = "at the end of a line: the exponent p of cost ~ sizeᵖ"
+
+
 def fit_exponents(table: pd.DataFrame, quantities: Sequence[str] = tuple(QUANTITIES)) -> pd.DataFrame:
     """The exponent p of cost ~ sizeᵖ for each estimator, axis and quantity, with an interval.
 
@@ -108,27 +111,38 @@ def scaling_figure(table: pd.DataFrame, fits: pd.DataFrame, drawing: Drawing = U
             _panel(panel, rows, fits[(fits["axis"] == axis) & (fits["quantity"] == quantity)], quantity, look)
             panel.set_xlabel("layers" if axis == "depth" else "units of a layer")
             panel.set_ylabel(QUANTITIES[quantity])
-        return panels.finish(drawing, {name: look.entry(name, line=True) for name in look.names})
+        return panels.finish(drawing, {name: look.entry(name, line=True) for name in look.names}, LEGEND)
 
 
 def _panel(ax: Axes, rows: pd.DataFrame, fits: pd.DataFrame, quantity: str, look: Look) -> None:
-    limits = [log_limits(rows["size"], room=1.2), log_limits(rows[quantity], room=1.5)]
+    limits = [_size_limits(rows["size"]), log_limits(rows[quantity], room=1.5)]
     for name, (low, high) in zip("xy", limits, strict=True):
         log_axis(ax, name, low, high)
     ax.yaxis.set_major_formatter(LogFormatterMathtext())
     shown = fits["exponent"].where(are_supported(fits)).set_axis(fits["estimator"]).round(2) + 0.0  # no −0
     exponents = shown.map(lambda p: "?" if np.isnan(p) else f"{p:.2f}")
+    curves = {str(name): curve for name, curve in rows.groupby("estimator", sort=False)}
     ends = {}
-    for name, curve in rows.groupby("estimator", sort=False):
-        ax.plot(curve["size"], curve[quantity], label=look.label(str(name)), **look.line(str(name)))
-        last = (curve["size"].iloc[-1], curve[quantity].iloc[-1])
-        ends[str(name)] = [np.log(v / low) / np.log(high / low) for v, (low, high) in zip(last, limits, strict=True)]
+    for number, (name, curve) in enumerate(curves.items()):
+        line, cost = look.line(name), curve[quantity].to_numpy(float)
+        later = list(curves.values())[number + 1 :]
+        under = sum(np.array_equal(cost, other[quantity].to_numpy(float)) for other in later)
+        line |= {"linewidth": 1.2 + 1.6 * under, "markersize": line["markersize"] + 3.0 * under}  # shows around them
+        ax.plot(curve["size"], cost, label=look.label(name), **line)
+        last = (curve["size"].iloc[-1], cost[-1])
+        ends[name] = [np.log(v / low) / np.log(high / low) for v, (low, high) in zip(last, limits, strict=True)]
     below = -1.0
     for name, (x, y) in sorted(ends.items(), key=lambda end: end[1][1]):  # each above the one before
         below = max(y, below + 0.065)
         place, colour = (x + 0.03, below), look.styles[name].colour
         ax.text(*place, exponents[name], transform=ax.transAxes, color=colour, fontsize=letters(6.5), va="center")
     tidy(ax)
+
+
+def _size_limits(sizes: pd.Series) -> tuple[float, float]:
+    """Close to the sizes, with room for the exponents, where a round number is between them; else a decade."""
+    low, high = float(sizes.min()) / 1.15, float(sizes.max()) * 1.35
+    return (low, high) if high > 2.5 * low else log_limits(sizes, room=1.2)
 
 
 def save_scaling(
