@@ -181,6 +181,8 @@ def geometric_mean(values: pd.Series) -> Interval:
 def trend_figure(table: pd.DataFrame, covariate: str, drawing: Drawing = USUAL, ax: GivenAxes = None) -> Panels:
     """Draw each measure against depth or width: geometric means over networks with 95 % intervals.
 
+    The bias is that of estimators that do not claim to have none, or whose claim is refuted.
+
     Args:
         table: of a sweep.
         covariate: "depth" or "width".
@@ -198,7 +200,9 @@ def trend_figure(table: pd.DataFrame, covariate: str, drawing: Drawing = USUAL, 
     if len(layers) != 1:
         raise GradevalError(f"a trend is of one layer; found {', '.join(layers)}: choose one.")
     rows = table[table["layer"] == layers[0]]
-    look = drawing.look(map(str, rows["estimator"].unique()), rows.groupby("estimator")["unbiased"].all().to_dict())
+    look = drawing.look(
+        map(str, rows["estimator"].unique()), rows.groupby("estimator")["unbiased_claim"].all().to_dict()
+    )
     measures = chosen("panel", drawing.panels, list(SWEEP_MEASURES), list(SWEEP_MEASURES))
     if rows[covariate].round(9).nunique() < 2:
         return Panels()
@@ -216,7 +220,8 @@ def _trend(ax: Axes, rows: pd.DataFrame, covariate: str, measure: str, look: Loo
     step = float(np.diff(np.log(ticks) if logarithmic else ticks).min())
     kept = rows[(rows[measure] > 0) & rows["estimator"].isin(names)]
     if measure == "relative_bias":
-        kept = kept[~kept["unbiased"].astype(bool)]
+        claims, seen = kept["unbiased_claim"].astype(bool), kept["verdict"].str.contains("refuted")
+        kept = kept[~claims | seen]  # what the draws of the others show is noise
     for name, group in kept.groupby("estimator", sort=False):
         found = group.groupby(group[covariate].round(9))[measure].agg(geometric_mean)
         aside = 0.5 * step * ((names.index(str(name)) + 0.5) / len(names) - 0.5)  # bars side by side

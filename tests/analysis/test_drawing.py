@@ -175,7 +175,8 @@ def test_figures_of_a_training_take_a_choice_too() -> None:
 
 def test_figures_of_sweeps_and_costs_take_a_choice_too() -> None:
     rows = [
-        {"estimator": name, "layer": layer, "depth": float(depth), "width": 2.0, "unbiased": name == "arm"}
+        {"estimator": name, "layer": layer, "depth": float(depth), "width": 2.0, "unbiased_claim": name == "arm"}
+        | {"verdict": "biased" if name != "arm" else f"claim of no bias {'refuted' if depth == 3 else 'undecided'}"}
         | {"relative_rmse": 1.0 + depth, "relative_bias": 0.1 * depth, "relative_variance": 2.0}
         for name in ("arm", "st", "psa")
         for layer in ("1", "all")
@@ -186,6 +187,8 @@ def test_figures_of_sweeps_and_costs_take_a_choice_too() -> None:
     assert list(panels) == ["relative_variance"]
     assert [word for word in words(panels) if word in ("PSA", "arm", "st")] == ["PSA", "arm"]
     assert not trend_figure(pd.DataFrame(rows), "width")
+    (bias,) = trend_figure(pd.DataFrame(rows), "depth", Drawing(["arm"], panels=["relative_bias"])).values()
+    assert len(bias.containers[0].lines[0].get_xdata()) == 1  # where the claim is refuted
     sizes = [4.0, 8.0, 16.0]
     made = {"size": sizes, "evaluations": sizes, "flops": sizes, "seconds": sizes}
     table = pd.concat([pd.DataFrame({"estimator": n, "axis": "depth", **made}) for n in ("st", "psa")])
