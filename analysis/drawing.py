@@ -314,8 +314,8 @@ class Panels(dict[str, Axes]):
         """
         if self.new and self.figure is not None:
             room = [int(side * 72 / (0.56 * rcParams["axes.labelsize"])) for side in self.figure.get_size_inches()]
-            self.figure.supxlabel(textwrap.fill(x, room[0]))  # in letters, about
-            self.figure.supylabel(textwrap.fill(y, room[1]))
+            self.figure.supxlabel(_wrapped(x, room[0]))
+            self.figure.supylabel(_wrapped(y, room[1]))
             return
         for ax in self.values():
             ax.set(xlabel=x, ylabel=y)
@@ -367,6 +367,13 @@ class Panels(dict[str, Axes]):
     def _repr_svg_(self) -> str | None:
         """What a notebook shows: the figure, unless it is the caller's, who shows it."""
         return render(self.figure, "svg").decode() if self.new and self.figure is not None else None
+
+
+def _wrapped(label: str, room: int) -> str:
+    """A label that has room for so many letters, about: on two lines where it is longer, best after a comma."""
+    if len(label) <= room:
+        return label
+    return label.replace(", ", ",\n") if ", " in label else textwrap.fill(label, room)
 
 
 def settle(ax: Axes) -> None:

@@ -141,6 +141,16 @@ def test_letters_grow_with_the_style_and_stay_when_it_is_saved_elsewhere(run: An
     assert dict(matplotlib.rcParams) == before
 
 
+def test_a_long_label_of_a_narrow_figure_has_two_lines(run: Any) -> None:
+    """Planted: a line that is cut at both ends."""
+    for width, lines in ((2.5, 2), (6.0, 1)):
+        panels = FIGURES["bias-variance"](run, Drawing(layers="all", size=(width, 2.5)))
+        assert panels.figure is not None
+        label = panels.figure.get_supxlabel()
+        assert label.count("\n") == lines - 1
+        assert label.replace("\n", " ") == "relative standard deviation of one draw, √(tr Σ) / ‖g*‖"
+
+
 def test_a_figure_is_saved_in_the_format_of_its_name(run: Any, tmp_path: Path) -> None:
     panels = FIGURES["rmse"](run, Drawing(["st"], layers="1", legend=False, looks={"st": Style("#123456", "s")}))
     assert panels.figure is not None
