@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import matplotlib.style
 import numpy as np
@@ -280,10 +280,7 @@ class Panels(dict[str, Axes]):
         cells = figure.subplots(math.ceil(len(keys) / columns), columns, squeeze=False, **grid).ravel()
         for spare in cells[len(keys) :]:
             spare.set_axis_off()
-        panels = cls(zip(keys, cells, strict=False))
-        for cell in cells:
-            settle(cell)
-        return panels
+        return cls(zip(keys, cells, strict=False))
 
     @classmethod
     def _given(cls, keys: Sequence[str], ax: Axes | Iterable[Axes]) -> Panels:
@@ -374,22 +371,3 @@ def _wrapped(label: str, room: int) -> str:
     if len(label) <= room:
         return label
     return label.replace(", ", ",\n") if ", " in label else textwrap.fill(label, room)
-
-
-def settle(ax: Axes) -> None:
-    """Fix what matplotlib would look up when the figure is saved, perhaps under other settings.
-
-    Args:
-        ax: a panel of a new figure.
-    """
-    settings: Any = rcParams
-    names: tuple[Literal["x", "y"], ...] = ("x", "y")
-    for name in names:
-        tick = f"{name}tick"
-        ax.tick_params(
-            axis=name,
-            labelsize=settings[f"{tick}.labelsize"],
-            length=settings[f"{tick}.major.size"],
-            width=settings[f"{tick}.major.width"],
-            labelfontfamily=settings["font.family"],
-        )

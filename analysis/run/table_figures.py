@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
 
-from gradeval.analysis.drawing import USUAL, Drawing, GivenAxes, Look, Panels, chosen, settle
+from gradeval.analysis.drawing import USUAL, Drawing, GivenAxes, Look, Panels, chosen
 from gradeval.analysis.legends import printable
 from gradeval.analysis.numbers import duration, layer_title
 from gradeval.analysis.plotting import (
@@ -332,5 +332,5 @@ def data_plot(run: Evaluation, drawing: Drawing = USUAL, ax: GivenAxes = None) -
         panel.set(xlabel="first input", ylabel="second input", aspect="equal")
         figure = panel.get_figure(root=True)
         assert figure is not None
-        settle(figure.colorbar(mesh, ax=panel, label="mean prediction of class +1").ax)
+        figure.colorbar(mesh, ax=panel, label="mean prediction of class +1")
         return panels.finish(drawing, entries)
