@@ -24,7 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from gradeval.errors import GradevalError, unknown_name
 from gradeval.files import write_whole
@@ -289,8 +289,28 @@ def log_axis(ax: Axes, name: str, low: float, high: float) -> None:
     ax.set(**{f"{name}scale": "log", f"{name}lim": (low, high)})
     axis: Axis = getattr(ax, f"{name}axis")
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if short else (1.0,), numticks=7))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: tick_words(value)))
     axis.set_minor_locator(NullLocator())
+
+
+def tick_words(value: float) -> str:
+    """A number at a tick, as a power of ten where it has many zeros.
+
+    Args:
+        value: 1, 2 or 5 times a power of ten.
+
+    Returns:
+        Text for matplotlib.
+
+    Examples:
+        >>> tick_words(0.05), tick_words(20_000.0), tick_words(2e6), tick_words(1e-5)
+        ('0.05', '20,000', '$2\\\\cdot 10^{6}$', '$10^{-5}$')
+    """
+    if 1e-4 <= value < 1e6:
+        return f"{value:,g}"
+    mantissa, exponent = f"{value:.0e}".split("e")
+    power = f"10^{{{int(exponent)}}}"
+    return f"${power}$" if mantissa == "1" else rf"${mantissa}\cdot {power}$"
 
 
 def tidy(ax: Axes, grid: Literal["x", "y", "both"] = "both") -> None:

@@ -48,8 +48,8 @@ RUN_FIGURES: dict[str, tuple[Callable[[Evaluation], Panels], str]] = {
     "heat-map": (
         heat_map,
         "Relative bias and relative RMSE of one draw, by estimator and layer; a stronger colour is worse, on a "
-        "logarithmic scale. White with <: the test behind the verdicts sees no bias, and the number is the upper end "
-        "of its 95% interval; 0: exactly none. A dash: not defined.",
+        "logarithmic scale. No colour, and <: the test behind the verdicts sees no bias, and the number is the upper "
+        "end of its 95% interval; 0: exactly none. A dash: not defined.",
     ),
     "break-even": (
         break_even_chart,
@@ -67,7 +67,7 @@ RUN_FIGURES: dict[str, tuple[Callable[[Evaluation], Panels], str]] = {
     "data": (
         data_plot,
         "The data, over the network’s prediction: the probability of class +1, averaged exactly over all states of the "
-        "network. A black line, if any, is where it is one half.",
+        "network. A line, if any, is where it is one half.",
     ),
 }
 

@@ -332,5 +332,5 @@ def data_plot(run: Evaluation, drawing: Drawing = USUAL, ax: GivenAxes = None) -
         panel.set(xlabel="first input", ylabel="second input", aspect="equal")
         figure = panel.get_figure(root=True)
         assert figure is not None
-        figure.colorbar(mesh, ax=panel, label="mean prediction of class +1")
+        figure.colorbar(mesh, cax=panel.inset_axes((1.04, 0.0, 0.04, 1.0)), label="mean prediction of class +1")
         return panels.finish(drawing, entries)

@@ -110,7 +110,7 @@ def test_what_a_run_does_not_have_is_refused(given: dict[str, Any], message: str
         ({"labels": {"a": "x", "b": "x"}}, "labels must differ"),
         ({"labels": {"a": r"$\nothing$"}}, "label '$\\\\nothing$' cannot be drawn"),
         ({"style": "ggplott"}, "unknown style of matplotlib 'ggplott': did you mean ggplot?"),
-        ({"style": {"font.sise": 3}}, "unknown setting of matplotlib 'font.sise': did you mean font.size"),
+        ({"style": {"font.sizes": 3}}, "unknown setting of matplotlib 'font.sizes': did you mean font.size"),
         ({"style": [{"font.size": "big"}]}, "the style {'font.size': 'big'} cannot be used"),
     ],
 )
