@@ -10,12 +10,11 @@ import io
 import itertools
 import math
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import matplotlib.style
 import numpy as np
@@ -25,12 +24,9 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont
-from matplotlib.ft2font import FT2Font
-from matplotlib.legend import Legend
-from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from gradeval.errors import GradevalError, unknown_name
 from gradeval.files import write_whole
 
 FIGURE_FORMATS = ("svg", "png", "pdf")
@@ -45,6 +41,7 @@ PURPLE, GREEN, BLACK = "#CC79A7", "#009E73", "#000000"
 WINE, INDIGO = "#882255", "#332288"
 COLOURS = (VERMILION, ORANGE, BLUE, PURPLE, GREEN, INDIGO, WINE)
 SHADES = (0.0, -0.35, 0.4, -0.6, 0.65, 0.2)  # of the members of a family: towards black, or towards white
+PALER = (0.0, 0.45, 0.25, 0.6, 0.12, 0.35)  # of a dark hue, which would be black otherwise
 MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "p", "h", "*", "d")
 
 
@@ -59,27 +56,6 @@ class Style:
 
     colour: str
     marker: str
-
-    def line(self, unbiased: bool) -> dict[str, Any]:
-        """The line of an estimator on a panel with several.
-
-        Args:
-            unbiased: whether it claims to be unbiased.
-
-        Returns:
-            Arguments of matplotlib's ``plot``.
-
-        Examples:
-            >>> Style("#000000", "*").line(unbiased=True)["markerfacecolor"]
-            '#000000'
-        """
-        return {
-            "color": self.colour,
-            "marker": self.marker,
-            "markersize": 3.5,
-            "linestyle": SOLID if unbiased else DASHED,
-            "markerfacecolor": self.colour if unbiased else "white",
-        }
 
 
 def shaded(colour: str, shade: float) -> str:
@@ -126,9 +102,11 @@ FAMILIES = {  # a hue, and of each member a marker
     "path sums": (BLACK, {"psa": "*", "exact": "H", "sa": "d"}),
 }
 STYLES = {
-    name: Style(shaded(hue, abs(shade) if hue == BLACK else shade), marker)
+    name: Style(shaded(hue, shade), marker)
     for hue, members in FAMILIES.values()
-    for shade, (name, marker) in zip(itertools.cycle(SHADES), members.items(), strict=False)
+    for shade, (name, marker) in zip(
+        itertools.cycle(PALER if hue in (BLACK, WINE, INDIGO) else SHADES), members.items(), strict=False
+    )
 }
 OTHERS = "others"
 
@@ -184,24 +162,40 @@ def styles(names: Iterable[str]) -> dict[str, Style]:
     return chosen
 
 
+StyleSheet: TypeAlias = str | Path | dict[str, Any] | Sequence[str | Path | dict[str, Any]]
+"""A style as matplotlib takes it: the name of a style sheet, its file, settings, or several of these."""
+
+LETTERS = 8.0  # points of ordinary text
+
+
 @contextmanager
-def paper_style() -> Iterator[None]:
+def paper_style(style: StyleSheet = ()) -> Iterator[None]:
     """The look of all figures, whatever the reader's matplotlibrc says; matplotlib's settings are restored after.
+
+    Args:
+        style: of the caller, on top of it. All letters grow with its "font.size".
 
     Yields:
         Nothing; figures made or saved within have the look.
+
+    Raises:
+        GradevalError: matplotlib has no such style or setting.
+
+    Examples:
+        >>> with paper_style({"font.size": 10}):
+        ...     matplotlib.rcParams["axes.titlesize"]
+        10.0
     """
+    sheets = [style] if isinstance(style, str | Path | dict) else list(style)
+    size = _letter_size(sheets) / LETTERS if sheets else 1.0
     settings = {
         **sns.axes_style("ticks"),
         "font.family": [FONT],
         "font.sans-serif": [FONT],
-        "font.size": 8,
-        "axes.titlesize": 8,
-        "axes.labelsize": 8,
-        "figure.labelsize": 8,
-        "xtick.labelsize": 7,
-        "ytick.labelsize": 7,
-        "legend.fontsize": 7.5,
+        "font.size": LETTERS,
+        **dict.fromkeys(("axes.titlesize", "axes.labelsize", "figure.labelsize"), 8 * size),
+        **dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), 7 * size),
+        "legend.fontsize": 7.5 * size,
         "axes.linewidth": 0.7,
         "lines.linewidth": 1.2,
         "lines.markersize": 4,
@@ -212,98 +206,42 @@ def paper_style() -> Iterator[None]:
         "svg.hashsalt": "gradeval",  # otherwise the element names in an SVG change from one run to the next
         "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3 fonts
     }
-    with matplotlib.style.context(["default", settings]):
+    with matplotlib.style.context(["default", settings, *sheets]):
         yield
 
 
-@cache
-def _characters() -> frozenset[int]:
-    return frozenset(FT2Font(findfont(FontProperties(family=FONT))).get_charmap())
+def _letter_size(sheets: Sequence[str | Path | dict[str, Any]]) -> float:
+    """The size of ordinary letters in a style, which is checked."""
+    for sheet in sheets:
+        for name in sheet if isinstance(sheet, dict) else ():
+            if name not in matplotlib.rcParams:
+                raise unknown_name("setting of matplotlib", name, matplotlib.rcParams)
+        try:
+            with matplotlib.style.context(sheet):
+                pass
+        except OSError:
+            raise unknown_name("style of matplotlib", str(sheet), [*matplotlib.style.available, "default"]) from None
+        except ValueError as error:
+            raise GradevalError(f"the style {sheet!r} cannot be used: {error}.") from None
+    with matplotlib.style.context(["default", {"font.size": LETTERS}, *sheets]):
+        return float(matplotlib.rcParams["font.size"])
 
 
-def printable(name: str, longest: int = 34) -> str:
-    """A name that can be drawn on one line.
+def letters(points: float) -> float:
+    """The size of small letters, which grow with the style.
 
     Args:
-        name: any text.
-        longest: number of characters that have room.
+        points: where ordinary text has 8.
 
     Returns:
-        The name; characters that the font lacks become ?, a long name loses its middle.
+        Points.
 
     Examples:
-        >>> printable("模块:mine"), printable("abcdefghij", longest=5)
-        ('??:mine', 'ab…ij')
+        >>> with paper_style({"font.size": 16}):
+        ...     letters(6)
+        12.0
     """
-    shown = "".join(c if c.isprintable() and ord(c) in _characters() else "?" for c in name)
-    half = (longest - 1) // 2
-    return shown if len(shown) <= longest else f"{shown[:half]}…{shown[-half:]}"
-
-
-def add_legend(figure: Figure, entries: Mapping[str, Line2D], title: str | None = None) -> None:
-    """Put a legend in the empty panels, if it fits there; else above all, where the figure grows by its height.
-
-    Args:
-        figure: with a constrained layout; empty panels are those whose axes are off.
-        entries: lines by what is written beside them.
-        title: of the legend.
-    """
-    if not entries:
-        return
-    width, height = figure.get_size_inches()
-    spare = [ax for ax in figure.axes if not ax.axison]
-    if spare:
-        grid = spare[0].get_gridspec()
-        assert grid is not None
-        room = len(spare) * width / grid.ncols, (height - 0.5) / grid.nrows
-        labels = [printable(name, 26) for name in entries]
-        widest = 0.45 + 0.067 * max(map(len, labels))
-        columns = max(1, min(len(spare), math.ceil(0.165 * len(labels) / room[1])))
-        if columns * widest <= room[0] and 0.165 * math.ceil(len(labels) / columns) <= room[1]:
-            box: dict[str, Any] = {"bbox_to_anchor": (len(spare) / 2 + 0.05, 0.5), "bbox_transform": spare[0].transAxes}
-            _name_entries(
-                figure.legend(list(entries.values()), _numbers(entries), loc="center", ncols=columns, **box, **_PLAIN),
-                labels,
-            )
-            return
-    labels = [printable(name) for name in entries]
-    columns = max(1, min(len(labels), int(width / (0.45 + 0.067 * max(map(len, labels))))))
-    rows = math.ceil(len(labels) / columns)
-    figure.set_size_inches(width, height + 0.165 * (rows + bool(title)) + 0.1)
-    place: dict[str, Any] = {"loc": "outside upper center", "ncols": columns, "title": title, "title_fontsize": 7.5}
-    _name_entries(figure.legend(list(entries.values()), _numbers(entries), **place, **_PLAIN), labels)
-
-
-def add_panel_legend(ax: Axes, entries: Mapping[str, Line2D], title: str) -> None:
-    """Put a legend into a panel that holds nothing else.
-
-    Args:
-        ax: the panel; its axes are turned off.
-        entries: lines by what is written beside them.
-        title: of the legend.
-    """
-    ax.set_axis_off()
-    labels = [printable(name, 26) for name in entries]
-    box: dict[str, Any] = {"bbox_to_anchor": (-0.05, 0.5), "bbox_transform": ax.transAxes, "alignment": "left"}
-    named: dict[str, Any] = {"title": title, "title_fontproperties": {"size": 7.5, "weight": "bold"}, "borderpad": 0.0}
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    legend = figure.legend(list(entries.values()), _numbers(entries), loc="center left", **box, **named, **_PLAIN)
-    legend.set_in_layout(False)
-    _name_entries(legend, labels)
-
-
-_PLAIN: dict[str, Any] = {"frameon": False, "handlelength": 2.6, "columnspacing": 1.4}
-
-
-def _numbers(entries: Mapping[str, Line2D]) -> list[str]:
-    """What stands for labels at first: matplotlib would leave out one that begins with _ and read $ as mathematics."""
-    return [str(place) for place in range(len(entries))]
-
-
-def _name_entries(legend: Legend, labels: list[str]) -> None:
-    for text, label in zip(legend.get_texts(), labels, strict=True):
-        text.set(text=label, parse_math=False)
+    return points * float(matplotlib.rcParams["font.size"]) / LETTERS
 
 
 def mark_empty(ax: Axes, why: str = "no finite value") -> None:
@@ -313,7 +251,7 @@ def mark_empty(ax: Axes, why: str = "no finite value") -> None:
         ax: the panel.
         why: a few words.
     """
-    ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", va="center", color="0.45", fontsize=7)
+    ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", va="center", color="0.45", fontsize=letters(7))
 
 
 def log_limits(*columns: pd.Series, room: float = 1.6) -> tuple[float, float]:
@@ -351,8 +289,28 @@ def log_axis(ax: Axes, name: str, low: float, high: float) -> None:
     ax.set(**{f"{name}scale": "log", f"{name}lim": (low, high)})
     axis: Axis = getattr(ax, f"{name}axis")
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if short else (1.0,), numticks=7))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: tick_words(value)))
     axis.set_minor_locator(NullLocator())
+
+
+def tick_words(value: float) -> str:
+    """A number at a tick, as a power of ten where it has many zeros.
+
+    Args:
+        value: 1, 2 or 5 times a power of ten.
+
+    Returns:
+        Text for matplotlib.
+
+    Examples:
+        >>> tick_words(0.05), tick_words(20_000.0), tick_words(2e6), tick_words(1e-5)
+        ('0.05', '20,000', '$2\\\\cdot 10^{6}$', '$10^{-5}$')
+    """
+    if 1e-4 <= value < 1e6:
+        return f"{value:,g}"
+    mantissa, exponent = f"{value:.0e}".split("e")
+    power = f"10^{{{int(exponent)}}}"
+    return f"${power}$" if mantissa == "1" else rf"${mantissa}\cdot {power}$"
 
 
 def tidy(ax: Axes, grid: Literal["x", "y", "both"] = "both") -> None:

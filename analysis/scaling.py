@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,21 +10,10 @@ import numpy as np
 import pandas as pd
 import statsmodels.api as sm
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, LogFormatterMathtext
+from matplotlib.ticker import LogFormatterMathtext
 
-from gradeval.analysis.plotting import (
-    FIGURE_FORMATS,
-    Style,
-    add_legend,
-    log_axis,
-    log_limits,
-    paper_style,
-    render,
-    styles,
-    tidy,
-)
+from gradeval.analysis.drawing import USUAL, Drawing, GivenAxes, Look, Panels, chosen
+from gradeval.analysis.plotting import FIGURE_FORMATS, letters, log_axis, log_limits, render, tidy
 from gradeval.files import write_whole
 
 QUANTITIES = {
@@ -31,6 +21,9 @@ QUANTITIES = {
     "flops": "FLOPs",
     "seconds": "seconds",
 }
+
+
+LEGEND = "at the end of a line: the exponent p of cost ~ sizeᵖ"
 
 
 def fit_exponents(table: pd.DataFrame, quantities: Sequence[str] = tuple(QUANTITIES)) -> pd.DataFrame:
@@ -91,57 +84,65 @@ def are_supported(fits: pd.DataFrame) -> pd.Series:
     return fits["exponent_high"] - fits["exponent_low"] < 1
 
 
-def scaling_figure(table: pd.DataFrame, fits: pd.DataFrame) -> Figure:
+def scaling_figure(table: pd.DataFrame, fits: pd.DataFrame, drawing: Drawing = USUAL, ax: GivenAxes = None) -> Panels:
     """Draw cost against depth and against width on logarithmic axes, a panel for each quantity, lines with exponents.
 
     Args:
         table: as of `fit_exponents`, for both axes.
         fits: its exponents.
+        drawing: which estimators and panels ("depth, evaluations", "depth, flops", … "width, seconds"), and how they
+            look.
+        ax: axes of your own, one for each panel. By default a new figure is made.
 
     Returns:
-        The figure.
+        The axes by panel.
     """
-    names = list(dict.fromkeys(table["estimator"]))
-    looks = styles(names)
-    with paper_style():
-        figure = Figure(figsize=(7.2, 4.6), layout="constrained")
-        panels = figure.subplots(2, len(QUANTITIES), squeeze=False)
-        for axes, axis in zip(panels, ("depth", "width"), strict=True):
-            rows = table[table["axis"] == axis]
-            for ax, (quantity, label) in zip(axes, QUANTITIES.items(), strict=True):
-                _panel(ax, rows, fits[(fits["axis"] == axis) & (fits["quantity"] == quantity)], quantity, looks)
-                ax.set_xlabel("layers" if axis == "depth" else "units of a layer")
-                ax.set_ylabel(label)
-        add_legend(figure, {n: Line2D([], [], color=looks[n].colour, marker=looks[n].marker) for n in names})
-    return figure
+    every = list(dict.fromkeys(table["estimator"]))
+    look = drawing.look(every, dict.fromkeys(every, True))
+    kinds = {f"{axis}, {quantity}": (axis, quantity) for axis in ("depth", "width") for quantity in QUANTITIES}
+    keys = chosen("panel", drawing.panels, list(kinds), list(kinds))
+    with drawing.settings(ax):
+        columns = min(len(keys), len(QUANTITIES))
+        size = 2.4 * columns, 2.3 * math.ceil(len(keys) / columns)
+        panels = Panels.open(keys, drawing, ax, size, columns)
+        for key, panel in panels.items():
+            axis, quantity = kinds[key]
+            rows = table[(table["axis"] == axis) & table["estimator"].isin(look.names)]
+            _panel(panel, rows, fits[(fits["axis"] == axis) & (fits["quantity"] == quantity)], quantity, look)
+            panel.set_xlabel("layers" if axis == "depth" else "units of a layer")
+            panel.set_ylabel(QUANTITIES[quantity])
+        return panels.finish(drawing, {name: look.entry(name, line=True) for name in look.names}, LEGEND)
 
 
-def _panel(ax: Axes, rows: pd.DataFrame, fits: pd.DataFrame, quantity: str, looks: dict[str, Style]) -> None:
-    limits = [log_limits(rows["size"], room=1.2), log_limits(rows[quantity], room=1.5)]
+def _panel(ax: Axes, rows: pd.DataFrame, fits: pd.DataFrame, quantity: str, look: Look) -> None:
+    limits = [_size_limits(rows["size"]), log_limits(rows[quantity], room=1.5)]
     for name, (low, high) in zip("xy", limits, strict=True):
         log_axis(ax, name, low, high)
-    ax.xaxis.set_major_locator(FixedLocator(_round(sorted(set(rows["size"])))))
     ax.yaxis.set_major_formatter(LogFormatterMathtext())
     shown = fits["exponent"].where(are_supported(fits)).set_axis(fits["estimator"]).round(2) + 0.0  # no −0
     exponents = shown.map(lambda p: "?" if np.isnan(p) else f"{p:.2f}")
+    curves = {str(name): curve for name, curve in rows.groupby("estimator", sort=False)}
     ends = {}
-    for name, curve in rows.groupby("estimator", sort=False):
-        look = looks[str(name)]
-        ax.plot(curve["size"], curve[quantity], color=look.colour, marker=look.marker, markersize=3.5)
-        last = (curve["size"].iloc[-1], curve[quantity].iloc[-1])
-        ends[str(name)] = [np.log(v / low) / np.log(high / low) for v, (low, high) in zip(last, limits, strict=True)]
+    for number, (name, curve) in enumerate(curves.items()):
+        line, cost = look.line(name), curve[quantity].to_numpy(float)
+        later = list(curves.values())[number + 1 :]
+        under = sum(np.array_equal(cost, other[quantity].to_numpy(float)) for other in later)
+        line |= {"linewidth": 1.2 + 1.6 * under, "markersize": line["markersize"] + 3.0 * under}  # shows around them
+        ax.plot(curve["size"], cost, label=look.label(name), **line)
+        last = (curve["size"].iloc[-1], cost[-1])
+        ends[name] = [np.log(v / low) / np.log(high / low) for v, (low, high) in zip(last, limits, strict=True)]
     below = -1.0
     for name, (x, y) in sorted(ends.items(), key=lambda end: end[1][1]):  # each above the one before
         below = max(y, below + 0.065)
-        place, text = (x + 0.03, below), exponents[name]
-        ax.text(*place, text, transform=ax.transAxes, color=looks[name].colour, fontsize=6.5, va="center")
+        place, colour = (x + 0.03, below), look.styles[name].colour
+        ax.text(*place, exponents[name], transform=ax.transAxes, color=colour, fontsize=letters(6.5), va="center")
     tidy(ax)
 
 
-def _round(sizes: list[float]) -> list[float]:
-    """Where the ticks are: at 1, 2, 5, 10, … where two of the sizes are such, else at every second size."""
-    found = [size for size in sizes if f"{size:.0e}"[0] in "125" and float(f"{size:.0e}") == size]
-    return found if len(found) > 1 else sizes[::2]
+def _size_limits(sizes: pd.Series) -> tuple[float, float]:
+    """Close to the sizes, with room for the exponents, where a round number is between them; else a decade."""
+    low, high = float(sizes.min()) / 1.15, float(sizes.max()) * 1.35
+    return (low, high) if high > 2.5 * low else log_limits(sizes, room=1.2)
 
 
 def save_scaling(
@@ -158,7 +159,8 @@ def save_scaling(
     Returns:
         The paths of the files.
     """
-    figure = scaling_figure(table, fits)
+    figure = scaling_figure(table, fits).figure
+    assert figure is not None
     paths = [folder / f"scaling.{extension}" for extension in formats]
     for path in paths:
         write_whole(path, render(figure, path.suffix[1:]))

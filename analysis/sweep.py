@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from gradeval.analysis.plotting import log_axis, paper_style, printable, save_figure, styles, tidy
+from gradeval.analysis.drawing import USUAL, Drawing, GivenAxes, Look, Panels, chosen
+from gradeval.analysis.plotting import log_axis, save_figure, tidy
 from gradeval.analysis.statistics import UNKNOWN, Interval, mean_interval
 from gradeval.analysis.tables import table_files, without_timings
 from gradeval.errors import GradevalError
@@ -99,7 +97,7 @@ def build_sweep_figures(sweep: Sweep, folder: str | Path) -> None:
     figures = Path(folder) / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     for covariate in ("depth", "width"):
-        save_figure(trend_figure(sweep.table, covariate), figures, covariate)
+        save_figure(trend_figure(sweep.table, covariate).figure, figures, covariate)
 
 
 def regress(
@@ -180,51 +178,57 @@ def geometric_mean(values: pd.Series) -> Interval:
     return mean_interval(float(logs.mean()), error, len(logs)).map(lambda v: 10**v)
 
 
-def trend_figure(table: pd.DataFrame, covariate: str, measures: Sequence[str] = tuple(SWEEP_MEASURES)) -> Figure | None:
+def trend_figure(table: pd.DataFrame, covariate: str, drawing: Drawing = USUAL, ax: GivenAxes = None) -> Panels:
     """Draw each measure against depth or width: geometric means over networks with 95 % intervals.
+
+    The bias is that of estimators that do not claim to have none, or whose claim is refuted.
 
     Args:
         table: of a sweep.
         covariate: "depth" or "width".
-        measures: a panel each.
+        drawing: which estimators, layer ("all", or the one that is chosen) and panels (keys of `SWEEP_MEASURES`), and
+            how they look.
+        ax: axes of your own, one for each panel. By default a new figure is made.
 
     Returns:
-        The figure; None where the networks are all of one size.
+        The axes by measure; none where the networks are all of one size.
+
+    Raises:
+        GradevalError: several layers are chosen.
     """
-    rows = table[table["layer"] == "all"]
+    layers = chosen("layer", drawing.layers, [str(layer) for layer in table["layer"].unique()], ["all"])
+    if len(layers) != 1:
+        raise GradevalError(f"a trend is of one layer; found {', '.join(layers)}: choose one.")
+    rows = table[table["layer"] == layers[0]]
+    look = drawing.look(
+        map(str, rows["estimator"].unique()), rows.groupby("estimator")["unbiased_claim"].all().to_dict()
+    )
+    measures = chosen("panel", drawing.panels, list(SWEEP_MEASURES), list(SWEEP_MEASURES))
     if rows[covariate].round(9).nunique() < 2:
-        return None
-    names = [str(name) for name in rows["estimator"].unique()]
-    unbiased = rows.groupby("estimator")["unbiased"].all()
-    looks = styles(names)
-    lines = {name: looks[name].line(bool(unbiased[name])) for name in names}
-    with paper_style():
-        figure = Figure(
-            figsize=(2.5 * len(measures) + 0.4, 2.6 + 0.18 * math.ceil(len(names) / 4)), layout="constrained"
-        )
-        for ax, measure in zip(figure.subplots(1, len(measures), squeeze=False)[0], measures, strict=True):
-            _trend(ax, rows, covariate, measure, lines)
-        handles = [Line2D([], [], **lines[name]) for name in names]
-        labels = [printable(name) for name in names]
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(names)), frameon=False)
-    return figure
+        return Panels()
+    with drawing.settings(ax):
+        panels = Panels.open(measures, drawing, ax, (2.5 * len(measures) + 0.4, 2.6), len(measures))
+        for measure, panel in panels.items():
+            _trend(panel, rows, covariate, measure, look)
+        return panels.finish(drawing, {name: look.entry(name, line=True) for name in look.names})
 
 
-def _trend(ax: Axes, rows: pd.DataFrame, covariate: str, measure: str, lines: dict[str, dict[str, Any]]) -> None:
-    names = list(lines)
+def _trend(ax: Axes, rows: pd.DataFrame, covariate: str, measure: str, look: Look) -> None:
+    names = look.names
     ticks = np.sort(rows[covariate].round(9).unique())
     logarithmic = covariate == "width"
     step = float(np.diff(np.log(ticks) if logarithmic else ticks).min())
-    kept = rows[rows[measure] > 0]
+    kept = rows[(rows[measure] > 0) & rows["estimator"].isin(names)]
     if measure == "relative_bias":
-        kept = kept[~kept["unbiased"].astype(bool)]
+        claims, seen = kept["unbiased_claim"].astype(bool), kept["verdict"].str.contains("refuted")
+        kept = kept[~claims | seen]  # what the draws of the others show is noise
     for name, group in kept.groupby("estimator", sort=False):
         found = group.groupby(group[covariate].round(9))[measure].agg(geometric_mean)
         aside = 0.5 * step * ((names.index(str(name)) + 0.5) / len(names) - 0.5)  # bars side by side
         x = found.index.to_numpy() * math.exp(aside) if logarithmic else found.index.to_numpy() + aside
         y = np.array([i.estimate for i in found])
         ends = np.array([[i.estimate - i.low, i.high - i.estimate] for i in found]).T
-        ax.errorbar(x, y, ends, elinewidth=0.8, **lines[str(name)])
+        ax.errorbar(x, y, ends, elinewidth=0.8, label=look.label(str(name)), **look.line(str(name)))
     scale = "log" if logarithmic else "linear"
     ax.set(title=SWEEP_MEASURES[measure], xlabel=covariate, xscale=scale, yscale="log")
     log_axis(ax, "y", *ax.get_ylim())

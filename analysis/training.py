@@ -7,18 +7,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator, StrMethodFormatter
 
+from gradeval.analysis.drawing import USUAL, Drawing, GivenAxes, Panels, chosen
 from gradeval.analysis.numbers import interval_text, significant
 from gradeval.analysis.pages import image_source, render_page
-from gradeval.analysis.plotting import log_axis, paper_style, printable, save_figure, styles, tidy
+from gradeval.analysis.plotting import log_axis, save_figure, tidy
 from gradeval.analysis.statistics import ENDS, UNKNOWN, Interval, mean_interval
 from gradeval.analysis.training_bands import paired_bands
 from gradeval.analysis.training_folder import TRAINING_TABLES, read_training, write_training
@@ -143,7 +142,7 @@ class Training:
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-Panels = dict[str, tuple[pd.DataFrame, str]]
+Shown: TypeAlias = dict[str, tuple[pd.DataFrame, str]]
 """What each panel shows, by its title: rows of a table and one of its columns."""
 
 
@@ -156,82 +155,84 @@ class _Axes:
     label: str
 
 
-def objective_figure(training: Training) -> Figure | None:
+def objective_figure(training: Training, drawing: Drawing = USUAL, ax: GivenAxes = None) -> Panels:
     """Draw training and validation objective against the epoch.
 
     Args:
         training: its curves are read.
+        drawing: which estimators and panels ("training", "validation"), and how they look.
+        ax: axes of your own, one for each panel. By default a new figure is made.
 
     Returns:
-        The figure; None where there is nothing to show.
+        The axes by panel; none where there is nothing to show.
     """
     curves = training.tables["curves"]
     panels = {"training": (curves, "objective")}
     if curves["validation_objective"].notna().any():
         panels["validation"] = (curves, "validation_objective")
-    return _lines(training, panels, _Axes("epoch", "log", "objective"))
+    return _lines(training, panels, _Axes("epoch", "log", "objective"), drawing, ax)
 
 
-def gradient_figure(training: Training) -> Figure | None:
+def gradient_figure(training: Training, drawing: Drawing = USUAL, ax: GivenAxes = None) -> Panels:
     """Draw cosine and bias of the gradient of all layers along training.
 
     Args:
         training: its gradients are read.
+        drawing: which estimators and panels ("cosine, one draw", "relative bias"), and how they look.
+        ax: axes of your own, one for each panel. By default a new figure is made.
 
     Returns:
-        The figure; None where there is nothing to show.
+        The axes by panel; none where there is nothing to show.
     """
     table = training.tables["gradients"]
     rows = table[table["layer"] == "all"]
     panels = {"cosine, one draw": (rows, "cosine"), "relative bias": (rows, "relative_bias")}
-    return _lines(training, panels, _Axes("epoch", "linear", "against the exact gradient"))
+    return _lines(training, panels, _Axes("epoch", "linear", "against the exact gradient"), drawing, ax)
 
 
-def search_figure(training: Training) -> Figure | None:
+def search_figure(training: Training, drawing: Drawing = USUAL, ax: GivenAxes = None) -> Panels:
     """Draw the training objective of the trials against the learning rate.
 
     Args:
         training: its trials are read.
+        drawing: which estimators and panels ("trials"), and how they look.
+        ax: axes of your own, one for each panel. By default a new figure is made.
 
     Returns:
-        The figure; None where there is nothing to show.
+        The axes by panel; none where there is nothing to show.
     """
     panels = {"trials": (training.tables["trials"], "objective")}
-    return _lines(training, panels, _Axes("rate", "log", "training objective"))
+    return _lines(training, panels, _Axes("rate", "log", "training objective"), drawing, ax)
 
 
-def _lines(training: Training, panels: Panels, axes: _Axes) -> Figure | None:
+def _lines(training: Training, shown: Shown, axes: _Axes, drawing: Drawing, ax: GivenAxes) -> Panels:
     """One line for each estimator in every panel: the mean over seeds with its 95 % interval."""
-    known = {name for rows, _ in panels.values() for name in rows["estimator"]}
-    names = [name for name in training.estimators if name in known]
+    known = {name for rows, _ in shown.values() for name in rows["estimator"]}
+    claims = {name: facts["unbiased_claim"] for name, facts in training.manifest["estimators"].items()}
+    look = drawing.look(training.estimators, claims)
+    names = [name for name in look.names if name in known]
+    keys = chosen("panel", drawing.panels, list(shown), list(shown))
     if not names:
-        return None
-    looks = styles(names)
-    claims = {name: training.manifest["estimators"][name]["unbiased_claim"] for name in names}
-    with paper_style():
-        figure = Figure(figsize=(2.6 * len(panels) + 0.8, 2.6), layout="constrained")
-        for ax, (title, (rows, column)) in zip(
-            figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-        ):
+        return Panels()
+    with drawing.settings(ax):
+        panels = Panels.open(keys, drawing, ax, (2.6 * len(keys) + 0.8, 2.6), len(keys))
+        for title, panel in panels.items():
+            rows, column = shown[title]
+            rows = rows[rows["estimator"].isin(names)]
             bands = paired_bands(rows, axes.x, column, _scale_of(axes, column, rows[column].min()))
             for name in names:
                 band = bands[bands["estimator"] == name].sort_values(axes.x)
-                every = {"markevery": max(1, len(band) // 8), "markeredgewidth": 0.6}
-                style = looks[name].line(claims[name]) | every
-                ax.fill_between(
-                    band[axes.x], band["low"], band["high"], color=looks[name].colour, alpha=0.12, linewidth=0
+                style = look.line(name) | {"markevery": max(1, len(band) // 8), "markeredgewidth": 0.6}
+                panel.fill_between(
+                    band[axes.x], band["low"], band["high"], color=style["color"], alpha=0.12, linewidth=0
                 )
-                ax.plot(band[axes.x], band["mean"], **style)
-            ax.set(title=title, xlabel=axes.x, ylabel="")
-            _set_scales(ax, axes, column, bands)
-            tidy(ax)
-        figure.supylabel(axes.label)
-        handles = [Line2D([], [], **looks[n].line(claims[n])) for n in names]
-        columns = min(2 * len(panels), len(names))  # as many labels as fit above the panels
-        labels = [printable(n) for n in names]
-        figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
-        figure.set_size_inches(figure.get_figwidth(), figure.get_figheight() + 0.18 * math.ceil(len(names) / columns))
-    return figure
+                panel.plot(band[axes.x], band["mean"], label=look.label(name), **style)
+            panel.set(title=title, xlabel=axes.x, ylabel="" if panels.new else axes.label)
+            _set_scales(panel, axes, column, bands)
+            tidy(panel)
+        if panels.new and panels.figure is not None:
+            panels.figure.supylabel(axes.label)
+        return panels.finish(drawing, {name: look.entry(name, line=True) for name in names})
 
 
 def _scale_of(axes: _Axes, column: str, smallest: float) -> str:
@@ -273,7 +274,7 @@ def _beyond(bands: pd.DataFrame, logarithmic: bool, low: float, high: float) -> 
     return low - float(bands["low"].min()), float(bands["high"].max()) - high
 
 
-TRAINING_FIGURES: dict[str, tuple[Callable[[Training], Figure | None], str]] = {
+TRAINING_FIGURES: dict[str, tuple[Callable[[Training], Panels], str]] = {
     "objective": (
         objective_figure,
         "Objective along training. Lines are means over seeds; bands are 95 % intervals in pairs: what a seed does to "
@@ -310,7 +311,7 @@ def build_training_report(training: Training, folder: str | Path) -> Path:
     figures = [
         {"caption": caption, "source": image_source(path)}
         for name, (draw, caption) in TRAINING_FIGURES.items()
-        for path in save_figure(draw(training), folder / "figures", name)
+        for path in save_figure(draw(training).figure, folder / "figures", name)
         if path.suffix == ".svg"
     ]
     page = render_page(

@@ -663,8 +663,8 @@ CLAIMS: tuple[Callable[[Path], list[Claim]], ...] = (
 def figures(results: Path) -> dict[str, Figure]:
     """All figures by name."""
     width, depth = Sweep.load(results / "width").table, Sweep.load(results / "depth").table
-    drawn = {"width": trend_figure(width, "width"), "depth": trend_figure(depth, "depth")}
-    drawn["training"] = objective_figure(Training.load(results / "training" / str(DATA_SETS[0])))
+    drawn = {"width": trend_figure(width, "width").figure, "depth": trend_figure(depth, "depth").figure}
+    drawn["training"] = objective_figure(Training.load(results / "training" / str(DATA_SETS[0]))).figure
     drawn["noise"] = noise_figure(Sweep.load(results / "noise"))
     drawn["cost"], drawn["limits"] = cost_figure(), limits_figure(results)
     drawn["splits"] = splits_figure(results)

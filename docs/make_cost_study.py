@@ -151,7 +151,7 @@ def main() -> None:
     print("\n".join(parts), file=sys.stderr)
     with TerminalProgress() as progress:
         table = scaling_table(progress=progress)
-    (folder / "cost-scaling.svg").write_bytes(render(scaling_figure(table, fit_exponents(table)), "svg"))
+    (folder / "cost-scaling.svg").write_bytes(render(scaling_figure(table, fit_exponents(table)).figure, "svg"))
     machine = f"{platform.machine()}, {os.cpu_count()} cores, two threads, torch {torch.__version__}"
     (folder / "cost.md").write_text(
         f"# What estimates cost\n\nWritten by `python docs/make_cost_study.py` ({machine}).\n\n"

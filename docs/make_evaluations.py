@@ -6,12 +6,13 @@ python docs/make_evaluations.py            writes docs/evaluations.md and .svg
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.figure import Figure
 
+from gradeval.analysis.plotting import log_axis, paper_style, render, styles, tidy
 from gradeval.estimators import TABLE, get_estimator
 from gradeval.estimators.protocol import learns, samples_of
 from gradeval.model.network import StochasticBinaryNetwork
@@ -20,8 +21,7 @@ from gradeval.sampling.probes import count_evaluations
 
 FOLDER = Path(__file__).parent
 WIDTH, DEPTHS = 5, (1, 2, 3, 4, 6, 8, 12, 16)
-DRAWN = {"ram": ("#D55E00", "o"), "leg": ("#0072B2", "s"), "arm": ("#E69F00", "^"), "psa": ("#009E73", "D")}
-"""Colours (Okabe & Ito) and markers."""
+DRAWN = ("ram", "psa", "leg", "arm")
 
 
 def counts(name: str, depth: int) -> tuple[int, int]:
@@ -36,26 +36,33 @@ def counts(name: str, depth: int) -> tuple[int, int]:
     return found
 
 
+def draw(curves: dict[str, list[tuple[int, int]]]) -> Figure:
+    """Evaluations against the number of units, with the slope at the end."""
+    units, looks = WIDTH * np.array(DEPTHS), styles(curves)
+    with paper_style():
+        figure = Figure(figsize=(4.2, 3.0), layout="constrained")
+        axes = figure.subplots()
+        for name, pairs in curves.items():
+            total = [sum(pair) for pair in pairs]
+            look: dict[str, Any] = {"color": looks[name].colour, "marker": looks[name].marker, "label": name}
+            if name == "psa":  # as many as leg: around it
+                look |= {"linewidth": 2.8, "markersize": 8}
+            axes.plot(units, total, **look)
+            slope = np.log(total[-1] / total[-2]) / np.log(units[-1] / units[-2])
+            below = {"psa": -0.5, "leg": 1.0}.get(name, 0.0)  # the same place: one above the other
+            at = {"textcoords": "offset points", "xytext": (6, 8 * below), "va": "center", "fontsize": 6.5}
+            axes.annotate(f"slope {slope:.2f}", (units[-1], total[-1]), color=look["color"], **at)
+        log_axis(axes, "x", units[0] * 0.85, units[-1] * 2)
+        log_axis(axes, "y", 1.5, 2 * max(sum(pair) for pairs in curves.values() for pair in pairs))
+        axes.set_xlabel(f"binary units (layers of {WIDTH})")
+        axes.set_ylabel("evaluations of a layer or the loss\nper draw and data point")
+        tidy(axes)
+        axes.legend(frameon=False, loc="upper left")
+    return figure
+
+
 def main() -> None:
-    curves = {name: [counts(name, depth) for depth in DEPTHS] for name in DRAWN}
-    figure, axes = plt.subplots(figsize=(5.2, 3.8), layout="constrained")
-    units = WIDTH * np.array(DEPTHS)
-    for name, (colour, marker) in DRAWN.items():
-        total = [sum(pair) for pair in curves[name]]
-        open_face = {"markerfacecolor": "none", "markersize": 9} if name == "leg" else {}  # as many as psa: around it
-        axes.loglog(units, total, color=colour, marker=marker, label=name, **open_face)
-        slope = np.log(total[-1] / total[-2]) / np.log(units[-1] / units[-2])
-        axes.annotate(f" slope {slope:.2f}", (units[-1], total[-1]), color=colour, va="center", fontsize=9)
-    axes.set_xlabel(f"binary units (layers of {WIDTH})")
-    axes.set_ylabel("evaluations of a layer or the loss\nper draw and data point")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(ScalarFormatter())
-    axes.set_xlim(units[0] * 0.85, units[-1] * 1.9)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper left")
-    plt.rcParams["svg.hashsalt"] = "gradeval"  # the same figure is the same file
-    figure.savefig(FOLDER / "evaluations.svg", metadata={"Date": None})
+    (FOLDER / "evaluations.svg").write_bytes(render(draw({n: [counts(n, d) for d in DEPTHS] for n in DRAWN}), "svg"))
     lines = [
         "# Evaluations per draw and data point",
         "",

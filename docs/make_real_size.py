@@ -20,7 +20,8 @@ import torch
 from matplotlib.lines import Line2D
 
 from gradeval import Problem, evaluate, exact_gradient, load_problem
-from gradeval.analysis.plotting import add_legend, paper_style, styles
+from gradeval.analysis.legends import add_legend
+from gradeval.analysis.plotting import paper_style, render, styles
 from gradeval.model.randomness import generator
 from gradeval.problems.tasks import with_parameters
 
@@ -88,7 +89,7 @@ def draw(found: pd.DataFrame) -> None:
         panels[0].minorticks_off()
         panels[1].set_yscale("log")
         add_legend(figure, {n: Line2D([], [], color=looks[n].colour, marker=looks[n].marker) for n in names})
-        figure.savefig(DOCS / "real-size.svg", metadata={"Date": None})
+        (DOCS / "real-size.svg").write_bytes(render(figure, "svg"))
 
 
 def main() -> int:

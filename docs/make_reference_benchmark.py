@@ -21,11 +21,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from gradeval.analysis.plotting import BLUE, paper_style, render, tidy
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.problem import Problem
 from gradeval.reference import exact_gradient, predicted_cost
@@ -112,17 +112,22 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def figure(widths: Sequence[Row], depths: Sequence[Row], points: Sequence[Row]) -> Figure:
-    drawing, (left, middle, right) = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained", sharey=True)
-    for axes, rows, label, xs in (
-        (left, widths, "units in each of 3 layers", [row.units[0] for row in widths]),
-        (middle, depths, "layers of 10 units", [len(row.units) for row in depths]),
-        (right, points, "points (12-12-12)", [row.points for row in points]),
-    ):
-        axes.plot(xs, [row.best for row in rows], "o-")
-        axes.set(xlabel=label, yscale="log")
-    left.set_xticks([row.units[0] for row in widths])
-    right.set(xscale="log")
-    left.set(ylabel="seconds for J and its gradient")
+    with paper_style():
+        drawing = Figure(figsize=(7.2, 2.4), layout="constrained")
+        panels = drawing.subplots(1, 3, sharey=True)
+        for axes, rows, label, xs in (
+            (panels[0], widths, "units in each of 3 layers", [row.units[0] for row in widths]),
+            (panels[1], depths, "layers of 10 units", [len(row.units) for row in depths]),
+            (panels[2], points, "points (12-12-12)", [row.points for row in points]),
+        ):
+            axes.plot(xs, [row.best for row in rows], "o-", color=BLUE)
+            axes.set(xlabel=label, yscale="log")
+            if label.startswith("points"):
+                axes.set_xscale("log")
+            axes.set_xticks(xs, [f"{x:,}" for x in xs])
+            axes.minorticks_off()
+            tidy(axes)
+        panels[0].set(ylabel="seconds for J and its gradient")
     return drawing
 
 
@@ -140,7 +145,7 @@ def main() -> None:
     depths = [in_own_process(units, 200) for units in DEPTHS]
     points = [in_own_process([12] * 3, n) for n in POINTS]
     folder = Path(__file__).parent
-    figure(widths, depths, points).savefig(folder / "reference-benchmark.svg")
+    (folder / "reference-benchmark.svg").write_bytes(render(figure(widths, depths, points), "svg"))
     processor = (
         f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
     )

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from gradeval.analysis.comparison.baseline import SMALLEST_TOLERANCE, Baseline, LayerFigures
-from gradeval.analysis.comparison.formats import json_text, junit_text, markdown_text
+from gradeval.analysis.comparison.formats import json_text, junit_text, markdown_text, sight
 from gradeval.analysis.comparison.outcome import Measure, Outcome
 from gradeval.analysis.hypotheses import ChangeTest, change_test, holm, ratio_test, shift_test, variance_of_difference
 from gradeval.analysis.measures import EXACTLY_UNBIASED, bias_size, relative, relative_variance
@@ -192,6 +192,7 @@ def _notes(
         f"{tests} tests, adjusted together by Holm's method at a family-wise error rate of {alpha:g}; changes up to "
         f"{tolerance:g} are too small to matter."
     ]
+    notes += sight(table)
     if unit:
         notes.append(f"Time a draw is measured in draws of {unit}; a factor of {cost_factor:g} is allowed.")
     if old.seed == new.seed:

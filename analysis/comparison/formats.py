@@ -12,6 +12,8 @@ from xml.etree import ElementTree
 import pandas as pd
 
 from gradeval.analysis.comparison.outcome import Measure, Outcome
+from gradeval.analysis.hypotheses import DETECTION
+from gradeval.analysis.numbers import layer_title, listed, significant
 
 
 def cells(row: Any) -> tuple[str, ...]:
@@ -38,6 +40,47 @@ def cells(row: Any) -> tuple[str, ...]:
         "< 1e-15" if row.pvalue_adjusted < 1e-15 else text(row.pvalue_adjusted, ".1e"),
         Outcome(row.verdict).value,
     )
+
+
+def sight(table: pd.DataFrame) -> list[str]:
+    """What a comparison could have seen.
+
+    Args:
+        table: of the comparison.
+
+    Returns:
+        A sentence on its tests, with the smallest and the largest of the detectable changes of each measure, and where
+        the largest is; and one on what was compared without a test. None where there are no such rows.
+    """
+    said, parts = [], []
+    for measure, rows in table[table["detectable"].notna()].groupby("measure", sort=False):
+        factor, unit, most = _SIGHT[Measure(measure)]
+        sizes = rows["detectable"].where(rows["detectable"] <= most, math.inf)
+        least, largest = (significant(factor * size, 2) for size in (sizes.min(), sizes.max()))
+        row = rows.loc[sizes.idxmax()]
+        where = f"({row['estimator']}, {layer_title(row['layer'])})"
+        if math.isinf(sizes.max()):
+            parts.append(f"{measure} {least}{unit} to none at all {where}")
+        else:
+            parts.append(f"{measure} {least if least == largest else f'{least} to {largest}'}{unit} {where}")
+    if parts:
+        said.append(f"Changes that a test would have found with probability {DETECTION:.0%}: {'; '.join(parts)}.")
+    untested = table[table["detectable"].isna() & table["measure"].isin([Measure.BIAS, Measure.VARIANCE])]
+    if len(untested):
+        names = listed(map(str, untested["estimator"].unique()))
+        said.append(
+            f"{len(untested)} changes of bias or variance are compared without a test, known exactly or as no "
+            f"draw differs: of {names}."
+        )
+    return said
+
+
+_SIGHT = {
+    Measure.BIAS: (1.0, " of ‖g*‖", math.inf),
+    Measure.VARIANCE: (100.0, " %", math.inf),
+    Measure.COSINE: (1.0, "", 2.0),
+}
+"""Of each tested measure how a change is written, factor and unit, and how large it may be."""
 
 
 def json_text(facts: Mapping[str, Any], table: pd.DataFrame) -> str:

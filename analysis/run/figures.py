@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
-
+from gradeval.analysis.drawing import Panels
 from gradeval.analysis.plotting import save_figure
 from gradeval.analysis.run.curve_figures import cosine_curves, rmse_curves
 from gradeval.analysis.run.panels import MOST_KNOWN, MOST_LINES, few_layers, shown_estimators, shown_layers
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from gradeval.analysis.run.evaluation import Evaluation
 
 
-RUN_FIGURES: dict[str, tuple[Callable[[Evaluation], Figure | None], str]] = {
+RUN_FIGURES: dict[str, tuple[Callable[[Evaluation], Panels], str]] = {
     "bias-variance": (
         bias_variance_plane,
         "Bias–variance plane of one draw: up is more bias, right is more noise. The grey curves join points of equal "
@@ -49,8 +48,8 @@ RUN_FIGURES: dict[str, tuple[Callable[[Evaluation], Figure | None], str]] = {
     "heat-map": (
         heat_map,
         "Relative bias and relative RMSE of one draw, by estimator and layer; a stronger colour is worse, on a "
-        "logarithmic scale. White with <: the test behind the verdicts sees no bias, and the number is the upper end "
-        "of its 95% interval; 0: exactly none. A dash: not defined.",
+        "logarithmic scale. No colour, and <: the test behind the verdicts sees no bias, and the number is the upper "
+        "end of its 95% interval; 0: exactly none. A dash: not defined.",
     ),
     "break-even": (
         break_even_chart,
@@ -68,7 +67,7 @@ RUN_FIGURES: dict[str, tuple[Callable[[Evaluation], Figure | None], str]] = {
     "data": (
         data_plot,
         "The data, over the network’s prediction: the probability of class +1, averaged exactly over all states of the "
-        "network. A black line, if any, is where it is one half.",
+        "network. A line, if any, is where it is one half.",
     ),
 }
 
@@ -128,4 +127,6 @@ def save_run_figures(run: Evaluation, folder: Path) -> list[Path]:
         The paths of the files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    return [path for name, (function, _) in RUN_FIGURES.items() for path in save_figure(function(run), folder, name)]
+    return [
+        path for name, (function, _) in RUN_FIGURES.items() for path in save_figure(function(run).figure, folder, name)
+    ]

@@ -1,32 +1,19 @@
-"""What the figures of one run share: a panel for each layer, and the same look for an estimator in all of them."""
+"""What the figures of one run share: a panel for each layer, and which of many estimators and layers they show."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
+from gradeval.analysis.drawing import Drawing, GivenAxes, Look, Panels, chosen
+from gradeval.analysis.legends import add_panel_legend
 from gradeval.analysis.numbers import layer_title
-from gradeval.analysis.plotting import (
-    DASHED,
-    FAMILIES,
-    OTHERS,
-    SOLID,
-    STYLES,
-    Style,
-    add_legend,
-    add_panel_legend,
-    family_of,
-    styles,
-    tidy,
-)
+from gradeval.analysis.plotting import FAMILIES, OTHERS, STYLES, family_of, tidy
 
 if TYPE_CHECKING:
     from gradeval.analysis.run.evaluation import Evaluation
@@ -35,78 +22,35 @@ MOST_ESTIMATORS, MOST_KNOWN = 24, 12  # in the figures, and how many of them for
 MOST_LAYERS = 12
 MOST_LINES = 8  # in a panel; of more, each family has a row of panels of its own
 MOST_OF_FAMILY, MOST_COLUMNS = 6, 4
-LayerAxes = dict[str, Axes]
 
 
-@dataclass(frozen=True)
-class Look:
-    """What every figure of a run needs to know about the estimators and layers that it shows, in the table's order.
+def run_look(run: Evaluation, drawing: Drawing) -> Look:
+    """The look of the estimators in a run's figures.
 
-    Attributes:
-        names: of the estimators, see `shown_estimators`.
-        layers: their names, see `shown_layers`.
-        styles: by estimator.
-        unbiased: by estimator, whether it claims to be unbiased.
+    Args:
+        run: its summary is read.
+        drawing: what the caller wants.
+
+    Returns:
+        The look; of very many estimators of some, see `shown_estimators`, where the caller has not chosen any.
     """
+    claims = run.summary.drop_duplicates("estimator").set_index("estimator")["unbiased_claim"]
+    return drawing.look(map(str, claims.index), claims.to_dict(), shown_estimators(run))
 
-    names: list[str]
-    layers: list[str]
-    styles: dict[str, Style]
-    unbiased: dict[str, bool]
 
-    @classmethod
-    def of(cls, run: Evaluation) -> Look:
-        """The look of a run's figures.
+def drawn_layers(run: Evaluation, drawing: Drawing, ax: GivenAxes = None) -> list[str]:
+    """The layers that a figure shows.
 
-        Args:
-            run: its summary is read.
+    Args:
+        run: its tables are read.
+        drawing: what the caller wants.
+        ax: the caller's axes.
 
-        Returns:
-            The look.
-        """
-        names, layers = shown_estimators(run), shown_layers(run)
-        claims = run.summary.drop_duplicates("estimator").set_index("estimator")["unbiased_claim"]
-        return cls(names, layers, styles(names), {name: bool(claims[name]) for name in names})
-
-    def marker(self, name: str) -> dict[str, Any]:
-        """The marker of an estimator.
-
-        Args:
-            name: of the estimator.
-
-        Returns:
-            Arguments of matplotlib's ``plot``.
-        """
-        style = self.styles[name]
-        return {
-            "color": style.colour,
-            "marker": style.marker,
-            "markersize": 6.5 if style.marker == "*" else 4,  # a star fills less of its box
-            "markerfacecolor": style.colour if self.unbiased[name] else "white",
-            "markeredgecolor": style.colour,
-        }
-
-    def line(self, name: str) -> dict[str, Any]:
-        """The line of an estimator, with its marker.
-
-        Args:
-            name: of the estimator.
-
-        Returns:
-            Arguments of matplotlib's ``plot``.
-        """
-        return {**self.marker(name), "linestyle": SOLID if self.unbiased[name] else DASHED}
-
-    def legend_marker(self, name: str) -> Line2D:
-        """What stands for an estimator in a legend of markers.
-
-        Args:
-            name: of the estimator.
-
-        Returns:
-            A marker without a line.
-        """
-        return Line2D([], [], **{**self.marker(name), "linestyle": "none"})
+    Returns:
+        Those of the drawing; else on a single pair of axes "all", elsewhere those of `shown_layers`.
+    """
+    usual = ["all"] if isinstance(ax, Axes) else shown_layers(run)
+    return chosen("layer", drawing.layers, [str(layer) for layer in run.summary["layer"].unique()], usual)
 
 
 def shown_estimators(run: Evaluation) -> list[str]:
@@ -182,42 +126,50 @@ def among(table: pd.DataFrame, names: Iterable[str], *columns: str) -> pd.DataFr
     return table[table[list(columns)].isin(known).all(axis=1)]
 
 
-def layer_panels(look: Look, width: float = 2.35, height: float = 2.1, share: bool = True) -> tuple[Figure, LayerAxes]:
-    """A figure with one panel a layer; a legend has room in the spare ones, or above them.
+def layer_panels(
+    layers: Sequence[str],
+    drawing: Drawing,
+    ax: GivenAxes,
+    size: tuple[float, float] = (2.35, 2.1),
+    share: bool = True,
+) -> Panels:
+    """One panel a layer; a legend has room in the spare ones, or above them.
 
     Args:
-        look: its layers are taken.
-        width, height: of a panel, in inches.
+        layers: their names.
+        drawing: what the caller wants.
+        ax: the caller's axes.
+        size: width and height of a panel, in inches.
         share: whether all have the same vertical axis.
 
     Returns:
-        The figure, and its panels by layer.
+        The panels by layer.
     """
-    columns = min(3, len(look.layers))
-    rows = math.ceil(len(look.layers) / columns)
-    size = (max(columns * width, 3.6), rows * height + 0.35)
-    figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(rows, columns, sharex=True, sharey=share, squeeze=False).ravel()
-    for spare in grid[len(look.layers) :]:
-        spare.set_axis_off()
-    axes = dict(zip(look.layers, grid, strict=False))
-    for layer, ax in axes.items():
-        ax.set_title(layer_title(layer))
-        tidy(ax)
-    for ax in grid[max(0, len(look.layers) - columns) : len(look.layers)]:
-        ax.tick_params(labelbottom=True)  # the panel above a spare place is the last of its column
-    return figure, axes
+    columns = min(3, len(layers))
+    whole = max(columns * size[0], 3.6), math.ceil(len(layers) / columns) * size[1] + 0.35
+    panels = Panels.open(layers, drawing, ax, whole, columns, sharex=True, sharey=share)
+    for layer, panel in panels.items():
+        panel.set_title(layer_title(layer))
+        tidy(panel)
+    if panels.new:
+        for panel in list(panels.values())[-columns:]:
+            panel.tick_params(labelbottom=True)  # the panel above a spare place is the last of its column
+    return panels
 
 
-def family_panels(look: Look, names: Iterable[str]) -> tuple[Figure, list[tuple[list[str], LayerAxes]]]:
-    """A figure with a row of panels for each family of estimators, and its legend at the end of the row.
+def family_panels(
+    look: Look, layers: Sequence[str], names: Iterable[str], drawing: Drawing
+) -> tuple[Panels, list[tuple[list[str], Panels]]]:
+    """A new figure with a row of panels for each family of estimators, and its legend at the end of the row.
 
     Args:
-        look: its layers are taken; of many some.
+        look: of the estimators.
+        layers: of many some are taken.
         names: of the estimators that are shown.
+        drawing: what the caller wants.
 
     Returns:
-        The figure; of each row its estimators, and its panels by layer. Panels of a layer have the same axes.
+        All panels; and of each row its estimators, and its panels by layer. Panels of a layer have the same axes.
     """
     members: dict[str, list[str]] = {}
     for name in names:
@@ -228,32 +180,18 @@ def family_panels(look: Look, names: Iterable[str]) -> tuple[Figure, list[tuple[
         for title in sorted(members, key=order.index)
         for first in range(0, len(members[title]), MOST_OF_FAMILY)
     ]
-    layers = few_layers(look.layers)
+    layers = few_layers(list(layers))
     size = (len(layers) * 1.5 + 2.6, 1.05 * len(rows) + 0.6)
-    figure = Figure(figsize=size, layout="constrained")
-    ratios = [*[1.0] * len(layers), 1.55]
-    grid = figure.subplots(len(rows), len(layers) + 1, sharex="col", sharey="col", squeeze=False, width_ratios=ratios)
-    found = []
+    keys = [f"{title} {place}, {layer}" for place, (title, _) in enumerate(rows) for layer in [*layers, "legend"]]
+    grid: dict[str, Any] = {"sharex": "col", "sharey": "col", "width_ratios": [*[1.0] * len(layers), 1.55]}
+    every = Panels.open(keys, drawing, None, size, len(layers) + 1, **grid)
+    cells, found = iter(every.values()), []
     for place, (title, own) in enumerate(rows):
-        axes: LayerAxes = dict(zip(layers, grid[place], strict=False))
-        for layer, ax in axes.items():
+        panels = Panels({layer: next(cells) for layer in layers})
+        for layer, ax in panels.items():
             if place == 0:
                 ax.set_title(layer_title(layer))
             tidy(ax)
-        add_panel_legend(grid[place, -1], {name: Line2D([], [], **look.line(name)) for name in own}, title)
-        found.append((own, axes))
-    return figure, found
-
-
-def add_estimator_legend(figure: Figure, look: Look, names: Iterable[str], lines: bool) -> None:
-    """Put a legend of estimators above the panels.
-
-    Args:
-        figure: with room above the panels.
-        look: of the run's estimators.
-        names: of those that are shown.
-        lines: whether they are drawn as lines, else as markers.
-    """
-    add_legend(
-        figure, {name: Line2D([], [], **look.line(name)) if lines else look.legend_marker(name) for name in names}
-    )
+        add_panel_legend(next(cells), {name: look.entry(name, line=True) for name in own}, title, drawing.labels)
+        found.append((own, panels))
+    return Panels({key: ax for key, ax in every.items() if ax.axison}), found

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from gradeval.analysis.plotting import NOISE_FLOOR, SOLID, log_axis, log_limits, paper_style, printable, tidy
+from gradeval.analysis.drawing import USUAL, Drawing, GivenAxes, Panels
+from gradeval.analysis.legends import printable
+from gradeval.analysis.numbers import layer_title
+from gradeval.analysis.plotting import NOISE_FLOOR, SOLID, log_axis, log_limits, tidy
+from gradeval.analysis.run.panels import among, drawn_layers, run_look
 from gradeval.errors import GradevalError, unknown_name
 
 if TYPE_CHECKING:
@@ -20,8 +23,13 @@ DECADE = 10.0  # a hyper-parameter that varies by more has a logarithmic axis
 
 
 def parameter_curves(
-    run: Evaluation, parameter: str, *, layer: str = "all", family: str | None = None, ax: Axes | None = None
-) -> Axes:
+    run: Evaluation,
+    parameter: str,
+    drawing: Drawing = USUAL,
+    ax: GivenAxes = None,
+    *,
+    family: str | None = None,
+) -> Panels:
     """Draw relative bias and relative spread √(variance) of one draw along a hyper-parameter, with 95 % intervals.
 
     Where no bias was seen there is an arrow at the upper end of the interval.
@@ -29,12 +37,12 @@ def parameter_curves(
     Args:
         run: of estimators that differ in the hyper-parameter.
         parameter: its name, "temperature".
-        layer: whose gradient.
+        drawing: which estimators and layers ("all" if none are chosen), and how the figure looks.
+        ax: axes of your own, one for each layer. By default a new figure is made.
         family: of the estimators; needed where several have the hyper-parameter.
-        ax: where to draw; by default on a new figure, which is ``ax.figure``.
 
     Returns:
-        The axes.
+        The axes by layer.
 
     Raises:
         GradevalError: no estimators that differ in it, or several families of them.
@@ -45,38 +53,44 @@ def parameter_curves(
         >>> run = gradeval.evaluate(problem, "concrete:temperature=0.1|0.3|1", draws=100)
         >>> run.hyper_parameters["temperature"].tolist()
         [0.1, 0.3, 1.0]
-        >>> parameter_curves(run, "temperature").get_xlabel()
+        >>> parameter_curves(run, "temperature")["all"].get_xlabel()
         'temperature'
     """
-    table = _values(run, parameter, family)
-    rows = run.best[run.best["layer"] == layer].merge(table, on="estimator").sort_values(parameter)
-    if rows.empty:
-        raise unknown_name("layer", layer, run.summary["layer"].unique())
+    names = run_look(run, drawing).names if drawing.estimators is not None else None
+    table = _values(
+        among(run.hyper_parameters, names, "estimator") if names else run.hyper_parameters, parameter, family
+    )
+    layers = ["all"] if drawing.layers is None else drawn_layers(run, drawing)
+    rows = run.best.merge(table, on="estimator").sort_values(parameter)
+    with drawing.settings(ax):
+        panels = Panels.open(layers, drawing, ax, (3.6 * len(layers), 2.8), len(layers))
+        for layer, panel in panels.items():
+            _draw(panel, rows[rows["layer"] == layer], parameter)
+            panel.set_title(f"{printable(str(table['family'].iloc[0]))}, {layer_title(layer)}", parse_math=False)
+            if drawing.legend:
+                panel.legend()
+    return panels
+
+
+def _draw(panel: Axes, rows: pd.DataFrame, parameter: str) -> None:
     drawn = {label: _ends(rows, column) for label, (column, _) in DRAWN.items()}
-    with paper_style():
-        if ax is None:
-            ax = Figure(figsize=(3.6, 2.8), layout="constrained").subplots()
-        low, high = log_limits(*(pd.Series(values[1]) for values in drawn.values()))
-        log_axis(ax, "y", low, high)
-        if rows[parameter].min() > 0 and rows[parameter].max() >= DECADE * rows[parameter].min():
-            log_axis(ax, "x", *log_limits(rows[parameter], room=1.3))
-        for marker, (label, ends) in zip("os", drawn.items(), strict=True):
-            below, value, above = (np.clip(end, low, high) for end in ends)
-            seen = ends[1] > NOISE_FLOOR
-            y, dashes = np.where(seen, value, np.nan), DRAWN[label][1]
-            (line,) = ax.plot(rows[parameter], y, label=label, linestyle=dashes, marker=marker)
-            ax.fill_between(rows[parameter], below, above, color=line.get_color(), alpha=0.25, linewidth=0)
-            ax.scatter(rows[parameter][~seen], above[~seen], marker="v", facecolor="white", color=line.get_color())
-        title = f"{printable(str(rows['family'].iloc[0]))}, {'all layers' if layer == 'all' else f'layer {layer}'}"
-        ax.set(xlabel=parameter, ylabel="relative to the exact gradient", title=title)
-        tidy(ax)
-        ax.legend()
-    return ax
+    low, high = log_limits(*(pd.Series(values[1]) for values in drawn.values()))
+    log_axis(panel, "y", low, high)
+    if rows[parameter].min() > 0 and rows[parameter].max() >= DECADE * rows[parameter].min():
+        log_axis(panel, "x", *log_limits(rows[parameter], room=1.3))
+    for marker, (label, ends) in zip("os", drawn.items(), strict=True):
+        below, value, above = (np.clip(end, low, high) for end in ends)
+        seen = ends[1] > NOISE_FLOOR
+        y, dashes = np.where(seen, value, np.nan), DRAWN[label][1]
+        (line,) = panel.plot(rows[parameter], y, label=label, linestyle=dashes, marker=marker)
+        panel.fill_between(rows[parameter], below, above, color=line.get_color(), alpha=0.25, linewidth=0)
+        panel.scatter(rows[parameter][~seen], above[~seen], marker="v", facecolor="white", color=line.get_color())
+    panel.set(xlabel=parameter, ylabel="relative to the exact gradient")
+    tidy(panel)
 
 
-def _values(run: Evaluation, parameter: str, family: str | None) -> pd.DataFrame:
+def _values(table: pd.DataFrame, parameter: str, family: str | None) -> pd.DataFrame:
     """Estimator, family and value of the hyper-parameter, of one family in which it varies."""
-    table = run.hyper_parameters
     known = [column for column in table.columns if column not in ("estimator", "family")]
     if parameter not in known:
         if not known:

@@ -7,7 +7,7 @@ template escapes all of them, and the page's own policy forbids any outside requ
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -93,6 +93,7 @@ CHOICE_HEADINGS = (
     ("Not told apart from it", "Those whose error may be as small, the smallest estimate first."),
 )
 MOST_RIVALS = 6
+MOST_ROWS = 1500  # of a table of pairs, about 300 kB
 TEXT_COLUMNS = (
     {"title": "Estimator", "meaning": "Name of the estimator, with its options.", "sorted": False},
     {"title": "Verdict", "meaning": "What the run says about the estimator’s bias, in words.", "sorted": False},
@@ -181,14 +182,14 @@ def report_page(run: Evaluation, figures: list[dict[str, str]]) -> str:
         choice_columns=[
             {"title": title, "meaning": why, "sorted": title == "Budget"} for title, why in CHOICE_HEADINGS
         ],
-        choices=_choices(run.choice),
+        choices=_layered(run.choice, run.choice["layer"].unique(), _choices),
         pair_columns=_columns("Biased estimator", "overtaken by", "from draw", "from compute time"),
         selection=selection_words(run),
-        pairs=_pairs(among(run.breakeven, shown, "biased", "unbiased")),
+        pairs=_layered(among(run.breakeven, shown, "biased", "unbiased"), layers, _pairs),
         reduction_columns=_columns("Estimator", "Share removed", "Gain in evaluations", "Gain in time"),
-        reductions=_reductions(run.variance_reduction),
+        reductions=_layered(run.variance_reduction.dropna(subset="share"), layers, _reductions),
         difference_columns=_columns("Estimator", "less", "Squared error", "Variance", "p (adjusted)"),
-        differences=_differences(among(run.pairs, shown, "one", "two")),
+        differences=_layered(among(run.pairs, shown, "one", "two"), layers, _differences),
         figures=figures,
         check_columns=_columns("Estimator", "Layer", "Bias", "fitted bias", "Variance", "fitted variance"),
         checks=[_check(row) for row in few],
@@ -261,19 +262,24 @@ def _heads(estimators: Mapping[str, Mapping[str, Any]]) -> str:
     return "; ".join(f"{head} for {listed(names)}" for head, names in few[:-1]) + f"; {few[-1][0]} for the others"
 
 
-def _choices(choice: pd.DataFrame) -> list[dict[str, Any]]:
-    """One group of rows a layer, `all` first; the budgets in their order."""
-    layers = sorted(choice["layer"].unique(), key=lambda layer: layer != "all")
-    return [
-        {
-            "layer": layer,
-            "title": layer_title(layer),
-            "rows": [
-                _chosen(row, place) for place, row in enumerate(choice[choice["layer"] == layer].to_dict("records"))
-            ],
-        }
-        for layer in layers
+def _layered(
+    table: pd.DataFrame, layers: Collection[str], rows_of: Callable[[pd.DataFrame], list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """One group of rows a layer, `all` first; of a table that would make the page long, `all` alone."""
+    found = sorted(table["layer"].unique(), key=lambda layer: layer != "all")
+    if len(table) > MOST_ROWS:
+        layers = ["all"]
+    groups = [
+        {"layer": layer, "title": layer_title(layer), "rows": rows_of(table[table["layer"] == layer])}
+        for layer in found
+        if layer in layers
     ]
+    return [group for group in groups if group["rows"]]
+
+
+def _choices(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """The budgets in their order."""
+    return [_chosen(row, place) for place, row in enumerate(rows.to_dict("records"))]
 
 
 def _chosen(row: Mapping[Any, Any], place: int) -> dict[str, Any]:
@@ -291,8 +297,7 @@ def _chosen(row: Mapping[Any, Any], place: int) -> dict[str, Any]:
     }
 
 
-def _pairs(breakeven: pd.DataFrame) -> list[dict[str, Any]]:
-    rows = breakeven[breakeven["layer"] == "all"].sort_values("draws", kind="stable")
+def _pairs(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         {
             "biased": row["biased"],
@@ -300,12 +305,11 @@ def _pairs(breakeven: pd.DataFrame) -> list[dict[str, Any]]:
             "draws": _moment(row, "draws", lambda value: f"{math.ceil(value):,}" if value < 1e7 else f"{value:.1e}"),
             "seconds": _moment(row, "seconds", duration),
         }
-        for row in rows.to_dict("records")
+        for row in rows.sort_values("draws", kind="stable").to_dict("records")
     ]
 
 
-def _reductions(table: pd.DataFrame) -> list[dict[str, Any]]:
-    rows = table[table["layer"] == "all"].sort_values("share", ascending=False, kind="stable")
+def _reductions(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         {
             "name": row["estimator"],
@@ -317,13 +321,13 @@ def _reductions(table: pd.DataFrame) -> list[dict[str, Any]]:
                 ),
             ],
         }
-        for row in rows.to_dict("records")
+        for row in rows.sort_values("share", ascending=False, kind="stable").to_dict("records")
     ]
 
 
 def _differences(pairs: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
-    for row in pairs[pairs["layer"] == "all"].to_dict("records"):
+    for row in pairs.to_dict("records"):
         square, variance = interval_cell(row, "square"), interval_cell(row, "variance")
         if row["exact"]:
             square, variance = (NumberCell(cell.value, cell.text, "exact") for cell in (square, variance))

@@ -52,6 +52,8 @@ class BiasVerdict(StrEnum):
             return "holds"
         if self in (BiasVerdict.UNDECIDED, BiasVerdict.UNTESTED, BiasVerdict.UNMEASURED):
             return "undecided"
+        if self is BiasVerdict.UNDEFINED:
+            return "undefined"
         return "refuted" if self in (BiasVerdict.REFUTED, BiasVerdict.REFUTED_EXACTLY) else self.value
 
     @property

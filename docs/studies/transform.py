@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from gradeval import Problem, StochasticBinaryNetwork, exact_gradient
-from gradeval.analysis.plotting import paper_style
+from gradeval.analysis.plotting import BLUE, paper_style, render
 from gradeval.analysis.scaling import fit_exponents
 from gradeval.problems.tasks import with_parameters
 
@@ -98,7 +98,7 @@ def draw(table: pd.DataFrame, fits: pd.DataFrame) -> None:
         figure, panels = plt.subplots(1, 3, figsize=(7.2, 2.6), layout="constrained", sharey=True)
         for axes, (axis, rows) in zip(panels, table.groupby("axis", sort=False), strict=True):
             fit = fits[fits["axis"] == axis].iloc[0]
-            axes.loglog(rows["size"], rows["seconds"], "o-", color="#1f6f8b")
+            axes.loglog(rows["size"], rows["seconds"], "o-", color=BLUE)
             axes.set_title(
                 f"time ~ {axis}$^{{{fit['exponent']:.2f}}}$ [{fit['exponent_low']:.2f}, {fit['exponent_high']:.2f}]"
             )
@@ -108,7 +108,7 @@ def draw(table: pd.DataFrame, fits: pd.DataFrame) -> None:
         panels[0].set_ylabel("seconds")
         panels[0].set_yticks([0.1, 0.3, 1, 3, 10], ["0.1", "0.3", "1", "3", "10"])
         panels[0].minorticks_off()
-        figure.savefig(PAGE.with_suffix(".svg"), metadata={"Date": None})
+        PAGE.with_suffix(".svg").write_bytes(render(figure, "svg"))
 
 
 def main() -> int:

@@ -75,7 +75,8 @@ class Entry:
             for layer, numbers in layers.items()
         ]
         table = pd.DataFrame(rows, columns=["estimator", "layer", *FIGURES_KEPT])
-        return table.assign(relative_rmse=(table["relative_bias"] ** 2 + table["relative_variance"]) ** 0.5)
+        variance = table["relative_variance"].clip(lower=0)  # a variance of nothing may be rounded to below
+        return table.assign(relative_rmse=(table["relative_bias"] ** 2 + variance) ** 0.5)
 
 
 def names() -> list[str]:

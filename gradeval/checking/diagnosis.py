@@ -83,6 +83,7 @@ def _power(factor: Callable[[Place, str], float], exponent: int, sign: int) -> C
 
 
 NATURAL = tuple(_natural())
+MOST_FACTORS = 3  # that are named where several fit
 MOST_PROPERTIES = 5  # that the failing problems share, in one line
 
 # the ways to put layers into groups by their place, from coarse to fine
@@ -179,14 +180,28 @@ def _sign(group: list[Finding]) -> str | None:
 
 
 def _factor(group: list[Finding]) -> str | None:
-    for name, factor in NATURAL:
-        # a factor of 1 explains no wrong layer, however little is known of it
-        if any(factor(f.place, f.layer) == 1 for f in group if f.unequal):
-            continue
-        if all(f.is_near(factor(f.place, f.layer) * f.exact) for f in group):
-            scales = _range(f.scale for f in group if f.unequal)
-            return f"the exact gradient times {name} (scale {scales})"
-    return None
+    fitting = [name for name, factor in NATURAL if _is_factor(factor, group)]
+    if not fitting:
+        return None
+    scales, (first, *others) = _range(f.scale for f in group if f.unequal), fitting
+    if not others:
+        return f"the exact gradient times {first} (scale {scales})"
+    if len(fitting) <= MOST_FACTORS:
+        return (
+            f"the exact gradient times {first} (scale {scales}), or times {' or '.join(others)}: "
+            "these problems do not tell them apart"
+        )
+    return (
+        f"the exact gradient times a factor (scale {scales}) that may be {first}, {others[0]} or one of "
+        f"{len(others) - 1} others: these problems do not tell them apart"
+    )
+
+
+def _is_factor(factor: Callable[[Place, str], float], group: list[Finding]) -> bool:
+    # a factor of 1 explains no wrong layer, however little is known of it
+    if any(factor(f.place, f.layer) == 1 for f in group if f.unequal):
+        return False
+    return all(f.is_near(factor(f.place, f.layer) * f.exact) for f in group)
 
 
 def _block(group: list[Finding]) -> str | None:

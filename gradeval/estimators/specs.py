@@ -117,11 +117,27 @@ def get_estimator(spec: str) -> Estimator:
         estimator: Estimator = made(**_values(name, rest, hyper_parameters(made)))
         return estimator
     own, _, values = rest.partition(":")
-    if own.isidentifier():
+    if names_code(spec):
         return _import_user(name, own, values)
     if name.endswith(".py"):
         raise GradevalError(f"'{spec}' names a file: add the estimator's name in it, {name}:NAME.")
     raise unknown_name("estimator", name, _names())
+
+
+def names_code(spec: str) -> bool:
+    """Whether a spec, which is not of the table, names a user's own estimator by where its code lies.
+
+    Args:
+        spec: any text.
+
+    Returns:
+        Whether it has the form ``package.module:name`` or ``file.py:name``.
+
+    Examples:
+        >>> names_code("mine.py:Tempered:temperature=0.5"), names_code("Tempered:temperature=0.5"), names_code("cold")
+        (True, False, False)
+    """
+    return spec.partition(":")[2].partition(":")[0].strip().isidentifier()
 
 
 def get_facts(estimator: Estimator) -> Facts | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gradeval.program.tables import Cell, show_table
 from gradeval.program.terminal import say
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _places(spec: str) -> pd.DataFrame:
         if bias is None or variance is None:
             continue
         others = entry.accuracy.query("layer == 'all'")
-        rmse = (bias**2 + variance) ** 0.5
+        rmse = (bias**2 + max(variance, 0.0)) ** 0.5
         best = others.loc[others["relative_rmse"].idxmin()]
         place = f"{1 + int((others['relative_rmse'] < rmse * (1 - 1e-9)).sum())} of {len(others) + 1}"
         numbers = {"relative_bias": bias, "relative_variance": variance, "cosine": cosine, "relative_rmse": rmse}
@@ -87,13 +88,11 @@ def _places(spec: str) -> pd.DataFrame:
 
 
 def _show(table: pd.DataFrame) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from pandas.api.types import is_numeric_dtype
 
-    shown = Table(box=None, pad_edge=False)
-    for column in table:
-        words = str(column).removeprefix("relative_")
-        shown.add_column(words, justify="left" if table[column].dtype == object else "right", overflow="fold")
-    for row in table.itertuples(index=False):
-        shown.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
-    Console().print(shown)
+    kinds: dict[str, Cell] = {
+        str(column).removeprefix("relative_"): Cell.NUMBER if is_numeric_dtype(table[column]) else Cell.NAME
+        for column in table
+    }
+    rows = [[f"{c:.4g}" if isinstance(c, float) else str(c) for c in row] for row in table.itertuples(index=False)]
+    show_table("", kinds, rows)

@@ -9,6 +9,7 @@ import typer
 
 from gradeval.program.budget import Budget, MaxSeconds, Yes
 from gradeval.program.options import whole_number
+from gradeval.program.tables import Cell, show_sections
 from gradeval.program.terminal import safe, visible
 
 if TYPE_CHECKING:
@@ -102,7 +103,6 @@ def show_verdict(verdict: Verdict) -> None:
     """
     from rich.console import Console
     from rich.padding import Padding
-    from rich.table import Table
 
     console = Console()
 
@@ -114,26 +114,21 @@ def show_verdict(verdict: Verdict) -> None:
         console.print(Padding(safe(text), (0, 0, 0, 2)), highlight=False)
     if len(verdict.table):
         rows = verdict.failing if len(verdict.failing) else verdict.table
-        line(f"\n{_caption(verdict)}")
+        headings = ("layer", "scale", "cosine", "difference" if verdict.against else "bias", "variance")
+        columns: dict[str, Cell] = {**dict.fromkeys(headings, Cell.NUMBER), "verdict": Cell.WORD}
+        sections: dict[str, list[tuple[str, ...]]] = {}
         for problem, group in rows.groupby("problem", sort=False):
             first = group.iloc[0]
             how = f"{first.draws:,} draws" if first.draws else "exact"
-            line(f"{problem}: {how}, value {first.value_error:+.1e}", "italic")
-            table = Table(box=None, padding=(0, 2, 0, 0), show_header=first.name == rows.index[0])
-            bias_name = "difference" if verdict.against else "bias"
-            widths = {"layer": 5, "scale": 8, "cosine": 7, bias_name: 24, "variance": 8}
-            for name, width in widths.items():
-                table.add_column(name, justify="right", min_width=width, no_wrap=True)
-            table.add_column("verdict", no_wrap=True)
+            own = sections.setdefault(f"{problem}: {how}, value {first.value_error:+.1e}", [])
             for row in group.itertuples():
                 bias = f"{row.relative_bias:.3g}"
                 if row.draws:
                     bias += f" [{row.relative_bias_low:.2g}, {row.relative_bias_high:.2g}]"
                 variance = f"{row.variance_ratio if verdict.against else row.relative_variance:.3g}"
-                figures = (f"{row.scale:.4g}", f"{row.cosine:.4f}", bias, variance)
-                table.add_row(*map(safe, (row.layer, *figures, row.verdict)))
-            console.print(table)
+                own.append((row.layer, f"{row.scale:.4g}", f"{row.cosine:.4f}", bias, variance, str(row.verdict)))
         print()
+        show_sections(_caption(verdict), columns, sections)
     for note in verdict.notes:
         line(f"note: {note}")
     line(verdict.guarantee)

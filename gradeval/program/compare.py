@@ -9,7 +9,8 @@ import typer
 
 from gradeval.errors import GradevalError
 from gradeval.files import write_whole
-from gradeval.program.terminal import safe, visible
+from gradeval.program.tables import Cell, show_table
+from gradeval.program.terminal import visible
 
 if TYPE_CHECKING:
     from gradeval.analysis.comparison.changes import Comparison
@@ -77,22 +78,13 @@ def show_comparison(comparison: Comparison) -> None:
         comparison: of two runs.
     """
     from rich.console import Console
-    from rich.table import Table
 
     from gradeval.analysis.comparison.formats import cells
 
     console = Console()
     if len(comparison.changed):
-        table = Table(title=f"Changed on {safe(comparison.problem)}", title_justify="left")
-        table.add_column("estimator", overflow="fold")
-        for column in ("layer", "measure"):
-            table.add_column(column, no_wrap=True)
-        for column in ("old", "new", "change", "p (adj.)"):
-            table.add_column(column, justify="right", no_wrap=True)
-        table.add_column("verdict", no_wrap=True)
-        for row in comparison.changed.itertuples():
-            table.add_row(*map(safe, cells(row)))
-        console.print(table)
-    console.print(visible(comparison.answer), markup=False, highlight=False)
-    for note in comparison.notes:
-        console.print(visible(note), markup=False, highlight=False)
+        columns: dict[str, Cell] = {"estimator": Cell.NAME, "layer": Cell.WORD, "measure": Cell.WORD}
+        columns |= dict.fromkeys(("old", "new", "change", "p (adj.)"), Cell.NUMBER) | {"verdict": Cell.WORD}
+        show_table(f"Changed on {comparison.problem}", columns, map(cells, comparison.changed.itertuples()))
+    for line in (comparison.answer, *comparison.notes):
+        console.print(visible(line), markup=False, highlight=False)

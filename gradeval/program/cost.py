@@ -11,7 +11,8 @@ import typer
 from gradeval.files import CannotWrite, write_whole
 from gradeval.program.budget import Budget, MaxSeconds, Yes
 from gradeval.program.options import check_output
-from gradeval.program.terminal import safe, say
+from gradeval.program.tables import Cell, show_table
+from gradeval.program.terminal import say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,15 +75,13 @@ def cost_command(
 def show_cost(costs: pd.DataFrame, exponents: pd.DataFrame | None) -> None:
     """Show what one draw costs, and the exponents of its growth where they were fitted."""
     from rich.console import Console
-    from rich.table import Table
 
     from gradeval.analysis.scaling import are_supported
 
     console = Console()
-    table = Table(title="One draw of the gradient; × is times back-propagation, in this run", title_justify="left")
-    table.add_column("estimator", overflow="fold")
-    for column in ("layers", "losses", "FLOPs", "× FLOPs", "ms", "× time", "KiB", "× memory"):
-        table.add_column(column, justify="right")
+    headings = ("layers", "losses", "FLOPs", "× FLOPs", "ms", "× time", "KiB", "× memory")
+    columns: dict[str, Cell] = {"estimator": Cell.NAME} | dict.fromkeys(headings, Cell.NUMBER)
+    rows = []
     for row in costs.itertuples():
         numbers = (
             *(
@@ -94,25 +93,23 @@ def show_cost(costs: pd.DataFrame, exponents: pd.DataFrame | None) -> None:
             *(f"{1e3 * row.seconds:.3g}", f"{row.relative_seconds:.2f}"),
             *(f"{row.bytes / 1024:.0f}", f"{row.relative_bytes:.2f}"),
         )
-        table.add_row(safe(row.estimator), *numbers)
-    console.print(table)
+        rows.append((row.estimator, *numbers))
+    show_table("One draw of the gradient; × is times back-propagation, in this run", columns, rows)
     console.print("Layers, losses: evaluations per point. FLOPs: of products and elementwise. Memory: of new tensors.")
     if exponents is None:
         return
     names = {"evaluations": "evaluations", "flops": "FLOPs", "seconds": "time"}
     found = exponents.assign(supported=are_supported(exponents)).set_index(["estimator", "axis", "quantity"])
     for axis in ("depth", "width"):
-        table = Table(title=safe(f"Growth with {axis}: cost ~ {axis}ᵖ, p [interval]"), title_justify="left")
-        table.add_column("estimator", overflow="fold")
-        for shown in names.values():
-            table.add_column(shown, justify="right", no_wrap=True)
+        fits = []
         for name in exponents["estimator"].unique():
-            cells = []
+            cells = [name]
             for quantity in names:
                 *ends, supported = found.loc[(name, axis, quantity)]
                 p, low, high = (round(value, 3) + 0.0 for value in ends)  # no −0
-                cells.append(safe(f"{p:.2f} [{low:.2f}, {high:.2f}]") if supported else "–")
-            table.add_row(safe(name), *cells)
-        console.print(table)
+                cells.append(f"{p:.2f} [{low:.2f}, {high:.2f}]" if supported else "–")
+            fits.append(cells)
+        growth: dict[str, Cell] = {"estimator": Cell.NAME} | dict.fromkeys(names.values(), Cell.NUMBER)
+        show_table(f"Growth with {axis}: cost ~ {axis}ᵖ, p [interval]", growth, fits)
     if not found["supported"].all():
         console.print("–: the data support no exponent, its interval is wider than 1. Repeat it on a quieter machine.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gradeval.program.tables import Cell, show_table
 from gradeval.program.terminal import safe
 
 if TYPE_CHECKING:
@@ -37,15 +38,10 @@ def show_lists(problems: Iterable[RegisteredProblem], estimators: Iterable[Facts
     """The tables of problems and estimators."""
     from rich.console import Console
     from rich.padding import Padding
-    from rich.table import Table
 
     console = Console()
-    table = Table(title="Problems", title_justify="left")
-    for column in ("name", "what", "source"):
-        table.add_column(column, overflow="fold")
-    for problem in problems:
-        table.add_row(problem.name, problem.description, problem.source)
-    console.print(table)
+    columns: dict[str, Cell] = {"name": Cell.WORD, "what": Cell.PROSE, "source": Cell.PROSE}
+    show_table("Problems", columns, [(row.name, row.description, row.source) for row in problems])
     for row in estimators:
         name = f"{row.name} (= {', '.join(row.aliases)})" if row.aliases else row.name
         claims = ("unbiased" if row.unbiased else "biased", f"∇f {'needed' if row.differentiable else 'not needed'}")

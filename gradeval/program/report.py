@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gradeval.program.sweep import report_sweep
-from gradeval.program.terminal import safe, say
+from gradeval.program.tables import Cell, show_table
+from gradeval.program.terminal import say
 from gradeval.program.train import report_training
 
 if TYPE_CHECKING:
@@ -59,10 +60,6 @@ def show_run(evaluation: Evaluation, folder: Path, report: bool, as_json: bool) 
 
 def show_summary(evaluation: Evaluation) -> None:
     """The ranked table of all layers together."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
     from gradeval.analysis.run.choice import choice_lines
     from gradeval.analysis.run.reference import reference_sentence
     from gradeval.analysis.run.summary import BiasVerdict
@@ -70,23 +67,23 @@ def show_summary(evaluation: Evaluation) -> None:
     best = evaluation.best
     rows = best[best["layer"] == "all"].sort_values("relative_rmse")
     title = "Relative to ‖∇J‖, all layers, one draw; and whether a claim of no bias holds"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("estimator", overflow="fold", min_width=min(24, max(map(len, rows["estimator"]), default=0)))
-    for column in ("RMSE", "bias", "95 % interval", "cosine", "µs/draw"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("claim", min_width=len("undecided"))
+    headings = ("RMSE", "bias", "95 % interval", "cosine", "µs/draw")
+    columns: dict[str, Cell] = {"estimator": Cell.NAME} | dict.fromkeys(headings, Cell.NUMBER) | {"claim": Cell.WORD}
+    shown = []
     for row in rows.itertuples():
         known = row.relative_bias_low == row.relative_bias == row.relative_bias_high
-        table.add_row(
-            safe(row.estimator),
-            f"{row.relative_rmse:.3g}",
-            f"{row.relative_bias:.4f}",
-            "exact" if known else f"{row.relative_bias_low:.3f}–{row.relative_bias_high:.3f}",
-            f"{row.cosine:.3f}",
-            f"{1e6 * row.seconds_per_draw:.0f}",
-            BiasVerdict(row.verdict).short,
+        shown.append(
+            (
+                row.estimator,
+                f"{row.relative_rmse:.3g}",
+                f"{row.relative_bias:.4f}",
+                "exact" if known else f"{row.relative_bias_low:.3f}–{row.relative_bias_high:.3f}",
+                f"{row.cosine:.3f}",
+                f"{1e6 * row.seconds_per_draw:.0f}",
+                BiasVerdict(row.verdict).short,
+            )
         )
-    Console().print(table)
+    show_table(title, columns, shown)
     for line in [*choice_lines(evaluation.choice), reference_sentence(evaluation)]:
         say(line)
     for name, message in evaluation.manifest["failures"].items():

@@ -223,6 +223,7 @@ def _begun(context: typer.Context, folder: Path) -> tuple[Any, dict[str, Any]]:
     import torch
 
     from gradeval.estimators import TABLE
+    from gradeval.estimators.specs import names_code
     from gradeval.evaluation.plan import PROBLEM_FILE, Plan, check_problem
     from gradeval.model.problem import Problem
 
@@ -237,6 +238,11 @@ def _begun(context: typer.Context, folder: Path) -> tuple[Any, dict[str, Any]]:
     check_problem(folder, plan)
     own = [name for name in plan.estimators if name.partition(":")[0] not in TABLE]
     if own and not is_given(context, "estimators"):
+        if unknown := [name for name in own if not names_code(name)]:
+            raise GradevalError(
+                f"{folder} has estimators that were made in Python ({', '.join(unknown)}), which no command can name: "
+                f"repeat the call of gradeval.evaluate there, with folder='{folder}'."
+            )
         raise GradevalError(
             f"{folder} has estimators that are code ({', '.join(own)}): if you trust it, add "
             f"--estimators '{','.join(plan.estimators)}'."

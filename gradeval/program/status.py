@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from gradeval.program.sweep import show_sweep_status
-from gradeval.program.terminal import safe, say
+from gradeval.program.tables import Cell, show_table
+from gradeval.program.terminal import say
 from gradeval.program.train import show_training_status
 
 
@@ -42,25 +43,20 @@ def _status_of(folder: Path) -> tuple[dict[str, Any], Callable[[dict[str, Any]],
 
 def show_status(found: dict[str, Any]) -> None:
     """What a run's folder holds."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=safe(f"{found['folder']}, {found['bytes'] / 1e6:.1f} MB"), title_justify="left")
-    table.add_column("estimator", overflow="fold")
-    for column in ("chunks", "draws", "damaged"):
-        table.add_column(column, justify="right")
-    table.add_column("exact moments")
-    table.add_column("failure", overflow="fold")
-    for row in found["estimators"]:
-        table.add_row(
-            safe(row["estimator"]),
+    columns: dict[str, Cell] = {"estimator": Cell.NAME} | dict.fromkeys(("chunks", "draws", "damaged"), Cell.NUMBER)
+    rows = [
+        (
+            row["estimator"],
             f"{row['chunks']:,}/{row['chunks_planned']:,}",
             f"{row['draws']:,}/{row['draws_planned']:,}",
             str(len(row["damaged"])),
             "yes" if row["exact_moments"] else "",
-            safe(row["failure"] or ""),
+            row["failure"] or "",
         )
-    Console().print(table)
+        for row in found["estimators"]
+    ]
+    columns |= {"exact moments": Cell.WORD, "failure": Cell.PROSE}
+    show_table(f"{found['folder']}, {found['bytes'] / 1e6:.1f} MB", columns, rows)
     for text in found["damaged"]:
         say(f"damaged: {text}")
     at_work = f"in use by {found['holder']}" if found["holder"] else "nobody is at work on it"

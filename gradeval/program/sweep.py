@@ -13,7 +13,8 @@ import typer
 from gradeval.errors import Incomplete
 from gradeval.program.budget import Budget, MaxSeconds, Yes
 from gradeval.program.options import sigterm_as_ctrl_c
-from gradeval.program.terminal import safe, say
+from gradeval.program.tables import Cell, show_table
+from gradeval.program.terminal import say
 
 if TYPE_CHECKING:
     from gradeval.analysis.sweep import Sweep
@@ -84,18 +85,13 @@ def _show_with_figures(sweep: Sweep, folder: Path, as_json: bool = False) -> Non
 
 def show_regressions(sweep: Sweep) -> None:
     """By how much accuracy changes with depth and width."""
-    from rich.console import Console
-    from rich.table import Table
-
     terms = {"depth": "one layer more", "log2_width": "twice the width"}
-    table = Table(title=safe("Factors [95 % intervals] with nets as clusters"), title_justify="left")
-    for column in ("measure", "estimator", "for", "factor"):
-        table.add_column(column, overflow="fold")
+    rows = []
     for row in sweep.regressions.itertuples():
         value, low, high = (10**v for v in (row.slope, row.slope_low, row.slope_high))
-        text = safe(f"{value:.3g} [{low:.3g}, {high:.3g}]")
-        table.add_row(row.measure, safe(row.estimator), terms[row.term], text)
-    Console().print(table)
+        rows.append((row.measure, row.estimator, terms[row.term], f"{value:.3g} [{low:.3g}, {high:.3g}]"))
+    columns: dict[str, Cell] = {"measure": Cell.WORD, "estimator": Cell.NAME, "for": Cell.WORD, "factor": Cell.WORD}
+    show_table("Factors [95 % intervals] with nets as clusters", columns, rows)
 
 
 def show_sweep_status(found: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from gradeval.program.options import (
     numbers_of,
     sigterm_as_ctrl_c,
 )
+from gradeval.program.tables import Cell, show_table
 from gradeval.program.terminal import safe, say
 
 if TYPE_CHECKING:
@@ -168,15 +169,12 @@ def report_training(folder: Path, as_json: bool = False) -> None:
 def show_training(training: Training) -> None:
     """Objective and test scores (of ensembles) of the trained networks, means over seeds with 95 % intervals."""
     from rich.console import Console
-    from rich.table import Table
 
     from gradeval.analysis.training import training_answer
 
     summary = training.summary
-    table = Table(title="Means over seeds [95 % intervals]", title_justify="left")
-    table.add_column("estimator", overflow="fold")
-    for column in ("rate", "training objective", "test loss", "test accuracy"):
-        table.add_column(column, justify="right", overflow="fold")
+    headings = ("rate", "training objective", "test loss", "test accuracy")
+    columns: dict[str, Cell] = {"estimator": Cell.NAME} | dict.fromkeys(headings, Cell.NUMBER)
 
     def cell(name: str, split: str, predictor: str, key: str, digits: int) -> str:
         mine = (summary["estimator"] == name) & (summary["split"] == split) & (summary["predictor"] == predictor)
@@ -184,44 +182,39 @@ def show_training(training: Training) -> None:
         if rows.empty:
             return "–"
         value, low, high = (float(rows[f"{key}{end}"].iloc[0]) for end in ("", "_low", "_high"))
-        return safe(f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")
+        return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
     final = summary[(summary["split"] == "train") & (summary["predictor"] == "expected")].sort_values("loss")
-    for row in final.itertuples():
-        table.add_row(
-            safe(row.estimator),
+    rows = [
+        (
+            row.estimator,
             f"{row.rate:.2g}",
             cell(row.estimator, "train", "expected", "loss", 4),
             cell(row.estimator, "test", "ensemble", "loss", 4),
             cell(row.estimator, "test", "ensemble", "accuracy", 3),
         )
-    console = Console()
-    console.print(table)
+        for row in final.itertuples()
+    ]
+    show_table("Means over seeds [95 % intervals]", columns, rows)
     for sentence in training_answer(training)[:1]:
-        console.print(safe(sentence), highlight=False)
+        Console().print(safe(sentence), highlight=False)
 
 
 def show_training_status(found: dict[str, Any]) -> None:
     """What `training_status` found in the folder of a training."""
-    from rich.console import Console
-    from rich.table import Table
-
     parts = {"search": "search for the rate", "runs": "training", "gradients": "gradients", "done": "done"}
     title = f"{found['folder']}, training on {found['problem']}, {found['bytes'] / 1e6:.1f} MB"
-    table = Table(title=safe(title), title_justify="left")
-    table.add_column("estimator", overflow="fold")
-    table.add_column("part")
-    table.add_column("epochs", justify="right")
-    table.add_column("rate", justify="right")
-    table.add_column("failure, or damaged checkpoint", overflow="fold")
-    for row in found["estimators"]:
-        table.add_row(
-            safe(row["estimator"]),
+    columns: dict[str, Cell] = {"estimator": Cell.NAME, "part": Cell.WORD, "epochs": Cell.NUMBER, "rate": Cell.NUMBER}
+    rows = [
+        (
+            row["estimator"],
             parts[row["phase"]],
             f"{row['epoch']:,}/{row['epochs']:,}",
             "" if row["rate"] is None else f"{row['rate']:.2g}",
-            safe(row["damaged"] or row["failure"] or ""),
+            row["damaged"] or row["failure"] or "",
         )
-    Console().print(table)
+        for row in found["estimators"]
+    ]
+    show_table(title, columns | {"failure, or damaged checkpoint": Cell.PROSE}, rows)
     at_work = f"in use by {found['holder']}" if found["holder"] else "nobody is at work on it"
     say(f"{'complete' if found['complete'] else 'not complete'}; {at_work}")

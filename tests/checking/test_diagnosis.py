@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gradeval.checking.battery import ROWS, battery_problems, make_problem
 from gradeval.checking.procedure import check
+from gradeval.estimators import get_estimator
 
 pytestmark = pytest.mark.no_shapes
 
@@ -38,6 +40,24 @@ def test_planted_faults_are_failed_with_the_right_words(path: Path) -> None:
     assert (verdict.verdict, verdict.exit_code) == ("fails", 1)
     assert module.WORDS in "\n".join(verdict.diagnosis), verdict
     assert module.WORDS in str(verdict)
+
+
+def test_factors_that_few_problems_do_not_tell_apart_are_all_named() -> None:
+    """Planted: ¼ = ½ · ½, on two nets of 4 points; the number of points alone was named. The battery tells it."""
+
+    def quarter(network, inputs, loss, randomness):
+        value = get_estimator("reinforce")(network, inputs, loss, randomness)
+        return 0.75 * value.detach() + 0.25 * value
+
+    four = [make_problem(replace(row, points=4)) for row in (ROWS[5], ROWS[0])]
+    (said, *_) = check(quarter, unbiased=True, problems=four).diagnosis
+    apart = ": these problems do not tell them apart"
+    assert f"times 1 / the number of data points (scale 0.25), or times ¼{apart}" in said
+    (said, *_) = check(quarter, unbiased=True, problems=four[:1]).diagnosis
+    assert "times a factor (scale 0.25) that may be 1 / the number of data points, 1 / " in said
+    assert said.endswith(apart)
+    (said, *_) = check(quarter, unbiased=True, problems=[four[0], make_problem(ROWS[0])]).diagnosis
+    assert said == "all layers and the head: the exact gradient times ¼ (scale 0.25)"
 
 
 def test_there_are_enough_faults() -> None:

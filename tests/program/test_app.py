@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from gradeval import evaluate
 from tests.programs import COMMAND, gradeval
 
 ENVIRONMENT = os.environ | {"PYTHONWARNINGS": "default", "COLUMNS": "120"}
@@ -59,6 +60,16 @@ def test_problem_files_and_own_estimators(tmp_path: Path, make_problem) -> None:
     assert "estimators that are code (mine.py:zero): if you trust it, add" in resumed.stderr
 
 
+def test_names_of_python_are_not_offered_as_specs(tmp_path: Path, make_problem) -> None:
+    """Planted: `--estimators 'cold,st'`, which names nothing."""
+    evaluate(make_problem(), {"cold": "concrete:temperature=0.1", "st": "st"}, draws=40, folder=tmp_path / "o")
+    resumed = gradeval("run", "--resume", "o", cwd=tmp_path)
+    assert resumed.returncode == 2
+    assert "o has estimators that were made in Python (cold)" in resumed.stderr
+    assert "repeat the call of gradeval.evaluate there, with folder='o'." in resumed.stderr
+    assert "--estimators" not in resumed.stderr
+
+
 UNUSABLE = {
     "run --estimators pas,st": "unknown estimator 'pas': did you mean psa",
     "run absent.json": "cannot read absent.json",
@@ -86,7 +97,17 @@ def test_a_failing_estimator_is_exit_1_and_the_others_are_kept(tmp_path: Path) -
         "    return torch.where(randomness.uniform((1,)) < 0.02, torch.log(f - f), f)\n"
     )
     done = gradeval(
-        "run", "--units", "2", "--stage", 0, "--draws", 1000, "--estimators", "mine.py:rare,st", "--no-report", cwd=tmp_path
+        "run",
+        "--units",
+        "2",
+        "--stage",
+        0,
+        "--draws",
+        1000,
+        "--estimators",
+        "mine.py:rare,st",
+        "--no-report",
+        cwd=tmp_path,
     )
     assert done.returncode == 1, done.stderr
     assert "NaN or infinite gradients" in done.stderr
@@ -190,8 +211,10 @@ def test_help_and_list_do_not_load_the_heavy_libraries(tmp_path: Path) -> None:
 def test_the_cache_can_be_seen_and_cleared(tmp_path: Path) -> None:
     run = ("run", "--units", "2", "--stage", 1, "--draws", 20, "--estimators", "tanh", "--no-report")
     assert f"tables: {tmp_path}" in gradeval(*run, cwd=tmp_path).stdout
+    where = str(tmp_path / "cache")
+    assert json.loads(gradeval("cache", "--json", cwd=tmp_path).stdout) == {"folder": where, "removed": 0}
     shown = gradeval("cache", "--clear", cwd=tmp_path)
-    assert str(tmp_path / "cache") in shown.stdout
+    assert where in shown.stdout
     assert "removed 1 file" in shown.stdout
 
 

@@ -126,7 +126,8 @@ def test_exponents_of_noisy_times_are_those_that_made_them() -> None:
 
 
 def test_the_figure_shows_every_estimator(growth) -> None:
-    figure = scaling_figure(growth, fit_exponents(growth))
+    figure = scaling_figure(growth, fit_exponents(growth)).figure
+    assert figure is not None
     assert len(figure.axes) == 6
     for ax in figure.axes:
         assert len(ax.lines) == len(THEORY)
@@ -173,7 +174,7 @@ def test_an_exponent_that_the_times_do_not_support_is_not_shown(capsys, monkeypa
     assert "1.00 [" in shown
     assert "13.5" not in shown
     assert "support no exponent" in shown
-    texts = [text.get_text() for ax in scaling_figure(table, fits).axes for text in ax.texts]
+    texts = [text.get_text() for ax in scaling_figure(table, fits).values() for text in ax.texts]
     assert sorted(texts) == ["1.00"] * 5 + ["?"]
 
 

@@ -19,6 +19,7 @@ from gradeval import Evaluation, GradevalError, evaluate
 from gradeval.analysis.comparison.baseline import Baseline
 from gradeval.analysis.comparison.changes import compare
 from gradeval.analysis.comparison.outcome import Measure, Outcome
+from gradeval.analysis.numbers import layer_title, significant
 from gradeval.estimators import psa
 from tests.programs import gradeval
 
@@ -204,6 +205,23 @@ def test_a_change_of_the_detectable_size_is_found(baselines) -> None:
     change = 1.5 * rows.loc[("st", "1", Measure.COSINE), "detectable"]
     turned = in_layer(new, "st", "1", cosine=old.estimators["st"].layers["1"].cosine - change)
     assert found(old, turned) == {("st", "1", Measure.COSINE, Outcome.WORSE)}
+
+
+def test_what_could_have_been_seen_is_said(baselines) -> None:
+    """Of each measure the smallest and the largest detectable change; planted: a cosine of which none can be seen."""
+    old, new = baselines
+    comparison = compare(old, new, cost_factor=math.inf)
+    (said,) = (note for note in comparison.notes if note.startswith("Changes that a test"))
+    for measure, factor in ((Measure.BIAS, 1), (Measure.VARIANCE, 100), (Measure.COSINE, 1)):
+        rows = comparison.table[comparison.table["measure"] == measure].dropna(subset="detectable")
+        worst = rows.loc[rows["detectable"].idxmax()]
+        ends = (significant(factor * size, 2) for size in (rows["detectable"].min(), rows["detectable"].max()))
+        for part in (*ends, f"({worst['estimator']}, {layer_title(worst['layer'])})"):
+            assert part in said.partition(f"{measure} ")[2].partition(";")[0]
+    assert "8 changes of bias or variance are compared without a test, known exactly" in " ".join(comparison.notes)
+    assert said in comparison.to_markdown().replace("\\*", "*")
+    blind = compare(old, in_layer(new, "st", "1", cosine_error=3.0), cost_factor=math.inf)
+    assert "to none at all (st, layer 1)" in " ".join(blind.notes)
 
 
 def test_different_problems_are_refused(baselines, make_problem) -> None:

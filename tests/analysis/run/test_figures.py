@@ -225,12 +225,12 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def draw(run: Any) -> dict[str, Figure]:
-    drawn = {name: function(run) for name, (function, _) in RUN_FIGURES.items()}
+    drawn = {name: function(run).figure for name, (function, _) in RUN_FIGURES.items()}
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
 def one_figure(run: Any, name: str) -> Figure:
-    figure = RUN_FIGURES[name][0](run)
+    figure = RUN_FIGURES[name][0](run).figure
     assert figure is not None
     return figure
 

@@ -58,7 +58,7 @@ def test_a_deep_network_shows_layers_that_have_a_gradient() -> None:
 def test_figures_of_a_large_run_have_a_size_that_does_not_grow(name: str) -> None:
     """Planted: a figure that takes all names or layers of the tables."""
     run = make_run([*MANY, "reinforce", "ram"], DEEP, blocks=20)
-    figure = RUN_FIGURES[name][0](run)
+    figure = RUN_FIGURES[name][0](run).figure
     assert figure is not None
     rows = len(FAMILIES) + MOST_ESTIMATORS // MOST_OF_FAMILY + 1
     assert len(figure.axes) <= (rows * (MOST_COLUMNS + 1) if name in ("rmse", "cosine") else MOST_LAYERS)
@@ -69,7 +69,7 @@ def test_figures_of_a_large_run_have_a_size_that_does_not_grow(name: str) -> Non
 def test_of_many_lines_each_family_has_a_row() -> None:
     """Of 62 estimators and 62 layers: four columns, as the caption says; a name stands in the legend once."""
     run = make_run([*MANY, "reinforce", "ram"], DEEP, blocks=20)
-    figure = RUN_FIGURES["rmse"][0](run)
+    figure = RUN_FIGURES["rmse"][0](run).figure
     assert figure is not None
     assert [ax.get_title() for ax in figure.axes[:4]] == ["layer 1", "layer 60", "head", "all layers"]
     assert "4 of the 62 sets of parameters are shown" in caption_of(run, "rmse")

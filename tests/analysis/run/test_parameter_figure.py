@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from gradeval.analysis.drawing import Drawing
 from gradeval.analysis.run.parameter_figure import parameter_curves
 from gradeval.errors import GradevalError
 from gradeval.evaluation.run import evaluate
@@ -19,7 +22,7 @@ def run(small):
 def test_the_figure_shows_the_table(run) -> None:
     """In the order of the hyper-parameter, whatever that of the estimators; on the axes that are given."""
     ax = Figure().subplots()
-    assert parameter_curves(run, "temperature", layer="1", ax=ax) is ax
+    assert parameter_curves(run, "temperature", Drawing(layers="1"), ax) == {"1": ax}
     bias, spread = (line.get_xydata() for line in ax.lines)
     table = run.best[run.best["layer"] == "1"].set_index("estimator")
     for row, temperature in enumerate((0.1, 0.5, 1.0)):
@@ -30,7 +33,7 @@ def test_the_figure_shows_the_table(run) -> None:
     np.testing.assert_allclose(np.sort(ax.collections[1].get_offsets()[:, 1]), np.sort(unseen["relative_bias_high"]))
     assert len(unseen)
     assert ax.get_xscale() == "log"
-    assert parameter_curves(run, "samples").get_xscale() == "linear"
+    assert parameter_curves(run, "samples")["all"].get_xscale() == "linear"
 
 
 @pytest.mark.parametrize(
@@ -38,9 +41,9 @@ def test_the_figure_shows_the_table(run) -> None:
     [
         ("temprature", {}, "unknown hyper-parameter of this run 'temprature': did you mean temperature?"),
         ("temperature", {"family": "gumbel-rao"}, "temperature must vary within one family of estimators; found one"),
-        ("temperature", {"layer": "7"}, "unknown layer '7'"),
+        ("temperature", {"drawing": Drawing(layers="7")}, "unknown layer '7'"),
     ],
 )
-def test_what_cannot_be_drawn(run, parameter: str, options: dict[str, str], message: str) -> None:
+def test_what_cannot_be_drawn(run, parameter: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(GradevalError, match=message.replace("?", "[?]")):
         parameter_curves(run, parameter, **options)

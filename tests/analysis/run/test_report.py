@@ -10,11 +10,20 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from gradeval.analysis.run.answer import answer_sentences
 from gradeval.analysis.run.figures import RUN_FIGURES
-from gradeval.analysis.run.report import _pairs, _ranking, build_report, report_page
+from gradeval.analysis.run.report import (
+    _differences,
+    _layered,
+    _pairs,
+    _ranking,
+    _reductions,
+    build_report,
+    report_page,
+)
 from gradeval.analysis.run.summary import BiasVerdict
 
 make_run = runpy.run_path(str(Path(__file__).with_name("test_figures.py")))["make_run"]
@@ -180,7 +189,7 @@ def test_names_from_strangers_stay_text() -> None:
     facts |= {"source": "</td><script>alert(3)</script>", "notes": ["<b onclick=alert(4)>"]}
     run.manifest["problem"]["description"] = "<iframe src=https://example.org>"
     found = Elements(page(run))
-    honest = Elements(page(make_run(["st", "arm"])))
+    honest = Elements(page(make_run(["user:mine", "arm"])))
     assert {tag for tag, _ in found.tags} == {tag for tag, _ in honest.tags}
     assert not [name for _, attributes in found.tags for name in attributes if name.startswith("on")]
     assert found.text.count(HOSTILE) >= 3
@@ -200,10 +209,30 @@ def test_a_run_of_300_estimators_has_a_page_that_can_be_read() -> None:
     text = Elements(html).text
     assert len(html) < 2_000_000
     assert "24 of the 300 estimators are shown" in text
-    assert "All are in pairs.csv." in text
+    assert "Every pair and layer is in pairs.csv." in text
     assert "unbiased_11 and 138 more (all layers; about 1,000,000 draws would decide)" in text
     assert len(answer_sentences(run)[0]) < 4000
     assert "Those of 24 of the 300 cases" in text
+
+
+def test_tables_of_pairs_have_every_layer_unless_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All layers first; planted: the rows of one layer in another's group."""
+    run = make_run(["reinforce", "ram", "arm", "st"], ["1", "all"])
+    for name in ("breakeven", "pairs"):
+        table = getattr(run, name)
+        setattr(run, name, pd.concat([table.assign(layer="1"), table]))
+    for name, rows, length in (
+        ("pairs", _differences, 6),
+        ("breakeven", _pairs, 3),
+        ("variance_reduction", _reductions, 3),
+    ):
+        table = getattr(run, name)
+        groups = _layered(table, ["1", "all"], rows)
+        assert [(group["layer"], len(group["rows"])) for group in groups] == [("all", length), ("1", length)]
+    bodies = [tag for tag in Elements(page(run)).tags if tag[0] == "tbody" and tag[1].get("data-layer") == "1"]
+    assert len(bodies) == 5
+    monkeypatch.setattr("gradeval.analysis.run.report.MOST_ROWS", 10)
+    assert [group["layer"] for group in _layered(run.pairs, ["1", "all"], _differences)] == ["all"]
 
 
 def test_is_one_self_contained_file(built: Path) -> None:
@@ -280,6 +309,11 @@ def test_browser_shows_figures_and_one_layer(browser: Browser) -> None:
     page.select_option("#layer", "1")
     assert len(names(page)) == 7
     assert names(page)[0] == "tanh"
+    pairs = page.locator("section:has(#break-even) tbody")  # of all layers only, which is said
+    assert pairs.count() == 1
+    assert pairs.locator("tr.title").is_visible()
+    page.select_option("#layer", "all")
+    assert not pairs.locator("tr.title").is_visible()
 
 
 def test_browser_sorts_by_number_and_by_name(browser: Browser) -> None:
