@@ -175,7 +175,7 @@ def units_of(spec: str, layers: int) -> tuple[int, ...]:
 
 
 def combined(layers: int, noise: str) -> list[tuple[int, int]]:
-    """The (encoding, loss) to be tested with these: all, or one loss for each encoding, which changes from set to set."""
+    """The (encoding, loss) to be tested with these: all, or a loss for each encoding, which changes from set to set."""
     every = list(itertools.product(range(len(ENCODINGS)), range(len(LOSSES))))
     turn = layers + NOISY.index(noise)
     return every if WHOLE else [(e, k) for e, k in every if k == (turn + 2 * e) % len(LOSSES)]
@@ -282,9 +282,7 @@ def test_a_wrong_direct_gradient_is_caught(make_problem, kind: str, fault: Calla
 
 
 def test_the_combinations_hold_every_pair() -> None:
-    exact = [
-        (layers, noise, *chosen) for layers, noise in itertools.product(UNITS, NOISY) for chosen in combined(layers, noise)
-    ]
+    exact = [(layers, noise, *one) for layers in UNITS for noise in NOISY for one in combined(layers, noise)]
     assert len({combination[:3] for combination in exact}) == len(UNITS) * len(NOISY) * len(ENCODINGS)
     for i in range(3):
         kinds = {(combination[i], combination[3]) for combination in exact}
