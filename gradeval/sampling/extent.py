@@ -13,7 +13,7 @@ BLOCK = 1000  # draws, one of the M of `tree` that all smaller ones divide
 CHUNK = 5 * BLOCK  # draws: means of up to BLOCK draws never straddle two chunks
 WORKING_MEMORY = 2**30  # bytes, by default
 MOST_OF_COVARIANCE = 2048  # parameters; of more, the tables' five eigendecompositions take longer than the draws
-COPIES = 4  # of a chunk's draws, that are in memory at a time, about
+COPIES = 8  # of a chunk's draws, that are in memory at a time, about
 MOST_BLOCKS, LEAST_BLOCKS = 128, 32  # means of blocks of draws that are kept in place of a covariance
 USED = 0.95  # of a chunk's draws, that are in one of its blocks at least
 
@@ -49,14 +49,14 @@ class Extent:
             >>> Extent.of(1000, 4)
             Extent(chunk=5000, block=1000, blocks=0)
             >>> Extent.of(4000, 4)
-            Extent(chunk=5000, block=1000, blocks=128)
+            Extent(chunk=1000, block=1000, blocks=128)
             >>> Extent.of(314_000, 3)
-            Extent(chunk=100, block=100, blocks=128)
+            Extent(chunk=50, block=10, blocks=128)
         """
         if parameters <= MOST_OF_COVARIANCE and 8 * (parameters + 3 * layers + 1) ** 2 <= memory:
             return cls()
         fitting = memory // (8 * parameters * COPIES)
-        chunk = next((length for length in (CHUNK, 1000, 100) if length <= fitting), 10)
+        chunk = next((length for length in (CHUNK, 1000, 500, 100, 50) if length <= fitting), 10)
         most = max(1, memory // (4 * 4 * parameters))  # in single precision, a quarter of the memory
         blocks = min(max(1 << most.bit_length() - 1, LEAST_BLOCKS), MOST_BLOCKS)
         return cls(chunk, 10 ** (len(str(chunk)) - 1), blocks)

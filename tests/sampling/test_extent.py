@@ -25,7 +25,7 @@ def test_a_covariance_is_kept_where_its_eigenvectors_are_had_in_a_second() -> No
     """At 4354 parameters those of one estimator's tables took 90 s."""
     assert Extent.of(2048, 20) == Extent()
     assert Extent.of(2048, 20, memory=2**24).blocks > 0
-    assert Extent.of(4354, 3) == Extent(blocks=128)
+    assert Extent.of(4354, 3) == Extent(1000, blocks=128)
     assert Extent.of(26_000, 3).blocks == 128
     for parameters in (10**4, 10**5, 10**6, 10**7, 10**8):
         extent = Extent.of(parameters, 4)
@@ -33,7 +33,7 @@ def test_a_covariance_is_kept_where_its_eigenvectors_are_had_in_a_second() -> No
         assert all(extent.chunk % samples == 0 for samples in lengths)
 
 
-@pytest.mark.parametrize("chunk", [10, 100, 1000, 5000])
+@pytest.mark.parametrize("chunk", [10, 50, 100, 500, 1000, 5000])
 @pytest.mark.parametrize("blocks", [32, 128])
 def test_blocks_hold_nearly_all_draws_and_are_bounded(chunk: int, blocks: int) -> None:
     """In the order of the draws, of equal length, at most so many; no draw twice."""
