@@ -23,7 +23,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "_extensions"]
 html_theme, html_title = "furo", "gradeval"
-html_static_path, html_css_files = ["_static"], ["tables.css"]
+html_static_path, html_css_files, html_js_files = ["_static"], ["tables.css"], ["sortable.js"]
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3

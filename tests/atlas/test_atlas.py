@@ -9,6 +9,7 @@ import copy
 import datetime
 import json
 import os
+import runpy
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,14 @@ def test_the_commands(tmp_path: Path) -> None:
     (row, *_) = json.loads(gradeval("atlas", "--with", "mine.py:mine", "--json", cwd=tmp_path).stdout)
     known = load("toy").accuracy.query("layer == 'all'").set_index("estimator")["relative_rmse"]
     assert (row["problem"], row["best"], row["relative_rmse"]) == ("toy", known.idxmin(), pytest.approx(known["st"]))
+
+
+def test_the_page_is_of_the_data() -> None:
+    """Planted: an estimator that is missing on the page."""
+    docs = Path(__file__).parents[2] / "docs"
+    made = runpy.run_path(str(docs / "make_atlas_page.py"))
+    table = made["figures"]()
+    outdated = "run python docs/make_atlas_page.py and commit what it writes"
+    assert made["page"](table) == (docs / "atlas.md").read_text(), outdated
+    assert made["csv"](table) == (docs / "atlas.csv").read_text(), outdated
+    assert made["page"](table[table["estimator"] != "psa"]) != (docs / "atlas.md").read_text()
