@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 EXACTLY_UNBIASED = 1e-9
 """An exact relative bias below this is rounding: the estimator is unbiased."""
 
@@ -114,3 +116,61 @@ def scale(mean: Any, exact: Any) -> Any:
         0.75
     """
     return mean / exact
+
+
+def rescaled_bias(along: Any, across: Any) -> Any:
+    """The relative bias of an estimator whose mean has been given the length of g*: ‖E g ‖g*‖/‖E g‖ − g*‖/‖g*‖.
+
+    It is 2 sin(θ/2), θ the angle between E g and g*: from 0 to 2.
+
+    Args:
+        along: the length of E g along g*; in any units.
+        across: the length of the rest of E g, in the same units.
+
+    Returns:
+        The bias that no factor removes but for the choice of the length; 0 where both are zero.
+
+    Examples:
+        >>> [round(float(rescaled_bias(along, across)), 3) for along, across in ((0.5, 0.0), (1.0, 1.0), (-1.0, 0.0))]
+        [0.0, 0.765, 2.0]
+    """
+    return 2 * np.sin(np.arctan2(across, along) / 2)
+
+
+def signal_to_noise(mean: Any, deviation: Any) -> Any:
+    """‖E g‖/√tr Σ of one draw; that of the mean of M draws is √M times as large.
+
+    Its inverse square is the variance of an estimator whose mean has been given the length of g*, relative to ‖g*‖².
+
+    Args:
+        mean: ‖E g‖.
+        deviation: √tr Σ of one draw.
+
+    Returns:
+        ``mean / deviation``.
+
+    Examples:
+        >>> signal_to_noise(3.0, 6.0)
+        0.5
+    """
+    return mean / deviation
+
+
+def progress(along: Any, length: Any) -> Any:
+    """E⟨g, g*⟩/(√E‖g‖² ‖g*‖): how far a step goes downhill for its length, as a share of what g* does; at most 1.
+
+    A step of the size that suits the curvature lowers J, to second order, by the square of this as a share of what the
+    exact gradient does, where the curvature is the same in all directions.
+
+    Args:
+        along: ⟨E g, g*⟩/‖g*‖².
+        length: √E‖g‖²/‖g*‖ of one draw.
+
+    Returns:
+        ``along / length``.
+
+    Examples:
+        >>> progress(0.5, 2.0)
+        0.25
+    """
+    return along / length

@@ -77,8 +77,14 @@ def shaded(colour: str, shade: float) -> str:
 
 
 FAMILIES = {  # a hue, and of each member a marker
-    "score function": (VERMILION, {"reinforce": "o", "rloo": "s", "nvil": "D"}),
-    "antithetic": (ORANGE, {"arm": "s", "disarm": "D", "arms": "^", "bitflip": "v", "ugc": "p"}),
+    "score function": (VERMILION, {"reinforce": "o", "rloo": "s", "nvil": "D", "vimco": "^", "local-rloo": "v"}),
+    "antithetic": (
+        ORANGE,
+        {
+            **{"arm": "s", "disarm": "D", "arms": "^", "bitflip": "v", "ugc": "p"},
+            **{"local-disarm": "X", "local-arms": "P"},
+        },
+    ),
     "control variates": (INDIGO, {"muprop": "v", "rebar": "^", "relax": "<", "double-cv": ">", "rodeo": "d"}),
     "marginalisation": (
         WINE,

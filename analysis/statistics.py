@@ -93,6 +93,24 @@ UNKNOWN = Interval(math.nan, math.nan, math.nan)
 """The interval of what is not defined."""
 
 
+def together(errors: list[float], correlation: float) -> float:
+    """The size of the sum of two errors.
+
+    Args:
+        errors: the sizes a and b of both.
+        correlation: ρ.
+
+    Returns:
+        √(a² + b² + 2ρab).
+
+    Examples:
+        >>> together([3.0, 4.0], 0.0), together([3.0, 4.0], -1.0)
+        (5.0, 1.0)
+    """
+    a, b = errors
+    return math.hypot(a + correlation * b, math.sqrt(max(0.0, 1 - correlation**2)) * b)
+
+
 def mean_interval(mean: float, standard_error: float, n: int, skewness: float | None = None) -> Interval:
     """Student's interval of a mean, corrected for the skewness of what is averaged.
 

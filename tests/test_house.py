@@ -141,9 +141,9 @@ def code_lines(path: Path, node: ast.ClassDef) -> int:
 
 def test_an_estimator_reads_at_a_glance(tmp_path: Path) -> None:
     """The classes of the table. Planted: one of four lines."""
-    from gradeval.estimators import TABLE
+    from gradeval.estimators import BUILT_IN
 
-    for facts in TABLE.values():
+    for facts in BUILT_IN.values():
         module, _, name = facts.target.partition(":")
         path = modules()[f"gradeval.estimators.{module}"]
         (node,) = (n for n in definitions(path) if isinstance(n, ast.ClassDef) and n.name == name)

@@ -110,6 +110,14 @@ class Direction:
             np.concatenate([np.ones(2), beside.spectrum.counts]),
         )
 
+    @property
+    def correlation(self) -> float:
+        """Of the errors of the mean along g* and of its length across, where that is told from zero; else 0."""
+        along, across = (float(self.variances @ (unit**2 * self.counts)) for unit in (self.direction, self.aside))
+        both = float(self.variances @ (self.direction * self.aside * self.counts))
+        known = self.across.low > 0 and min(along, across) > 0
+        return min(1.0, max(-1.0, both / math.sqrt(along * across))) if known else 0.0
+
     def cosine(self, samples: int) -> Interval:
         """E cos(ḡ, g*) of the mean ḡ of M draws, where that is nearly normal.
 

@@ -23,6 +23,7 @@ from gradeval.analysis.statistics import (
     mean_interval,
     positive_mean_interval,
     skewness,
+    together,
 )
 
 Z = 1.959963984540054  # standard normal quantile of a two-sided 95 % interval
@@ -66,15 +67,9 @@ class Accuracy:
         """
         terms = self.bias.map(lambda b: b * abs(b)), Interval(*(v / samples for v in astuple(self.variance)))
         total = sum(term.estimate for term in terms)
-        below = _together([term.estimate - term.low for term in terms], self.correlation)
-        above = _together([term.high - term.estimate for term in terms], self.correlation)
+        below = together([term.estimate - term.low for term in terms], self.correlation)
+        above = together([term.high - term.estimate for term in terms], self.correlation)
         return Interval(total, max(0.0, total - below), total + above).map(math.sqrt)
-
-
-def _together(errors: list[float], correlation: float) -> float:
-    """√(a² + b² + 2ρab)."""
-    a, b = errors
-    return math.hypot(a + correlation * b, math.sqrt(max(0.0, 1 - correlation**2)) * b)
 
 
 def accuracies_of(moments: Moments, exact: Array, rare: RareStates | None) -> dict[str, Accuracy]:

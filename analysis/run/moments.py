@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -294,3 +295,37 @@ class Moments:
     def _of(self, place: int) -> tuple[float, float]:
         row = place - len(self.mean) + len(self.covariance)
         return self.mean[place], self.covariance[row, row]
+
+
+def covariance_with_deviation(moments: Moments, layer: str, direction: Array) -> float:
+    """The covariance of a draw's component in a direction and of its squared deviation in one layer.
+
+    Args:
+        moments: of one estimator.
+        layer: its name.
+        direction: one number for each of the layer's parameters; at size it must be g*.
+
+    Returns:
+        Cov(⟨g, direction⟩, deviation) over single draws.
+    """
+    layout, place = moments.layout, moments.layout.deviation(layer)
+    if moments.at_size:
+        unkept = len(moments.mean) - len(moments.covariance)
+        return float(moments.covariance[layout.size + layout.number(layer) - unkept, place - unkept])
+    return float(direction @ moments.covariance[layout.slices[layer], place])
+
+
+def correlation_along(moments: Moments, layer: str, target: Array) -> float:
+    """The correlation of ⟨g, g*⟩ and of the squared deviation in one layer.
+
+    Args:
+        moments: of one estimator.
+        layer: its name.
+        target: g* of the layer.
+
+    Returns:
+        From −1 to 1; zero where either does not vary.
+    """
+    inner = moments.inner(layer)[1] if moments.at_size else float(target @ moments.spread(layer) @ target)
+    product = math.sqrt(max(0.0, inner)) * math.sqrt(max(0.0, moments.deviation(layer)[1]))
+    return min(1.0, max(-1.0, covariance_with_deviation(moments, layer, target) / product)) if product > 0 else 0.0

@@ -30,6 +30,7 @@ from gradeval.analysis.run.choice import budget_words
 from gradeval.analysis.run.figures import RUN_FIGURES, caption_of, save_run_figures, selection_words
 from gradeval.analysis.run.panels import among, shown_estimators, shown_layers
 from gradeval.analysis.run.reference import reference_sentence
+from gradeval.analysis.run.scale_free import SCALE_FREE
 from gradeval.analysis.run.summary import BiasVerdict
 from gradeval.files import CannotWrite, write_whole
 
@@ -81,9 +82,26 @@ RANKING_COLUMNS = (
     ),
     ("layer_evaluations", "Layer evaluations", "How often one draw evaluates a layer of the network."),
     ("loss_evaluations", "Loss evaluations", "How often one draw evaluates the loss."),
+    (
+        "rescaled_bias",
+        "Rescaled bias",
+        "The relative bias of an estimator whose mean has been given the length of g*: what no learning rate takes up. "
+        "It is 2 sin(θ/2), θ the angle between the mean and g*.",
+    ),
+    (
+        "signal_to_noise",
+        "Signal to noise",
+        "‖E g‖ / √tr Σ of one draw. Its inverse square is the variance after the same rescaling.",
+    ),
+    (
+        "progress",
+        "Progress",
+        "E⟨g, g*⟩ / (√E‖g‖² ‖g*‖): how far a step goes downhill for its length, as a share of what g* does. 1 is "
+        "perfect; no factor changes it.",
+    ),
 )
 BEFORE_VERDICT = 4  # of these columns: what a narrow screen has room for
-EXACT_KEYS = ("relative_bias", "relative_variance", "relative_rmse", "scale")
+EXACT_KEYS = ("relative_bias", "relative_variance", "relative_rmse", "scale", *SCALE_FREE)
 CHOICE_HEADINGS = (
     ("Budget", "So many draws, or so many seconds of compute on the machine of the run."),
     ("Estimator", "The one with the least error of the mean of the draws that the budget pays for."),

@@ -21,6 +21,7 @@ from gradeval.analysis.run.estimates import (
 )
 from gradeval.analysis.run.moments import Moments
 from gradeval.analysis.run.record import EXACT_COLUMNS, Record
+from gradeval.analysis.run.scale_free import SCALE_FREE, exact_scale_free, scale_free_intervals
 from gradeval.analysis.run.times import TIMING, times_of
 from gradeval.analysis.statistics import ENDS
 
@@ -81,7 +82,8 @@ def summary_table(record: Record) -> pd.DataFrame:
     table.insert(table.columns.get_loc("bias_pvalue") + 1, "bias_pvalue_adjusted", adjusted)
     unmeasured = [layer for layer, norm in record.norms.items() if not norm] if record.reference else []
     table["verdict"] = [_verdict(row, record.detect, row.layer in unmeasured) for row in table.itertuples()]
-    return table
+    later = [f"{key}{end}" for key in SCALE_FREE for end in ENDS]  # than the columns that tables have always had
+    return table[[*table.columns.drop(later), *later]]
 
 
 def best_known(summary: pd.DataFrame) -> pd.DataFrame:
@@ -100,6 +102,7 @@ def best_known(summary: pd.DataFrame) -> pd.DataFrame:
     bias = bias.where(~(bias < EXACTLY_UNBIASED), 0.0)
     exact = {"relative_bias": bias, "relative_variance": variance, "scale": table["exact_scale"]}
     exact["relative_rmse"] = np.sqrt(mean_square(bias, variance))
+    exact |= exact_scale_free(bias, variance, table["exact_scale"])
     for key, values in exact.items():
         for end in ENDS:
             table[f"{key}{end}"] = values.where(values.notna(), table[f"{key}{end}"])
@@ -119,6 +122,7 @@ def _row(record: Record, name: str, layer: str, accuracy: Accuracy) -> dict[str,
     rounding = ROUNDING_OF_SINGLE if record.manifest.get("dtype") == "float32" else 0.0
     test = unbiasedness(moments, record.exact, layer, comparisons, missing, rounding)
     found = intervals(moments, record.exact, layer, accuracy)
+    found |= scale_free_intervals(moments, record.exact, layer, accuracy, found["scale"])
     row: dict[str, Any] = {"estimator": name, "layer": layer, "draws": moments.draws}
     row |= found.pop("relative_bias").columns("relative_bias")
     row |= {"bias_pvalue": test.pvalue if norm else math.nan}

@@ -9,7 +9,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from gradeval.estimators import TABLE
+from gradeval.estimators import BUILT_IN
+from gradeval.estimators.facts import ANY_LOSS
 
 
 class Estimators(SphinxDirective):
@@ -17,7 +18,7 @@ class Estimators(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         families: dict[str, list[str]] = {}
-        for name, facts in TABLE.items():
+        for name, facts in BUILT_IN.items():
             families.setdefault(facts.target.partition(":")[0], []).append(name)
         lines: list[str] = []
         for module, names in families.items():
@@ -29,7 +30,7 @@ class Estimators(SphinxDirective):
 
 
 def _shown(name: str) -> list[str]:
-    facts = TABLE[name]
+    facts = BUILT_IN[name]
     module, _, of_class = facts.target.partition(":")
     code = inspect.getsource(getattr(import_module(f"gradeval.estimators.{module}"), of_class)).rstrip()
     known = [
@@ -39,6 +40,8 @@ def _shown(name: str) -> list[str]:
     ]
     if facts.defaults:
         known.append(f"defaults: {facts.defaults}")
+    if facts.loss != ANY_LOSS:
+        known.append(f"only for {facts.loss}")
     if facts.aliases:
         known.append(f"also called {', '.join(facts.aliases)}")
     shown = f".. autoclass:: gradeval.estimators.{module}.{of_class}"

@@ -13,6 +13,8 @@ layers, 5 and 7 points, four outputs, Bernoulli outputs, losses that are negativ
 without bias, inputs of zero, a convolution. Each is small enough to be enumerated. Where an estimator must be sampled,
 a fault on them is found as far as `EDGE_DRAWS` draws go; what would have been found is stated, and does not keep a
 claim undecided.
+
+Estimators that are defined for a bound of K samples only have a battery of their own, `SAMPLE_BOUNDS`.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gradeval.model.elbo import MultiSampleBound
 from gradeval.model.losses import Loss, cross_entropy, squared
-from gradeval.model.maps import ImageMap
+from gradeval.model.maps import BernoulliDecoder, ImageMap
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.noise import get_noise
 from gradeval.model.problem import Problem
@@ -171,6 +174,12 @@ EDGES = (
     Row(1, (1, 1), "logistic", ZERO_ONE, "logistic", 1, 2.0, 138, rare=1e-5),
     Row(1, (2,), "logistic", SIGNS, "squared", 1, 1.0, 142, rare=1e-6),
 )
+SAMPLE_BOUNDS = (
+    (2, Row(2, (2,), "logistic", ZERO_ONE, "bernoulli", 1, 1.2, 1)),
+    (3, Row(3, (1,), "normal", SIGNS, "bernoulli", 2, 0.8, 2)),
+    (4, Row(1, (2,), "logistic", SIGNS, "bernoulli", 1, 0.8, 3)),
+)
+"""K, and the encoder's and decoder's row."""
 
 
 def make_problem(row: Row) -> Problem:
@@ -233,6 +242,18 @@ def _make_rare(network: StochasticBinaryNetwork, probability: float) -> None:
 def battery_problems() -> list[Problem]:
     """The battery's ordinary problems, in the order of `ROWS`."""
     return [make_problem(row) for row in ROWS]
+
+
+def bound_problems() -> list[Problem]:
+    """Bounds of K samples of small variational autoencoders, in the order of `SAMPLE_BOUNDS`."""
+    problems = []
+    for samples, row in SAMPLE_BOUNDS:
+        vae, bound = make_problem(row), MultiSampleBound(samples)
+        prior = torch.linspace(-0.5, 1.0, row.widths[0], dtype=vae.network.dtype)
+        maps, head = [layer.map for layer in vae.network.layers], BernoulliDecoder(vae.network.head, prior)
+        network = bound.network(StochasticBinaryNetwork(maps, head, row.noise, row.states))
+        problems.append(Problem(network, vae.inputs, vae.targets, bound, f"{row.name}, bound of {samples} samples"))
+    return problems
 
 
 def edge_problems() -> list[Problem]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TypedDict, TypeVar, Unpack
 
 from gradeval.arguments import listener, real, shown, workers_of
-from gradeval.checking.battery import battery_problems, edge_problems
+from gradeval.checking.battery import battery_problems, bound_problems, edge_problems
 from gradeval.checking.claims import Claims, State
 from gradeval.checking.conclusion import conclude
 from gradeval.checking.equality import Definition, Pair
@@ -18,7 +18,8 @@ from gradeval.checking.limits import Limits
 from gradeval.checking.subject import Subject
 from gradeval.checking.verdict import Verdict
 from gradeval.errors import GradevalError, check_options, enumeration
-from gradeval.estimators import Estimator, claims_unbiased, resolve_one
+from gradeval.estimators import Estimator, claims_unbiased, get_facts, resolve_one
+from gradeval.estimators.facts import ANY_LOSS
 from gradeval.given import GivenProblem, given_problems
 from gradeval.model.precision import in_precision
 from gradeval.model.problem import Problem
@@ -94,10 +95,10 @@ def check(
     check_options("check", options, CheckOptions)
     name, subject = resolve_one(estimator)
     limits, definition = _limits(options), _definition(options)
-    first = battery_problems() if problems is None else given_problems(problems)
+    first, edges = _battery(subject) if problems is None else (given_problems(problems), [])
     places = [(problem, limits) for problem in (*first, *given_problems(further))]
-    if problems is None and not definition:
-        places += [(problem, replace(limits, edge=True)) for problem in edge_problems()]
+    if not definition:
+        places += [(problem, replace(limits, edge=True)) for problem in edges]
     precision, threads = options.get("precision", "double"), workers_of(workers)
     study = _Study([(in_precision(problem, precision), own) for problem, own in places], threads, listener(progress))
     if definition:
@@ -106,6 +107,14 @@ def check(
     claims = _claims(subject, options)
     subjects = study.carry_out(lambda problem, limits, tests: Subject(name, subject, problem, claims, limits, tests))
     return conclude(name, claims, limits, subjects)
+
+
+def _battery(estimator: Estimator) -> tuple[list[Problem], list[Problem]]:
+    """The ordinary problems, and those at the edge, that an estimator is defined for."""
+    facts = get_facts(estimator)
+    if facts is None or facts.loss == ANY_LOSS:
+        return battery_problems(), edge_problems()
+    return bound_problems(), []
 
 
 def _limits(options: CheckOptions) -> Limits:

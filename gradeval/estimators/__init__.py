@@ -4,6 +4,7 @@ An estimator is any callable ``(network, inputs, loss, randomness) -> [..., poin
 of its mean over points estimates ∇J and its value estimates E[f]. The table only gives names to the built-in ones.
 """
 
+from gradeval.estimators.bound_table import BUILT_IN
 from gradeval.estimators.facts import Facts
 from gradeval.estimators.naming import Estimators, resolve, resolve_one, resolve_with_specs
 from gradeval.estimators.protocol import Estimator
@@ -21,6 +22,7 @@ from gradeval.estimators.table import ALL, PAPER, TABLE
 
 __all__ = [
     "ALL",
+    "BUILT_IN",
     "PAPER",
     "TABLE",
     "Estimator",

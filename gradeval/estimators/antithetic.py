@@ -84,7 +84,7 @@ class Disarm:
         x, branches = inputs, []
         for k, layer in enumerate(network.layers):
             a = layer.preactivation(x)
-            b, other, weight = _antithetic_pair(layer.probability(a), layer.probability(-a), randomness)
+            b, other, weight = antithetic_pair(layer.probability(a), layer.probability(-a), randomness)
             f_other = loss(continue_path(network.layers[k + 1 :], layer.encode(other), randomness))
             branches.append((f_other, weight, layer.noise.log_odds(a)))
             x = layer.encode(b)
@@ -160,7 +160,7 @@ class Ugc:
         for k, layer in enumerate(network.layers):
             a = layer.preactivation(x)
             p, p_not = layer.probability(a), layer.probability(-a)
-            b, other, weight = _antithetic_pair(p, p_not, randomness)
+            b, other, weight = antithetic_pair(p, p_not, randomness)
             f_other = loss(continue_path(network.layers[k + 1 :], layer.encode(other), randomness))
             flipped, flip = _flip_of_one(b, randomness)
             f_flipped = loss(continue_path(network.layers[k + 1 :], layer.encode(flipped), randomness))
@@ -217,7 +217,7 @@ class Arms:
         for k, layer in enumerate(network.layers):
             a = layer.preactivation(x)
             p, p_not = layer.probability(a), layer.probability(-a)
-            s, scale = _negatively_dependent(p, p_not, self.samples, randomness)
+            s, scale = negatively_dependent(p, p_not, self.samples, randomness)
             f_others = loss(continue_path(network.layers[k + 1 :], layer.encode(s[1:]), randomness))
             branches.append((f_others, ((s - p) * scale).detach(), layer.noise.log_odds(a)))
             x = layer.encode(s[0])
@@ -229,8 +229,24 @@ class Arms:
         return value
 
 
-def _antithetic_pair(p: Tensor, p_not: Tensor, randomness: Randomness) -> tuple[Tensor, Tensor, Tensor]:
-    """b = 1[u < p] and b̃ = 1[1 − u < p] for the probabilities p and 1 − p, and DisARM's ½ (b − b̃) max(p, 1 − p)."""
+def antithetic_pair(p: Tensor, p_not: Tensor, randomness: Randomness) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw DisARM's pair: b = 1[u < p] and b̃ = 1[1 − u < p] for one uniform u.
+
+    Args:
+        p: the probabilities, any shape.
+        p_not: 1 − p.
+        randomness: where the states come from.
+
+    Returns:
+        b, b̃ and the weight ½ (b − b̃) max(p, 1 − p), each in the shape of p.
+
+    Examples:
+        >>> from gradeval.model.randomness import RandomDraws, generator
+        >>> p = torch.tensor([0.5, 0.5])
+        >>> b, other, _ = antithetic_pair(p, 1 - p, RandomDraws(generator("cpu", "an example")))
+        >>> b + other
+        tensor([1., 1.])
+    """
     b = randomness.bernoulli(p)
     both, one = (2 * p - 1).clamp(min=0), torch.minimum(p, p_not)
     # clamped: 0/0 for a state that cannot be
@@ -245,8 +261,25 @@ def _flip_of_one(s: Tensor, randomness: Randomness) -> tuple[Tensor, Tensor]:
     return s - sign * chosen, s.shape[-1] * sign * chosen
 
 
-def _negatively_dependent(p: Tensor, p_not: Tensor, samples: int, randomness: Randomness) -> tuple[Tensor, Tensor]:
-    """Samples for the probabilities p and 1 − p by the Dirichlet copula, [samples, ...], and 1/(1 − ρ)."""
+def negatively_dependent(p: Tensor, p_not: Tensor, samples: int, randomness: Randomness) -> tuple[Tensor, Tensor]:
+    """Draw ARMS's samples, by the Dirichlet copula.
+
+    Args:
+        p: the probabilities, any shape.
+        p_not: 1 − p.
+        samples: how many, at least 2.
+        randomness: where the uniform variables come from.
+
+    Returns:
+        The states, [samples, ...], and 1/(1 − ρ) for their correlation ρ, in the shape of p.
+
+    Examples:
+        >>> from gradeval.model.randomness import RandomDraws, generator
+        >>> p = torch.tensor([0.5, 0.5])
+        >>> s, scale = negatively_dependent(p, 1 - p, 2, RandomDraws(generator("cpu", "an example"), p.dtype))
+        >>> s.sum(0), scale
+        (tensor([1., 1.]), tensor([0.5000, 0.5000]))
+    """
     root = samples - 1
     d = -torch.log(randomness.uniform([samples, *p.shape]))
     u = (1 - d / d.sum(0)) ** root

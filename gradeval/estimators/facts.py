@@ -48,6 +48,7 @@ ONE_PATH = "one sampled path"
 SAMPLES, ENDS_OF_PATHS = "mean of K sampled paths", "mean over the ends of all paths"
 DIFFERENT_STATES = "weighted mean of paths with different states"
 FLIPS = "mean over flips of every unit"
+ANY_LOSS = "any"
 RELAXED, NORMAL_SAMPLE = "relaxed states", "one normal sample of the states"
 
 
@@ -68,6 +69,7 @@ class Facts:
         aliases: other names that users may write.
         fitted: whether `fit(problem, seed)` must learn something first; `gradeval.evaluate` does it.
         head: what its gradient of the head is taken at; only with `ONE_PATH` has it REINFORCE's variance.
+        loss: the losses that it is defined for.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Facts:
     aliases: tuple[str, ...] = ()
     fitted: bool = False
     head: str = ONE_PATH
+    loss: str = ANY_LOSS
 
     def evaluations(self, widths: Sequence[int], samples: int = 0) -> tuple[int, int]:
         """How often one draw evaluates a layer and the loss, per data point, where all maps are linear.

@@ -21,9 +21,10 @@ from types import ModuleType
 from typing import Any
 
 from gradeval.errors import GradevalError, estimator_error, unknown_name
+from gradeval.estimators.bound_table import BUILT_IN
 from gradeval.estimators.facts import Facts
 from gradeval.estimators.protocol import Estimator, claim_of, definition_of, parameters_of, settings_of
-from gradeval.estimators.table import ALL, PAPER, TABLE
+from gradeval.estimators.table import ALL, PAPER
 
 
 def split_specs(text: str) -> list[str]:
@@ -110,9 +111,9 @@ def get_estimator(spec: str) -> Estimator:
         ReinMax()
     """
     name, _, rest = (part.strip() for part in spec.partition(":"))
-    name = next((facts.name for facts in TABLE.values() if name in facts.aliases), name)
-    if name in TABLE:
-        module, _, cls = TABLE[name].target.partition(":")
+    name = next((facts.name for facts in BUILT_IN.values() if name in facts.aliases), name)
+    if name in BUILT_IN:
+        module, _, cls = BUILT_IN[name].target.partition(":")
         made = getattr(importlib.import_module(f"gradeval.estimators.{module}"), cls)
         estimator: Estimator = made(**_values(name, rest, hyper_parameters(made)))
         return estimator
@@ -154,7 +155,7 @@ def get_facts(estimator: Estimator) -> Facts | None:
         'Shekhovtsov, Yanush & Flach 2020, arXiv:2006.03143'
     """
     cls = type(estimator)
-    for facts in TABLE.values():
+    for facts in BUILT_IN.values():
         if f"gradeval.estimators.{facts.target}" == f"{cls.__module__}:{cls.__qualname__}":
             return facts
     return None
@@ -241,7 +242,7 @@ def hyper_parameters(cls: type) -> dict[str, Any]:
 
 
 def _names() -> list[str]:
-    return [name for facts in TABLE.values() for name in (facts.name, *facts.aliases)]
+    return [name for facts in BUILT_IN.values() for name in (facts.name, *facts.aliases)]
 
 
 def _values(name: str, text: str, defaults: dict[str, Any]) -> dict[str, Any]:

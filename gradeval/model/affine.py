@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gradeval.model.forms import Dense, Form, Windows
-from gradeval.model.maps import BernoulliDecoder, ImageMap, Residual, ScaleBias
+from gradeval.model.maps import BernoulliDecoder, Copies, EachCopy, ImageMap, Residual, ScaleBias
 
 DENSE_ENTRIES = 2**25  # the most entries of a matrix that is made from a map
 
@@ -57,7 +57,7 @@ _OTHER_AFFINE = tuple(
     cls.forward
     for cls in (
         *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
-        *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+        *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, Copies, EachCopy),
     )
 )
 
@@ -95,6 +95,8 @@ class _Walk:
             return self.compose(windows, first), windows.output if len(shape) == 3 else shape
         if forward not in _OTHER_AFFINE:
             raise _NotAffine
+        if isinstance(module, Copies | EachCopy):  # whose own map must be affine, too
+            self.after(module.map, None, shape if isinstance(module, Copies) else (shape[0] // module.copies,))
         inputs = math.prod(shape)
         constant = module(torch.zeros(1, *shape, dtype=self.dtype, device=self.device))
         if inputs * max(inputs, constant.numel()) > DENSE_ENTRIES:

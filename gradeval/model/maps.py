@@ -89,6 +89,59 @@ class BernoulliDecoder(nn.Module):
         return self.map(x)
 
 
+class Copies(nn.Module):
+    """The outputs of a map K times over: units that share its parameters and are independent given the input.
+
+    Args:
+        map: from [..., inputs] to [..., units].
+        copies: K.
+
+    Examples:
+        >>> Copies(ScaleBias(2), 2)(torch.tensor([[3.0, 4.0]])).tolist()
+        [[3.0, 4.0, 3.0, 4.0]]
+    """
+
+    map: nn.Module
+
+    def __init__(self, map: nn.Module, copies: int) -> None:
+        super().__init__()
+        self.map = map
+        self.copies = copies
+
+    def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch units"]:
+        return torch.cat([self.map(x)] * self.copies, -1)
+
+    def extra_repr(self) -> str:
+        return f"copies={self.copies}"
+
+
+class EachCopy(nn.Module):
+    """A map of each of K copies of its inputs, such as of the units that `Copies` makes.
+
+    Args:
+        map: from [..., units] to [..., outputs].
+        copies: K.
+
+    Examples:
+        >>> EachCopy(nn.AvgPool1d(2), 2)(torch.tensor([[3.0, 5.0, 1.0, 3.0]])).tolist()
+        [[4.0, 2.0]]
+    """
+
+    map: nn.Module
+
+    def __init__(self, map: nn.Module, copies: int) -> None:
+        super().__init__()
+        self.map = map
+        self.copies = copies
+
+    def forward(self, x: Float[Tensor, "*batch units"]) -> Float[Tensor, "*batch outputs"]:
+        outputs: Tensor = self.map(x.unflatten(-1, (self.copies, -1)))
+        return outputs.flatten(-2)
+
+    def extra_repr(self) -> str:
+        return f"copies={self.copies}"
+
+
 class Residual(nn.Module):
     """Σ branch(x), the sum of several maps of the same input.
 

@@ -18,7 +18,7 @@ from gradeval.errors import GradevalError, unknown_name
 from gradeval.files import reason, write_whole
 from gradeval.isolation import alone
 from gradeval.model.data import Data, as_tensor
-from gradeval.model.elbo import IN_FILES, NegativeElbo
+from gradeval.model.elbo import IN_FILES, ElboObjective, MultiSampleBound, name_in_file, objective_in_file
 from gradeval.model.head_loss import HeadLoss, PointLoss
 from gradeval.model.losses import LOSSES, Loss, check_targets, get_loss
 from gradeval.model.maps import BernoulliDecoder
@@ -310,7 +310,7 @@ def _check_fit(problem: Problem) -> None:
         states, outputs = try_network(network, inputs)
         if isinstance(problem.loss, str):
             check_targets(problem.loss, targets, outputs.shape[-1])
-        if isinstance(problem.loss, NegativeElbo):
+        if isinstance(problem.loss, ElboObjective):
             problem.loss.check(network, inputs, targets)
         if problem.objective is not None:
             try_objective(problem.objective, network, inputs, targets, states)
@@ -374,8 +374,9 @@ def problem_bytes(problem: Problem) -> bytes:
 
 
 def _to_document(problem: Problem) -> ProblemDocument:
-    network, head = problem.network, problem.network.head
-    loss = next((name for name, objective in IN_FILES.items() if problem.loss == objective), problem.loss)
+    network, loss = problem.network, name_in_file(problem.loss) or problem.loss
+    single = problem.loss.single(network) if isinstance(problem.loss, MultiSampleBound) else network
+    head = single.head
     if not isinstance(loss, str):
         raise GradevalError(
             f"a problem with the loss {loss_title(loss)} cannot be saved: a file names its loss, one of "
@@ -394,7 +395,7 @@ def _to_document(problem: Problem) -> ProblemDocument:
         description=problem.description,
         noise=network.noise.name,
         states=network.states,
-        layers=[_to_affine(layer.map, f"layers[{k}]") for k, layer in enumerate(network.layers)],
+        layers=[_to_affine(layer.map, f"layers[{k}]") for k, layer in enumerate(single.layers)],
         head=_to_affine(head.map if isinstance(head, BernoulliDecoder) else head, "head"),
         prior_logits=head.prior_logits.tolist() if isinstance(head, BernoulliDecoder) else None,
         loss=loss,
@@ -413,9 +414,11 @@ def _read(path: Path, dtype: torch.dtype) -> Problem:
         network = StochasticBinaryNetwork(maps, head, document.noise, document.states)
         inputs, targets = (_tensor(numbers, dtype) for numbers in (document.inputs, document.targets))
         name = document.name or path.stem
-        if document.loss not in (*LOSSES, *IN_FILES):
-            raise unknown_name("loss", document.loss, (*LOSSES, *IN_FILES))
-        loss = IN_FILES.get(document.loss, document.loss)
+        loss = objective_in_file(document.loss) or document.loss
+        if isinstance(loss, str) and loss not in LOSSES:
+            raise unknown_name("loss", loss, (*LOSSES, *IN_FILES))
+        if isinstance(loss, MultiSampleBound):
+            network = loss.network(network)
         return Problem(network, inputs, targets, loss, name, document.description)
 
 

@@ -77,7 +77,7 @@ PROBLEMS: dict[str, RegisteredProblem] = {
             "vae",
             "gradeval.problems.variational:vae_problem",
             "gradeval.problems.variational:vae_task",
-            "variational autoencoder of binarised images with binary units (--units 200, --encoder, --decoder, --kl)",
+            "variational autoencoder of binary images (--units 200, --encoder, --decoder, --kl, --samples K)",
             "Tucker et al. 2017, arXiv:1703.07370; Dong et al. 2020, arXiv:2006.10680; the same images",
             epochs=100,
             batch=50,
@@ -178,7 +178,7 @@ def _make(name: str, target: str, options: dict[str, Any], progress: Progress | 
     return make(**arguments, **groups)
 
 
-_WIDTHS, _WHOLE = ("units", "encoder", "decoder"), ("stage", "points", "seed")
+_WIDTHS, _WHOLE = ("units", "encoder", "decoder"), ("stage", "points", "seed", "samples")
 
 
 def _as_meant(option: str, value: Any) -> Any:

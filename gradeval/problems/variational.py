@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from gradeval.arguments import widths_of
 from gradeval.errors import GradevalError
-from gradeval.model.elbo import NegativeElbo
-from gradeval.model.maps import BernoulliDecoder
+from gradeval.model.elbo import ElboObjective, MultiSampleBound, NegativeElbo
+from gradeval.model.maps import BernoulliDecoder, Copies
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.noise import Noise
 from gradeval.model.problem import Problem
@@ -48,10 +50,14 @@ def initialise_vae(network: StochasticBinaryNetwork, inputs: Float[Tensor, "poin
     """The initial parameters of a VAE: `standardise`, then the logits of the pixels' rates added to the decoder's bias.
 
     Args:
-        network: its parameters are set in place; the head is a `BernoulliDecoder` that ends in a linear map.
+        network: its parameters are set in place; the head is a `BernoulliDecoder` that ends in a linear map. One of K
+            samples (`MultiSampleBound`) gets the parameters of one sample's.
         inputs: binary images, [points, pixels]. A pixel's rate is (½ + how often it is 1)/(1 + points).
         seed: all chance follows from it.
     """
+    layer = network.layers[0].map
+    if isinstance(layer, Copies):
+        network = MultiSampleBound(layer.copies).single(network)
     standardise(network, inputs, seed)
     last = [module for module in network.head.modules() if isinstance(module, nn.Linear)][-1]
     rate = (inputs.sum(0) + 0.5) / (len(inputs) + 1)
@@ -59,11 +65,38 @@ def initialise_vae(network: StochasticBinaryNetwork, inputs: Float[Tensor, "poin
         last.bias.add_(torch.logit(rate))
 
 
+@dataclass(frozen=True)
+class ElboForm:
+    """Which objective a VAE has.
+
+    Args:
+        kl: "sampled" or "analytic", see `NegativeElbo`.
+        samples: K ≥ 2 for the bound of K samples, `MultiSampleBound`, whose KL is sampled.
+    """
+
+    kl: str = "sampled"
+    samples: int = 1
+
+    def objective(self) -> ElboObjective:
+        """Make the objective.
+
+        Returns:
+            A `NegativeElbo`, or of more than one sample a `MultiSampleBound`.
+
+        Raises:
+            GradevalError: an unknown form of the KL, fewer than one sample, or several with the analytic KL.
+        """
+        one, several = NegativeElbo(self.kl), MultiSampleBound(self.samples)
+        if several.samples > 1 and self.kl != "sampled":
+            raise GradevalError(f"a bound of {self.samples} samples has the sampled KL; leave out kl='{self.kl}'.")
+        return several if several.samples > 1 else one
+
+
 def vae_task(
     units: int | str = 200,
     encoder: str = "",
     decoder: str = "",
-    kl: str = "sampled",
+    elbo: ElboForm = ElboForm(),
     images: ImageSource = ALL_IMAGES,
     *,
     noise: str | Noise = "logistic",
@@ -71,13 +104,13 @@ def vae_task(
 ) -> Task:
     """A binary VAE of binarised images: encoder, one layer of binary units, decoder, and a learned prior of the units.
 
-    The objective is `NegativeElbo`, in nats. Encoder and decoder are linear, or have real layers with tanh; the images
-    are `binarise` of the pixels with the source's seed.
+    The objective is `NegativeElbo`, or the `MultiSampleBound` of K samples, in nats. Encoder and decoder are linear, or
+    have real layers with tanh; the images are `binarise` of the pixels with the source's seed.
 
     Args:
         units: the number of binary units.
         encoder, decoder: widths of their real layers, "200-200"; "" for none.
-        kl: "sampled" or "analytic", see `NegativeElbo`.
+        elbo: which objective.
         images: which images.
         noise, states: of the network.
 
@@ -96,7 +129,7 @@ def vae_task(
         >>> task.train.widths, task.train.points, [name for name, _ in task.train.network.head.named_parameters()]
         ([5], 50, ['prior_logits', 'map.weight', 'map.bias'])
     """
-    objective, found = NegativeElbo(kl), images.load()
+    objective, found = elbo.objective(), images.load()
     widths = widths_of("units", units)
     if len(widths) != 1:
         raise GradevalError(f"units must be the width of one layer of binary units, such as 200; found '{units}'.")
@@ -108,16 +141,19 @@ def vae_task(
     network = StochasticBinaryNetwork([tanh_network([pixels, *inner["encoder"], code])], head, noise, states)
     binary = binarise(found, images.seed)
     maps = f"encoder {encoder or 'linear'}, decoder {decoder or 'linear'}"
-    what = f"binary VAE of {pixels}-pixel images, {code} units, {maps}, {kl} KL"
-    design = ImageDesign(network, binary, objective, f"vae {code}", what, binary, initialise_vae)
-    return image_task(images, found, design)
+    what = f"binary VAE of {pixels}-pixel images, {code} units, {maps}, {elbo.kl} KL"
+    name = f"vae {code}"
+    if isinstance(objective, MultiSampleBound):
+        network = objective.network(network)
+        name, what = f"{name}, {elbo.samples} samples", f"{what}, bound of {elbo.samples} samples"
+    return image_task(images, found, ImageDesign(network, binary, objective, name, what, binary, initialise_vae))
 
 
 def vae_problem(
     units: int | str = 200,
     encoder: str = "",
     decoder: str = "",
-    kl: str = "sampled",
+    elbo: ElboForm = ElboForm(),
     images: ImageSource = SOME_IMAGES,
     *,
     noise: str | Noise = "logistic",
@@ -126,14 +162,14 @@ def vae_problem(
     """The training data of `vae_task`, by default 100 images, with the network at its initial parameters.
 
     Args:
-        units, encoder, decoder, kl, images, noise, states: as of `vae_task`.
+        units, encoder, decoder, elbo, images, noise, states: as of `vae_task`.
 
     Returns:
         The problem.
 
     Examples:
-        >>> problem = vae_problem(5, kl="analytic")
+        >>> problem = vae_problem(5, elbo=ElboForm("analytic"))
         >>> problem.points, problem.loss
         (100, NegativeElbo(kl='analytic'))
     """
-    return vae_task(units, encoder, decoder, kl, images, noise=noise, states=states).train
+    return vae_task(units, encoder, decoder, elbo, images, noise=noise, states=states).train

@@ -20,24 +20,26 @@ if TYPE_CHECKING:
 
 def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
     """Problems and estimators, with their facts and sources."""
-    from gradeval.estimators import TABLE
+    from gradeval.estimators import BUILT_IN
     from gradeval.problems.catalogue import PROBLEMS
 
     if as_json:
         facts = {
             "problems": [asdict(row) for row in PROBLEMS.values()],
-            "estimators": [row.as_data() for row in TABLE.values()],
+            "estimators": [row.as_data() for row in BUILT_IN.values()],
         }
         print(json.dumps(facts, indent=1))
         return
 
-    show_lists(PROBLEMS.values(), TABLE.values())
+    show_lists(PROBLEMS.values(), BUILT_IN.values())
 
 
 def show_lists(problems: Iterable[RegisteredProblem], estimators: Iterable[Facts]) -> None:
     """The tables of problems and estimators."""
     from rich.console import Console
     from rich.padding import Padding
+
+    from gradeval.estimators.facts import ANY_LOSS
 
     console = Console()
     columns: dict[str, Cell] = {"name": Cell.WORD, "what": Cell.PROSE, "source": Cell.PROSE}
@@ -47,7 +49,8 @@ def show_lists(problems: Iterable[RegisteredProblem], estimators: Iterable[Facts
         claims = ("unbiased" if row.unbiased else "biased", f"∇f {'needed' if row.differentiable else 'not needed'}")
         costs = f"layers {row.layer_evaluations}, losses {row.loss_evaluations}"
         console.print(safe(name), style="bold", highlight=False)
-        facts = "; ".join((*claims, row.randomness, costs, f"head: {row.head}", *filter(None, [row.defaults])))
+        only = [] if row.loss == ANY_LOSS else [f"only for {row.loss}"]
+        facts = "; ".join((*only, *claims, row.randomness, costs, f"head: {row.head}", *filter(None, [row.defaults])))
         for text in (facts, row.source):
             console.print(Padding(safe(text), (0, 0, 0, 2)), highlight=False)
     console.print(

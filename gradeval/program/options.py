@@ -33,6 +33,9 @@ KLForm = Annotated[
     str | None,
     typer.Option(help="vae: sampled (log q − log p at the sample) or analytic; sampled if not given."),
 ]
+BoundSamples = Annotated[
+    int | None, typer.Option(help="vae: K for the bound of K samples, log of the mean weight; 1 is the ELBO.")
+]
 
 
 def check_output(folder: Path, marker: str = "plan.json") -> None:

@@ -12,6 +12,7 @@ import typer
 from gradeval.errors import GradevalError, Incomplete
 from gradeval.program.budget import Budget, MaxSeconds, Yes
 from gradeval.program.options import (
+    BoundSamples,
     ImageData,
     ImageRoot,
     KLForm,
@@ -51,6 +52,7 @@ def run_command(
     encoder: RealEncoder = None,
     decoder: RealDecoder = None,
     kl: KLForm = None,
+    samples: BoundSamples = None,
     problem_seed: Annotated[
         int | None, typer.Option(help="Seed of data, weights and training; 0 if not given.")
     ] = None,
@@ -136,7 +138,7 @@ def run_command(
     if reference != "sampled":
         arguments = {key: value for key, value in arguments.items() if not key.startswith("reference")}
     given = {"units": units, "stage": stage, "noise": noise, "points": points, "seed": problem_seed}
-    given |= {"data": data, "root": root, "encoder": encoder, "decoder": decoder, "kl": kl}
+    given |= {"data": data, "root": root, "encoder": encoder, "decoder": decoder, "kl": kl, "samples": samples}
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     folder = resume or out or free_folder()
     check_output(folder)
@@ -209,7 +211,7 @@ def run_command(
 
 _RUN_ARGUMENTS = (
     *("problem", "units", "stage", "noise", "points", "problem_seed", "estimators", "draws", "seed", "workers"),
-    *("device", "exact", "detect", "out", "data", "root", "encoder", "decoder", "kl"),
+    *("device", "exact", "detect", "out", "data", "root", "encoder", "decoder", "kl", "samples"),
     *("reference", "reference_error", "reference_seconds"),
 )
 _WITH_RESUME = {
@@ -222,7 +224,7 @@ def _begun(context: typer.Context, folder: Path) -> tuple[Any, dict[str, Any]]:
     """The problem and the settings of a run that was begun in a folder; nothing in it is executed."""
     import torch
 
-    from gradeval.estimators import TABLE
+    from gradeval.estimators import BUILT_IN
     from gradeval.estimators.specs import names_code
     from gradeval.evaluation.plan import PROBLEM_FILE, Plan, check_problem
     from gradeval.model.problem import Problem
@@ -236,7 +238,7 @@ def _begun(context: typer.Context, folder: Path) -> tuple[Any, dict[str, Any]]:
     if not plan.problem:
         raise GradevalError(f"{folder} does not hold its problem: repeat the command that began it, with --out.")
     check_problem(folder, plan)
-    own = [name for name in plan.estimators if name.partition(":")[0] not in TABLE]
+    own = [name for name in plan.estimators if name.partition(":")[0] not in BUILT_IN]
     if own and not is_given(context, "estimators"):
         if unknown := [name for name in own if not names_code(name)]:
             raise GradevalError(

@@ -12,6 +12,7 @@ import typer
 from gradeval.errors import Incomplete
 from gradeval.program.budget import Budget, MaxSeconds, Yes
 from gradeval.program.options import (
+    BoundSamples,
     ImageData,
     ImageRoot,
     KLForm,
@@ -43,6 +44,7 @@ def train_command(
     encoder: RealEncoder = None,
     decoder: RealDecoder = None,
     kl: KLForm = None,
+    samples: BoundSamples = None,
     problem_seed: Annotated[int | None, typer.Option(help="Seed of the data and their split; 0 if not given.")] = None,
     optimiser: Annotated[
         str | None, typer.Option(help="sgd (momentum 0.9) or adam; the problem's own if not given.")
@@ -93,7 +95,7 @@ def train_command(
     from gradeval.training.trainer import train
 
     given = {"units": units, "noise": noise, "points": points, "data": data, "root": root, "seed": problem_seed}
-    given |= {"encoder": encoder, "decoder": decoder, "kl": kl}
+    given |= {"encoder": encoder, "decoder": decoder, "kl": kl, "samples": samples}
     task = load_task(problem, **{key: value for key, value in given.items() if value is not None})
     facts = PROBLEMS.get(problem)
     settings: dict[str, Any] = {

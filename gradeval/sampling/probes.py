@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +15,9 @@ from torch.func import functional_call, grad, vmap
 from gradeval.errors import GradevalError
 from gradeval.estimators.protocol import Estimator, owns_sampling
 from gradeval.isolation import Footprint, alone
+from gradeval.model.elbo import SampleLosses
 from gradeval.model.forms import Form
+from gradeval.model.head_loss import PointLoss
 from gradeval.model.network import BinaryLayer
 from gradeval.model.objective import split_constant
 from gradeval.model.problem import Problem, own_copy
@@ -77,6 +79,11 @@ class _FixedChance(RandomDraws):
         return torch.full(tuple(shape), 0.37, dtype=self.dtype, device=self.generator.device)
 
 
+def _altered(loss: PointLoss, change: Callable[[PointLoss], PointLoss]) -> PointLoss:
+    """A loss with its function changed; of a bound of K samples that of one sample, which estimators ask for."""
+    return replace(loss, one=change(loss.one)) if isinstance(loss, SampleLosses) else change(loss)
+
+
 class _PointwiseRun:
     """An estimator on some points of a problem, with fixed chance.
 
@@ -97,7 +104,7 @@ class _PointwiseRun:
         chance, scaled = _FixedChance(self.random, self.problem.network.dtype), Surrogate(self.problem, self.estimator)
         scaled.network = self.surrogate.network
         scaled.estimator = lambda network, x, loss, chance: self.estimator(
-            network, x, lambda last: factors * loss(last), chance
+            network, x, _altered(loss, lambda f: lambda last: factors * f(last)), chance
         )
 
         def total(parameters: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, list[Tensor]]]:
@@ -405,13 +412,18 @@ def count_evaluations(problem: Problem, estimator: Estimator) -> tuple[float, fl
     layers = [_CountingLayer(layer.map, layer.noise, network.states) for layer in network.layers]
     network.layers = nn.ModuleList(layers)  # type: ignore[assignment]
     loss, losses = own.loss_function(), 0.0
+    parts = loss.samples if isinstance(loss, SampleLosses) else 1  # all K samples are one evaluation
 
-    def counted(x: Tensor) -> Tensor:
-        nonlocal losses
-        f = loss(x)
-        losses += f.shape[:-1].numel()
-        return f
+    def counted(f: PointLoss) -> PointLoss:
+        def evaluate(x: Tensor) -> Tensor:
+            nonlocal losses
+            found = f(x)
+            losses += found.shape[:-1].numel() / parts
+            return found
+
+        return evaluate
 
     with alone():
-        estimator(network, own.inputs, counted, RandomDraws(generator(network.device, "count"), network.dtype))
+        chance = RandomDraws(generator(network.device, "count"), network.dtype)
+        estimator(network, own.inputs, _altered(loss, counted), chance)
     return sum(layer.count for layer in layers), losses

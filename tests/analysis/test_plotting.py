@@ -42,10 +42,10 @@ def test_a_logarithmic_axis_holds_what_can_be_drawn() -> None:
 
 def test_every_built_in_estimator_has_a_family_and_a_style_of_its_own() -> None:
     """Planted: a new row of the table, which would be among the others."""
-    from gradeval.estimators.table import TABLE
+    from gradeval.estimators import BUILT_IN
 
-    assert {name for name in TABLE if family_of(name) == OTHERS} == set()
-    assert set(TABLE) | {"concrete:temperature=0.1", "concrete:temperature=1.0"} == set(STYLES)
+    assert {name for name in BUILT_IN if family_of(name) == OTHERS} == set()
+    assert set(BUILT_IN) | {"concrete:temperature=0.1", "concrete:temperature=1.0"} == set(STYLES)
     assert len(set(STYLES.values())) == len(STYLES)
     assert [family_of(name) for name in ("rloo:samples=4", "concrete:temperature=2.0", "mine:st")] == [
         "score function",

@@ -84,7 +84,7 @@ FAULTS = [
     ("bitflip", antithetic, "one_unit", of_all_equally),
     ("bitflip", antithetic, "_flip_of_one", without_the_width),
     ("ugc", antithetic, "_flip_of_one", without_the_width),
-    ("ugc", antithetic, "_antithetic_pair", independent_pair),
+    ("ugc", antithetic, "antithetic_pair", independent_pair),
     ("sum-and-sample", without_replacement, "_another", perhaps_the_same),
     ("unordered-set", without_replacement, "_another", without_a_tail),
     ("measure-valued", marginalisation, "continue_path", phantom_stops),

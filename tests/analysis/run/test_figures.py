@@ -90,6 +90,9 @@ def make_run(
             | around("relative_rmse", rmse(1), 0.0 if fixed else 0.01)
             | around("descent_probability", 1.0 if fixed else 0.5 + 0.5 * cosine(1), 0.0)
             | around("scale", 1 + bias)
+            | around("rescaled_bias", 0.0)
+            | around("signal_to_noise", float("inf") if fixed else (1 + bias) / variance**0.5)
+            | around("progress", cosine(1))
             | {"seconds_per_draw": 3.4e-5 * (1 + i), "layer_evaluations": 3.0, "loss_evaluations": 1.0}
             | {"unbiased_claim": name in UNBIASED, "deterministic": fixed}
             | {"exact_relative_bias": float("nan"), "verdict": verdict(name in UNBIASED, seen, bias)}

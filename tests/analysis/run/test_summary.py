@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from gradeval.analysis.run.scale_free import SCALE_FREE
 from gradeval.analysis.run.summary import BiasVerdict, _verdict, best_known
 
 ROW = {
@@ -81,6 +82,7 @@ def _parquet(table: pd.DataFrame):
 def test_exact_figures_replace_the_estimates_and_have_no_interval() -> None:
     ends = ("", "_low", "_high")
     sampled = {"relative_bias": 0.2, "relative_variance": 3.0, "relative_rmse": 1.7, "scale": 0.9}
+    sampled |= dict.fromkeys(SCALE_FREE, 0.4)
     columns = {f"{key}{end}": value for key, value in sampled.items() for end in ends}
     keys = ["verdict", "exact_relative_bias", "exact_relative_variance", "exact_scale"]
     rows = [
@@ -100,6 +102,9 @@ def test_exact_figures_replace_the_estimates_and_have_no_interval() -> None:
         assert list(best[f"relative_variance{end}"])[:4] == [3.0, 2.0, 2.5, 3.0]
         assert list(best[f"relative_rmse{end}"])[:4] == [1.7, math.sqrt(2.01), math.sqrt(2.5), 1.7]
         assert list(best[f"scale{end}"])[:4] == [0.9, 1.1, 1.0, 0.9]
+        assert list(best[f"rescaled_bias{end}"])[:4] == pytest.approx([0.4, 0.0, 0.0, 0.4], abs=1e-6)
+        assert list(best[f"signal_to_noise{end}"])[:4] == pytest.approx([0.4, 1.1 / 2**0.5, 2.5**-0.5, 0.4])
+        assert list(best[f"progress{end}"])[:4] == pytest.approx([0.4, 1.1 / 3.21**0.5, 3.5**-0.5, 0.4])
     assert list(best["exact"]) == [False, True, True, False, False, False]
     assert list(best["unbiased"]) == [True, False, True, False, False, False]
     assert list(best["biased"]) == [False, True, False, False, True, True]  # undecided is neither
