@@ -87,7 +87,7 @@ def test_other_networks_draw_fewer_paths(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_many_points_have_fewer_paths(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred thousand points took minutes. The paths of all points are as many as before, and 256 of each at least."""
+    """A hundred thousand points took minutes. All points have as many paths as before, and each has 256 at least."""
     problem = problem_of(6, (5, 5), 4, 40)
     whole = rare_states(problem)
     monkeypatch.setattr(rare, "MANY_POINTS", 4)
