@@ -8,8 +8,8 @@
   (noise, loss), (layers, loss), (layers, encoding), and on networks chosen, by the seed, for a gradient that stands out
   of its noise. Averages over scrambled Sobol points, in `REPLICATES` independent scrambles, are compared with the exact
   gradient in every coordinate, along every layer's g* and in the value, by t-tests at a family-wise false-alarm rate
-  of 1e-6. That a bias of 1 % of a layer's ‖g*‖, in a coordinate or along g*, would be seen with a probability of 0.95
-  is asserted.
+  of 1e-6. That a bias of 2 % of a layer's ‖g*‖ (all: 1 %), in a coordinate or along g*, would be seen with a
+  probability of 0.95 is asserted.
 
 Each new estimator in the table of gradeval.estimators is tested without a change here.
 """
@@ -51,7 +51,7 @@ LOSSES = ["logistic", "squared", "cross-entropy", "bernoulli"]
 EXACT = 1e-10
 WHOLE = os.environ.get("GRADEVAL_CONFORMANCE") == "full"
 
-ALARM, POWER, DETECTABLE = 1e-6, 0.95, 0.01
+ALARM, POWER, DETECTABLE = 1e-6, 0.95, 0.01 if WHOLE else 0.02
 REPLICATES, FIRST_POINTS, MOST_POINTS = 64, 2**9, 2**17
 COMPARISONS = 30  # at most, in one combination
 COMBINATIONS = [  # layers, noise, encoding, loss, scale and seed of the weights
@@ -302,7 +302,7 @@ def test_a_vectorised_draw_is_a_plain_one(make_problem, name: str) -> None:
         torch.testing.assert_close(draw(uniforms), draw(uniforms, vectorised=False), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("noise", NOISY)
+@pytest.mark.parametrize("noise", NOISY if WHOLE else ("logistic", "uniform"))
 @pytest.mark.parametrize("name", TABLE)
 def test_saturated_units_give_finite_gradients(make_problem, name: str, noise: str) -> None:
     problem = make_problem((2, 2), noise=noise, states=(-1.0, 1.0))
