@@ -21,6 +21,7 @@ TITLES = {
     "cosine": "cosine",
 }
 """The columns that a LaTeX table may have, and their headings."""
+ROUNDING = 1e-9  # exact figures that differ by less are the same
 GROUPS = {True: "claims no bias", False: "biased"}
 SPECIAL = str.maketrans({
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -38,8 +39,8 @@ def latex_table(
 ) -> str:
     """Accuracy of one draw of every estimator, relative to the exact gradient, as a LaTeX table.
 
-    The best figure of a column is bold, and so are those that it ties with: whose 95 % intervals meet the best one's.
-    Exact figures, which have no interval, lead where they are known. The table needs the package booktabs.
+    A figure is bold unless another one is surely better: unless the whole 95 % interval of another is on its better
+    side. Exact figures stand where they are known; their interval has no width. The table needs the package booktabs.
 
     Args:
         run: its tables are read.
@@ -106,11 +107,11 @@ def _column(rows: pd.DataFrame, column: str, intervals: bool) -> list[str]:
     bounds = [
         (a if math.isfinite(a) else v, b if math.isfinite(b) else v) for v, a, b in zip(value, low, high, strict=True)
     ]
-    known = [k for k, v in enumerate(value) if math.isfinite(v)]
-    best = min(known, key=lambda k: -value[k] if column == "cosine" else value[k], default=None)
+    costs = [(-b, -a) if column == "cosine" else (a, b) for a, b in bounds]
+    reach = min((worst for v, (_, worst) in zip(value, costs, strict=True) if math.isfinite(v)), default=-math.inf)
     cells = []
     for k, (a, b) in enumerate(bounds):
-        tie = best is not None and k in known and a <= bounds[best][1] and b >= bounds[best][0]
+        tie = math.isfinite(value[k]) and costs[k][0] <= reach + ROUNDING * max(1, abs(reach))
         number = f"$\\mathbf{{{_number(value[k])}}}$" if tie else f"${_number(value[k])}$"
         spread = f" {{\\scriptsize $[{_number(a)}, {_number(b)}]$}}" if intervals and a < b else ""
         cells.append(number + spread)
