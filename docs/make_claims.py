@@ -774,7 +774,8 @@ def page(claims: list[Claim], drawn: dict[str, Figure]) -> str:
     lines = [
         "# The claims of the authors' response, put to the test",
         "",
-        "Made by `python docs/make_claims.py`. Intervals are 95 %. A claim is supported or refuted if its whole",
+        "Made by `python docs/make_claims.py` in 20 minutes. `gradeval sweep docs/claims/width.toml` makes the nets of",
+        "one claim, with tables and figures. Intervals are 95 %. A claim is supported or refuted if its whole",
         "interval lies on one side of the threshold given with it; otherwise it is undecided. Bias, variance and RMSE",
         "are exact for estimators whose only chance is Bernoulli states; for the others they come from 2000 draws.",
         "Nets of one seed have the same data: a seed is one observation (or cluster). The verdicts are not corrected",
