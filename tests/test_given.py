@@ -207,7 +207,7 @@ CALLS: list[tuple[str, Any]] = [
     ("Problem(nn.Sequential(linear(2, 1)), X, Y)", Refused("has no binary units: put a gradeval.BinaryUnits()")),
     ("Problem(marked(BinaryUnits()), X, Y)", Refused("must have the same noise and states, found several")),
     ("Problem(marked(marked()[1]), X, Y)", Refused("BinaryUnits with no map after the last")),
-    ("Problem(linear(2, 1), X, Y)", Refused("network must be a StochasticBinaryNetwork, or an nn.Sequential")),
+    ("Problem(linear(2, 1), X, Y)", Refused("give the maps between its units: StochasticBinaryNetwork([map,")),
     ("BinaryUnits(noise='gauss')", Refused("unknown noise 'gauss'")),
     ("exact_gradient(Problem(Network.from_state_dict(P.network.state_dict()), P.inputs, P.targets)).value == J", True),
     ("Problem(Network.from_state_dict(WEIGHTS), X, Y).widths", [2]),
@@ -273,6 +273,7 @@ def test_networks_of_a_training_are_problems(tmp_path: Path, monkeypatch: pytest
         ("run:st@1/2", "run has the seeds 0 to 1, found 2."),
         ("run:st@x", "FOLDER:ESTIMATOR@EPOCH"),
         ("nowhere:st@1", "nowhere holds no training"),
+        ("run", "run holds a training: a network of it is named run:ESTIMATOR@EPOCH."),
     ):
         with pytest.raises(GradevalError, match=re.escape(message)):
             gradeval.load_problem(name)

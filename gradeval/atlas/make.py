@@ -52,7 +52,9 @@ def accuracy_of(problem: Problem, estimator: Estimator) -> dict[str, list[float 
         GradevalError: it has further chance, or too many joint states.
     """
     if count_chance(problem, estimator)[1]:
-        raise GradevalError("it has chance beyond Bernoulli states, which cannot be enumerated.")
+        raise GradevalError(
+            "it has chance beyond Bernoulli states, which cannot be enumerated; `gradeval run` draws it."
+        )
     found = exact_moments(problem, estimator)
     bias, variance, scale = found.relative_bias(), found.relative_variance(), found.scale()
     table: dict[str, list[float | None]] = {}

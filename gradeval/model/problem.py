@@ -42,8 +42,8 @@ class Problem:
         network: the stochastic binary network, or an `nn.Sequential` with `gradeval.BinaryUnits` between its maps.
         inputs: x⁰, [points, inputs]: a tensor, an array, a DataFrame or lists.
         targets: [points] or [points, outputs], as the loss needs them; of the same kinds.
-        loss: the name of a loss, a callable (output, target) -> [..., points] that accepts leading axes, or an
-            `Objective`, such as `NegativeElbo`.
+        loss: the name of a loss, as in problem files; a callable (output, target) -> [..., points] that accepts leading
+            axes; or an `Objective`, such as `NegativeElbo`.
         name, description: shown in reports.
 
     Inputs and targets are brought to the precision and the device of the network.
@@ -189,7 +189,8 @@ def _network_of(given: object) -> StochasticBinaryNetwork:
         return StochasticBinaryNetwork.from_sequential(given)
     if not isinstance(given, StochasticBinaryNetwork):
         raise GradevalError(
-            f"network must be a StochasticBinaryNetwork, or an nn.Sequential with BinaryUnits, found {shown(given)}."
+            f"network must be a StochasticBinaryNetwork, or an nn.Sequential with BinaryUnits, found {shown(given)}. "
+            "Of a module of your own, give the maps between its units: StochasticBinaryNetwork([map, …], head)."
         )
     return given
 
@@ -201,6 +202,7 @@ def _parts(given: object, inputs: Data, targets: Data, loss: object) -> dict[str
     data = {name: as_tensor(name, data).to(device, dtype) for name, data in (("inputs", inputs), ("targets", targets))}
     if isinstance(loss, str) and loss in ("logistic", "cross-entropy") and data["targets"].shape[1:] == (1,):
         data["targets"] = data["targets"].squeeze(1)  # a column of a table
+    loss = (objective_in_file(loss) or loss) if isinstance(loss, str) else loss
     return {"network": network, **data, "loss": loss, "_loss": _loss_of(loss)}
 
 
@@ -213,6 +215,8 @@ def _loss_of(loss: object) -> Loss | None:
     """The loss as a function of outputs and targets; None of an objective."""
     if isinstance(loss, Objective):
         return None
+    if isinstance(loss, str) and loss not in LOSSES:
+        raise unknown_name("loss", loss, (*LOSSES, *IN_FILES))
     if not callable(loss):
         return get_loss(loss)  # type: ignore[arg-type]  # what is no name is refused there
     return loss
@@ -415,8 +419,6 @@ def _read(path: Path, dtype: torch.dtype) -> Problem:
         inputs, targets = (_tensor(numbers, dtype) for numbers in (document.inputs, document.targets))
         name = document.name or path.stem
         loss = objective_in_file(document.loss) or document.loss
-        if isinstance(loss, str) and loss not in LOSSES:
-            raise unknown_name("loss", loss, (*LOSSES, *IN_FILES))
         if isinstance(loss, MultiSampleBound):
             network = loss.network(network)
         return Problem(network, inputs, targets, loss, name, document.description)

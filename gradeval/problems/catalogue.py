@@ -191,6 +191,7 @@ def _as_meant(option: str, value: Any) -> Any:
 
 
 def _load_file(name: str, options: dict[str, Any]) -> Problem:
+    from gradeval.analysis.training_manifest import TRAINING_FILE
     from gradeval.problems.trained import trained_name, trained_problem
 
     if not Path(name).exists() and (trained := trained_name(name)):
@@ -199,6 +200,8 @@ def _load_file(name: str, options: dict[str, Any]) -> Problem:
         return trained_problem(trained, load_task, options.get("task"))
     if not Path(name).exists() and not name.endswith(".json"):
         raise GradevalError(f"{unknown_name('problem', name, PROBLEMS)} A problem file is given by its path.")
+    if (Path(name) / TRAINING_FILE).is_file():
+        raise GradevalError(f"{name} holds a training: a network of it is named {name}:ESTIMATOR@EPOCH.")
     if options:
         raise GradevalError(f"a problem file takes no options, found {', '.join(options)}.")
     from gradeval.model.problem import Problem

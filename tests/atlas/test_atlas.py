@@ -70,6 +70,7 @@ def test_the_commands(tmp_path: Path) -> None:
     none = gradeval("atlas", "--with", "arm", cwd=tmp_path)
     assert none.returncode == 2
     assert "no exact accuracy on any problem of the atlas: it has chance beyond Bernoulli states" in none.stderr
+    assert "`gradeval run` draws it" in none.stderr
     (tmp_path / "mine.py").write_text("from gradeval.estimators import get_estimator\n\nmine = get_estimator('st')\n")
     (row, *_) = json.loads(gradeval("atlas", "--with", "mine.py:mine", "--json", cwd=tmp_path).stdout)
     known = load("toy").accuracy.query("layer == 'all'").set_index("estimator")["relative_rmse"]

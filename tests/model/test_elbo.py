@@ -302,6 +302,8 @@ def test_a_constant_that_is_not_told_apart_is_a_factor_of_the_score_and_no_bias(
 def test_a_file_holds_it_with_the_prior(kl: str, tmp_path: Path) -> None:
     problem, path = variational(kl, states=(-1.0, 1.0)), tmp_path / "p.json"
     problem.save(path)
+    by_name = Problem(problem.network, problem.inputs, problem.targets, f"negative-elbo:kl={kl}")
+    assert by_name.fingerprint() == problem.fingerprint()
     again = Problem.load(path)
     assert again.fingerprint() == problem.fingerprint()
     assert exact_gradient(again).value == exact_gradient(problem).value
