@@ -26,6 +26,10 @@ def test_objects_are_shown(small, tmp_path: Path) -> None:
         html = shown._repr_html_()
         assert all(word in html for word in words)
         assert "<script" not in html
+    assert "tensor" not in repr(problem)  # not the data
+    title, *rows = repr(run).splitlines()
+    assert "20 draws" in title
+    assert [row.split()[0] for row in rows] == ["estimator", EVIL]
     page = run.report(tmp_path / "new" / "page.html")
     assert page.read_text().startswith("<!")
     assert [path.name for path in page.parent.iterdir()] == ["page.html"]

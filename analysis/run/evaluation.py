@@ -107,7 +107,7 @@ class Evaluation(Record):
         Raises:
             GradevalError: the folder exists and is not empty, or cannot be written.
         """
-        create_run(Path(folder), self, self._saved_tables())
+        create_run(Path(folder), self, _saved_tables(self))
         return Path(folder)
 
     @classmethod
@@ -150,8 +150,14 @@ class Evaluation(Record):
         """
         return latex_table(self, **options)
 
+    def __repr__(self) -> str:
+        title, best = _shown(self)
+        return f"{title}\n{best.to_string(index=False, float_format='{:.3g}'.format)}"
+
     def _repr_html_(self) -> str:
-        return _html(self)
+        title, best = _shown(self)
+        html: str = best.to_html(index=False, float_format="{:.3g}".format)
+        return f"<b>{escape(title)}</b>{html}"
 
     def rewrite(self, folder: str | Path) -> None:
         """Make the files of a saved run anew from its moments and curves.
@@ -162,29 +168,29 @@ class Evaluation(Record):
         Raises:
             CannotWrite: a full disk, say; the files are as they were.
         """
-        replace_run(Path(folder), self, self._saved_tables())
-
-    def _saved_tables(self) -> dict[str, pd.DataFrame]:
-        tables = {
-            "summary": self.summary,
-            "curves": self.curves,
-            "exact_moments": self.exact_moments,
-            "breakeven": self.breakeven,
-            "pairs": self.pairs,
-            "variance_reduction": self.variance_reduction,
-            "fits": self.fits,
-            "points": self.points,
-            "prediction": self.prediction,
-        }
-        kept = {name: without_timings(table) for name, table in tables.items() if table is not None}
-        choice = self.choice.assign(rivals=self.choice["rivals"].map("; ".join))
-        return kept | {"timings": self.timings, "choice": choice}
+        replace_run(Path(folder), self, _saved_tables(self))
 
 
-def _html(run: Evaluation) -> str:
-    """What a notebook shows."""
+def _saved_tables(run: Evaluation) -> dict[str, pd.DataFrame]:
+    tables = {
+        "summary": run.summary,
+        "curves": run.curves,
+        "exact_moments": run.exact_moments,
+        "breakeven": run.breakeven,
+        "pairs": run.pairs,
+        "variance_reduction": run.variance_reduction,
+        "fits": run.fits,
+        "points": run.points,
+        "prediction": run.prediction,
+    }
+    kept = {name: without_timings(table) for name, table in tables.items() if table is not None}
+    choice = run.choice.assign(rivals=run.choice["rivals"].map("; ".join))
+    return kept | {"timings": run.timings, "choice": choice}
+
+
+def _shown(run: Evaluation) -> tuple[str, pd.DataFrame]:
+    """What terminals and notebooks show: a title and a table."""
     problem, draws = run.manifest["problem"], run.manifest["draws"]
     title = f"{problem['name']}: {len(run.moments)} estimators, {draws:,} draws, all layers"
     best = run.best[run.best["layer"] == "all"].sort_values("relative_rmse")
-    html: str = best[SHOWN_COLUMNS].to_html(index=False, float_format="{:.3g}".format)
-    return f"<b>{escape(title)}</b>{html}"
+    return title, best[SHOWN_COLUMNS]

@@ -62,8 +62,8 @@ class Problem:
     """
 
     network: StochasticBinaryNetwork
-    inputs: Shaped[Tensor, "points *inputs"]
-    targets: Shaped[Tensor, "_ *outputs"]
+    inputs: Shaped[Tensor, "points *inputs"] = field(repr=False)
+    targets: Shaped[Tensor, "_ *outputs"] = field(repr=False)
     loss: str | Loss | Objective = "logistic"
     name: str = "problem"
     description: str = ""
