@@ -192,8 +192,8 @@ def _factor(group: list[Finding]) -> str | None:
             "these problems do not tell them apart"
         )
     return (
-        f"the exact gradient times a factor (scale {scales}) that may be {first}, {others[0]} or one of "
-        f"{len(others) - 1} others: these problems do not tell them apart"
+        f"the exact gradient times {first} (scale {scales}): these problems do not tell it from {others[0]} and "
+        f"{len(others) - 1} others"
     )
 
 

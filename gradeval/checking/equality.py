@@ -96,7 +96,8 @@ class _Numbers:
         means: [replicates, P].
         values: [replicates].
         squares: ‖g − c‖² by layer, [replicates, layers].
-        largest: the largest of a draw's squares, the value's last; zeros if exact.
+        largest: the most that a draw adds to a sum of draws, the value's last, and to one of their squares,
+            [2, layers + 1]; zeros if exact.
     """
 
     means: np.ndarray
@@ -221,7 +222,7 @@ class Pair:
             if layer != "all"
         ]
         scale = self._layers.value_scale
-        size = float(np.sqrt(mine.largest[-1]) + np.sqrt(theirs.largest[-1])) / scale
+        size = float(mine.largest[0, -1] + theirs.largest[0, -1]) / scale
         floor = max(self.limits.detect / 100, rare_event_error(size, draws, level))
         test = mean_test((mine.values - theirs.values)[:, None] / scale, level, floor)
         self.value = (float(mine.values.mean()), float(theirs.values.mean()))
@@ -232,7 +233,7 @@ class Pair:
         if key in self._replicates:
             replicates = self._replicates[key]
             means, values, squares = replicates.means()
-            return _Numbers(means, values, squares[:, :-1], replicates.largest)
+            return _Numbers(means, values, squares[:, :-1], np.stack([replicates.largest(1), replicates.largest(2)]))
         exact, slices = self._exact[key], self.theirs.truth.slices
         shift = exact.mean - self._layers.centre.vector
         second = np.array([float(exact.variance[w].sum() + shift[w] @ shift[w]) for w in slices.values()])
@@ -240,7 +241,7 @@ class Pair:
             np.broadcast_to(row, (REPLICATES, *row.shape))
             for row in (exact.mean.cpu().numpy(), np.array(exact.value), second)
         )
-        return _Numbers(means, values, squares, np.zeros(len(slices) + 1))
+        return _Numbers(means, values, squares, np.zeros((2, len(slices) + 1)))
 
     def _judge(self) -> None:
         states = [state for d in self.differences for state in (d.mean_state, d.variance_state)]
@@ -297,7 +298,7 @@ class _Layers:
         where = self.subject.truth.slices[layer]
         own, other = mine.means[:, where], theirs.means[:, where]
         unit, comparable = self._unit(where, other.mean(0))
-        size = float(np.sqrt(mine.largest[index]) + np.sqrt(theirs.largest[index])) / unit
+        size = float(mine.largest[0, index] + theirs.largest[0, index]) / unit
         floor = max(detect / 100, rare_event_error(size, draws, level))
         test = mean_test((own - other) / unit, level, floor)
         # the second moments about the centre, and the part of the means in them
@@ -305,7 +306,8 @@ class _Layers:
         shifts = (own.mean(0) - centre) / unit, (other.mean(0) - centre) / unit
         its = float(theirs.squares[:, index].mean()) / unit**2 - float(shifts[1] @ shifts[1])
         scale = its if its > EQUAL else 1.0
-        rare = rare_event_error(float(mine.largest[index] + theirs.largest[index]) / unit**2 / scale, draws, level)
+        square = float(mine.largest[1, index] + theirs.largest[1, index]) / unit**2
+        rare = rare_event_error(square / scale, draws, level)
         gaps = (mine.squares - theirs.squares)[:, index, None] / unit**2 / scale
         second = mean_test(gaps, level, max(detect / 100, rare))
         ratio = 1 + float(second.mean[0]) - float(test.mean @ (shifts[0] + shifts[1])) / scale

@@ -86,7 +86,7 @@ def on_replicates(
         The evidence, with its errors.
     """
     level, detect = sizes_of_tests
-    draws, sizes = REPLICATES * replicates.points, np.sqrt(replicates.largest)
+    draws, sizes = REPLICATES * replicates.points, replicates.largest()
     means, values, squares = replicates.means()
 
     def floor(index: int, scale: float) -> float:
@@ -96,7 +96,7 @@ def on_replicates(
     for index, layer, where, norm in _with_gradient(truth):
         exact = truth.vector[where].cpu().numpy() / norm
         test = mean_test(means[:, where] / norm - exact, level, floor(index, norm))
-        rare = rare_event_error((float(sizes[index]) / norm) ** 2, draws, level)
+        rare = rare_event_error(float(replicates.largest(2)[index]) / norm**2, draws, level)
         error = mean_test(relative_variance(squares[:, index, None], norm), level, rare)
         bias = float(np.linalg.norm(test.mean))
         low, high, square = max(0.0, bias - test.radius), bias + test.radius, float(error.mean[0])

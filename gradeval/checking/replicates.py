@@ -17,6 +17,10 @@ from gradeval.sampling.sampler import Sampler
 
 MAX_TILTED = 2**10  # beyond, each variable would hardly ever be the one
 NEAREST = 1e-10  # to 0 or 1, of a tilted variable
+MOST_WEIGHT = 2.0  # of a tilted draw
+OCTAVES = 128  # of sizes, around 1
+TOP = 3  # octaves of the largest draws
+MET = 20  # of these, counted by their weights, that show which weights they have
 
 
 def tilt(rows: Float[Tensor, "draws width"]) -> tuple[Float[Tensor, "draws given"], Float[Tensor, "draws 1"]]:
@@ -57,6 +61,11 @@ class Replicates:
     so that every decade of probabilities down to 10⁻¹⁰ is seen alike. A weight, at most 2, undoes this in the means
     (a defensive mixture: Hesterberg, Technometrics 37, 1995, doi:10.2307/1269620).
 
+    Where a large draw takes one variable near an end (ARM's), it is met often, with a small weight. Where it takes
+    several at once (those of ARMS: the others' exponentials are small), it may be met a few times with small weights,
+    and what it does to the mean comes with weights of about 1 and is not met. So the largest draws are taken at the
+    largest weight, unless they are seen to have small ones: by 20 of them, (Σw)²/Σw² of the upper three octaves.
+
     Args:
         sampler: of the estimator.
         truth: g* and J, which draws are compared with.
@@ -69,7 +78,6 @@ class Replicates:
     Attributes:
         points: of every replicate so far.
         looks: how often points were added.
-        largest: the largest ‖g − g*‖² of a draw by layer, and the largest squared error of the value.
     """
 
     def __init__(
@@ -93,7 +101,9 @@ class Replicates:
         ]
         self.points = self.looks = 0
         self.sums: list[Tensor] = []
-        self.largest = np.zeros(0)
+        layers = len(truth.slices) + 1
+        self._weights = np.zeros((2, layers, OCTAVES))  # Σw and Σw² of draws by layer and octave of their size
+        self._largest = np.zeros((3, layers))  # s², w²s² and ws² of any draw, s its size
 
     def add(self, points: int) -> None:
         """Add points to every replicate; this counts as a look.
@@ -134,11 +144,38 @@ class Replicates:
         gradients, values = gradients - self.truth.vector, values.reshape(-1, 1) - self.truth.value
         squares = torch.cat([gradients[:, w].square().sum(1, True) for w in self.truth.slices.values()], 1)
         squares = torch.cat([squares, values.square()], 1)
-        largest = (weights**2 * squares).amax(0).cpu().numpy()
+        self._note_sizes(squares.cpu(), weights.cpu())
         means = (weights * gradients + self.truth.vector, weights * values + self.truth.value, weights * squares)
         parts = [part.reshape(REPLICATES, count, -1).sum(1) for part in means]
-        self.largest = np.maximum(self.largest, largest) if self.sums else largest
         self.sums = [a + b for a, b in zip(self.sums, parts, strict=True)] if self.sums else parts
+
+    def _note_sizes(self, squares: Tensor, weights: Tensor) -> None:
+        """Keep how large draws are, and with which weights."""
+        found = torch.stack([squares, weights**2 * squares, weights * squares]).amax(1).numpy()
+        self._largest = np.maximum(self._largest, found)
+        octave = (squares.clamp(min=1e-300).log2() / 2 + OCTAVES // 2).long().clamp(0, OCTAVES - 1)
+        for power, kept in enumerate(self._weights, 1):
+            for layer, row in enumerate(kept):
+                row += torch.bincount(octave[:, layer], weights[:, 0] ** power, OCTAVES).numpy()
+
+    def largest(self, power: int = 1) -> np.ndarray:
+        """How much one draw adds to a sum over draws, at most, as far as is known.
+
+        Args:
+            power: 1, to the sum of the gradients' and the value's errors; 2, to that of their squares.
+
+        Returns:
+            The largest w‖g − g*‖^power by layer, and of the value's error in the last place; with w = 2 where draws are
+            tilted and the largest are not seen to have other weights.
+        """
+        weights, squares = np.cumsum(self._weights[..., ::-1], -1), self._weights[0, :, ::-1]
+        first = (squares > 0).argmax(-1)  # the highest octave
+        last = np.minimum(first + TOP - 1, OCTAVES - 1)
+        total, square = (np.take_along_axis(w, last[:, None], -1)[:, 0] for w in weights)
+        met = total**2 >= MET * square
+        size = np.sqrt(self._largest[0]) ** power
+        weighted = np.sqrt(self._largest[1]) if power == 1 else self._largest[2]
+        return np.where(met | (not self.tilted), weighted, MOST_WEIGHT * size)
 
     def means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The means of every replicate over its draws so far.

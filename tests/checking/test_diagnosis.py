@@ -54,8 +54,8 @@ def test_factors_that_few_problems_do_not_tell_apart_are_all_named() -> None:
     apart = ": these problems do not tell them apart"
     assert f"times 1 / the number of data points (scale 0.25), or times ¼{apart}" in said
     (said, *_) = check(quarter, unbiased=True, problems=four[:1]).diagnosis
-    assert "times a factor (scale 0.25) that may be 1 / the number of data points, 1 / " in said
-    assert said.endswith(apart)
+    assert "1 / the number of data points (scale 0.25): these problems do not tell it from 1 / " in said
+    assert said.endswith(" others")
     (said, *_) = check(quarter, unbiased=True, problems=[four[0], make_problem(ROWS[0])]).diagnosis
     assert said == "all layers and the head: the exact gradient times ¼ (scale 0.25)"
 

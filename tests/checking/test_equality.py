@@ -99,7 +99,7 @@ def test_a_factor_of_two_on_reinmax_fails() -> None:
     verdict = check(reinmax_twice, equals="reinmax", problems=ONE, workers=1)
     assert verdict.verdict == "fails"
     assert verdict.exit_code == 1
-    assert verdict.diagnosis[0] == "all layers: the mean of reinmax times 2 (scale 2)", verdict
+    assert verdict.diagnosis[0].startswith("all layers: the mean of reinmax times 2 (scale 2): these problems"), verdict
     assert verdict.table["variance_ratio"].iloc[0] == pytest.approx(4)
     head = verdict.table.iloc[-1]
     assert (head["layer"], head["verdict"]) == ("head", "holds")
