@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gradeval import Problem, StochasticBinaryNetwork, load_problem
-from gradeval.checking import replicates
+from gradeval.checking import limits, replicates
 from gradeval.checking.battery import ROWS, battery_problems, make_problem
 from gradeval.checking.places import is_saturated
 from gradeval.checking.procedure import check
@@ -151,7 +151,9 @@ def test_a_draw_that_ignores_the_generator_it_was_given_is_not_taken_for_exact()
     assert set(check(mixed, unbiased=True, detect=0.2, problems=ONE, workers=1).table["method"]) == {"sampled"}
 
 
-def test_what_cannot_be_vectorised_runs_in_a_loop_and_says_so() -> None:
+def test_what_cannot_be_vectorised_runs_in_a_loop_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LEAST_POINTS", 8)  # a loop takes its time
+
     def branching(network, inputs, loss, randomness):
         steps, x = sample_path(network, inputs, randomness)
         f = loss(x)
@@ -159,7 +161,7 @@ def test_what_cannot_be_vectorised_runs_in_a_loop_and_says_so() -> None:
             return f
         return f + f.detach() * carry(sum(step.layer.log_prob(step.s, step.a) for step in steps))
 
-    verdict = check(branching, unbiased=True, detect=0.6, alpha=0.01, problems=QUIET, workers=1)
+    verdict = check(branching, unbiased=True, detect=0.6, alpha=0.01, max_draws=2**11, problems=QUIET, workers=1)
     assert verdict.verdict == "holds", verdict
     assert any("drawn in a loop" in note for note in verdict.notes)
 
