@@ -68,9 +68,20 @@ __all__ = [
 ]
 
 
+_IN_CHECKOUT = (
+    "this gradeval is a folder of the checkout, which hides the installed package: start Python in another folder, or "
+    "as `python -P`."
+)
+
+
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        try:
+            return getattr(importlib.import_module(_HOMES[name]), name)
+        except ModuleNotFoundError as error:
+            if error.name in ("gradeval.analysis", "gradeval.reference"):  # setup.cfg maps them
+                raise ImportError(_IN_CHECKOUT) from None
+            raise
     if name == "__version__":
         from importlib.metadata import version
 

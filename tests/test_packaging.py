@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import importlib.metadata
+import os
 import re
 import shutil
 import subprocess
@@ -127,3 +128,12 @@ def test_the_hooks_run_the_tools_of_tox() -> None:
     assert tox["testenv"]["commands"].endswith("-p gradeval")
     assert "exec python -m mypy --config-file" in hooks["mypy"]["entry"]
     assert hooks["mypy"]["entry"].endswith("-p gradeval'")
+
+
+def test_the_checkouts_folder_says_that_it_is_not_the_package() -> None:
+    """It was "No module named gradeval.reference", though the package was installed."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"}
+    command = [sys.executable, "-c", "import gradeval; gradeval.exact_gradient"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("ImportError: this gradeval is a folder of the checkout")
