@@ -49,12 +49,6 @@ SHAPES = ("model", "estimators", "sampling", "reference", "checking", "training"
 SHAPES += ("test_conformance.py", "test_api.py", "test_house.py")
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """For ``-n auto``: one more than the cores, since many tests wait for programs that they start."""
-    return (os.cpu_count() or 1) + 1
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Shapes are checked in the rooms where they are written, but for what is marked ``no_shapes``."""
