@@ -168,9 +168,8 @@ class Replicates:
             The largest w‖g − g*‖^power by layer, and of the value's error in the last place; with w = 2 where draws are
             tilted and the largest are not seen to have other weights.
         """
-        weights, squares = np.cumsum(self._weights[..., ::-1], -1), self._weights[0, :, ::-1]
-        first = (squares > 0).argmax(-1)  # the highest octave
-        last = np.minimum(first + TOP - 1, OCTAVES - 1)
+        weights = np.cumsum(self._weights[..., ::-1], -1)  # from the highest octave on
+        last = np.minimum((weights[0] > 0).argmax(-1) + TOP - 1, OCTAVES - 1)
         total, square = (np.take_along_axis(w, last[:, None], -1)[:, 0] for w in weights)
         met = total**2 >= MET * square
         size = np.sqrt(self._largest[0]) ** power
