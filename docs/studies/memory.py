@@ -117,7 +117,11 @@ def main() -> int:
     for k in range(11):
         done, memory = min(trace.points, key=lambda point: abs(point[0] - k * options.draws / 10))
         lines.append(f"| {done:,} | {memory / 2**20:.1f} MiB |")
-    lines += ["", f"{POINTS:,} points, 5-5-5, ST, one run after the other in one process (a draw is of all points at once):", ""]
+    lines += [
+        "",
+        f"{POINTS:,} points, 5-5-5, ST, one run after the other in one process (a draw is of all points at once):",
+        "",
+    ]
     lines += ["| draws | peak of the process | chunks on disk | report |", "|---|---|---|---|"]
     lines += [f"| {n:,} | {a:.0f} MB | {b:.2f} MB | {c:.2f} MB |" for n, (a, b, c) in large.items()]
     report = "\n".join(lines) + "\n"
