@@ -27,7 +27,8 @@ from gradeval.sampling.streaming import Spread
 SAMPLED_TASK = "sampled reference"
 TARGET = 0.01  # relative standard error of a layer
 SECONDS = 600.0
-PILOT_DRAWS, PILOT_SHARE = 32, 0.1  # draws of each candidate, and the share of the seconds that they may take
+PILOT_DRAWS, FEWEST_PILOT_DRAWS, PILOT_BATCHES = 32, 4, 5  # of each candidate
+PILOT_SHARE = 0.1  # of the seconds, that the pilots of all candidates may take, about
 LEAST_DRAWS = 512  # whatever the seconds: from fewer, the reference's own error would not be known
 CHUNK_OF_COVARIANCE, CHUNK_AT_SIZE = 1024, 128  # draws
 MORE = 1.1  # how many times the draws that seem to be needed are made before it is looked at again
@@ -97,15 +98,16 @@ def sampled_gradient(
     limits, began = limits or Precision(), time.perf_counter()
     problem = in_precision(problem, "double")
     names = ("reference", seed, problem.fingerprint())
+    progress = progress or Silent()
+    progress.start(SAMPLED_TASK, 100)
     sampler = _best(problem, candidates, names, limits.seconds)
-    draws = _draw(sampler, names, limits, began, progress or Silent())
+    draws = _draw(sampler, names, limits, began, progress)
     return as_gradient(problem, draws.reference(sampler.name), float(np.asarray(draws.values.mean)[0]))
 
 
 def _draw(sampler: Sampler, names: tuple[object, ...], limits: Precision, began: float, progress: Progress) -> _Draws:
     """Draw until it is enough, or the seconds are spent."""
     draws = _Draws.of(sampler.problem, limits.memory)
-    progress.start(SAMPLED_TASK, 100)
     shown, index, needed, foreseen = 0, 0, float(LEAST_DRAWS), math.inf
     while True:
         draws.add(*sampler.chunk(draws.chunk, *names, index))
@@ -144,15 +146,17 @@ def _best(problem: Problem, candidates: Mapping[str, Any], names: tuple[object, 
 
 def _score(sampler: Sampler, slices: Mapping[str, slice], names: tuple[object, ...], seconds: float) -> float:
     """Logarithm of seconds a draw times tr Σ, the mean over layers that vary."""
-    began, rows = time.perf_counter(), list[Tensor]()
-    while len(rows) < 2 or (len(rows) * PILOT_DRAWS < 4 * PILOT_DRAWS and time.perf_counter() - began < seconds):
-        count = PILOT_DRAWS if not rows or time.perf_counter() - began < seconds else 2
-        gradients, _ = sampler.chunk(count, *names, "pilot", len(rows))
-        if not rows:  # the first batch pays for what is made once
-            began = time.perf_counter()
-        rows.append(gradients)
+    rows, made_in, each = list[Tensor](), 0.0, 0.0
+    while len(rows) < 2 or (len(rows) < PILOT_BATCHES and made_in < seconds):
+        fitting = (seconds - made_in) / max(each, 1e-9)
+        count = FEWEST_PILOT_DRAWS if not rows else int(min(max(fitting, FEWEST_PILOT_DRAWS), PILOT_DRAWS))
+        began = time.perf_counter()
+        rows.append(sampler.chunk(count, *names, "pilot", len(rows))[0])
+        spent = time.perf_counter() - began
+        each = spent / count
+        made_in += spent if len(rows) > 1 else 0.0  # the first batch pays for what is made once
     made = torch.cat(rows)
-    time_of_draw = (time.perf_counter() - began) / (len(made) - len(rows[0]))
+    time_of_draw = made_in / (len(made) - len(rows[0]))
     variance = made.var(0)
     traces = [float(variance[where].sum()) for where in slices.values()]
     logs = [math.log(trace) for trace in traces if trace > 0]

@@ -127,7 +127,9 @@ def coverage_of(table: pd.DataFrame, sources: dict[str, Source]) -> pd.DataFrame
         truth, setting = sources[name].truth(layer), {"source": name, "layer": layer, "draws": draws}
         for measure in [key.removesuffix("_low") for key in group if key.endswith("_low")]:
             true = truth.get(measure, group[measure].mean())
-            below, above = (group[f"{measure}_low"] > true).sum(), (group[f"{measure}_high"] < true).sum()
+            slack = 1e-9 * max(abs(true), 1e-3)
+            low, high = group[f"{measure}_low"] - slack, group[f"{measure}_high"] + slack
+            below, above = (low > true).sum(), (high < true).sum()
             covered, count = len(group) - below - above, len(group)
             low, high = proportion_confint(covered, count, method="beta")
             row = setting | {"measure": measure, "truth": true, "replicates": count, "coverage": covered / count}

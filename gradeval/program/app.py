@@ -26,6 +26,7 @@ from gradeval.program.train import train_command
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # whose columns cut long names at 80 characters
 )
 
 
@@ -62,7 +63,8 @@ for _name, _command in (
     ("reference", reference_command),
     ("cache", cache_command),
 ):
-    app.command(_name)(_command)
+    # all of the first sentence: by itself it would be cut to 45 characters
+    app.command(_name, short_help=" ".join((_command.__doc__ or "").partition("\n\n")[0].split()))(_command)
 
 
 def main() -> None:

@@ -11,9 +11,13 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
+import typer
+from typer.core import TyperGroup
 
 from gradeval import evaluate
+from gradeval.program.app import app
 from tests.programs import COMMAND, gradeval
 
 ENVIRONMENT = os.environ | {"PYTHONWARNINGS": "default", "COLUMNS": "120"}
@@ -206,6 +210,19 @@ def test_help_and_list_do_not_load_the_heavy_libraries(tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, "-c", code, command], text=True, capture_output=True, env=ENVIRONMENT)
         assert done.returncode == 0, done.stderr
         assert "psa" in done.stdout or command == "--help"
+
+
+def test_help_is_whole_at_80_columns() -> None:
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    context = click.Context(group, info_name="gradeval", terminal_width=80)
+    for name, command in group.commands.items():
+        text = command.get_help(click.Context(command, info_name=name, parent=context, terminal_width=80))
+        assert max(map(len, text.splitlines())) <= 80
+        missing = {option for parameter in command.params for option in parameter.opts if option not in text}
+        assert not missing, f"help of {name}"
+    words = " ".join(group.get_help(context).split())
+    assert all(command.short_help and command.short_help in words for command in group.commands.values())
 
 
 def test_the_cache_can_be_seen_and_cleared(tmp_path: Path) -> None:
