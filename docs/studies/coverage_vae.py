@@ -168,13 +168,13 @@ def page(result: pd.DataFrame, names: list[str], options: argparse.Namespace) ->
         f"Written by `python docs/studies/coverage_vae.py --replicates {options.replicates}`: so many runs of",
         f"{options.draws} draws of each estimator on a binary VAE of {options.points} digits with {UNITS} units and",
         f"{parameters:,} parameters at its beginning, whose gradient is exact (transform). Every interval is nominally",
-        "one of 95 %; where the bias is zero its interval can miss on one side only. A bias that is not zero, and every",
-        "variance, are known from all runs together; cosine and descent probability are held against the mean of all",
-        f"runs. The binomial error of a share is ±{1.96 * (0.95 * 0.05 / options.replicates) ** 0.5:.1%}.",
+        "one of 95 %; where the bias is zero its interval can miss on one side only. A bias that is not zero, and",
+        "every variance, are known from all runs together; cosine and descent probability are held against the mean",
+        f"of all runs. The binomial error of a share is ±{1.96 * (0.95 * 0.05 / options.replicates) ** 0.5:.1%}.",
         "All layers are in coverage-vae.csv.\n",
         "“As printed” reaches as far as states that were not drawn could take bias and variance; “nothing missing” is",
         "the same without that, and shows the statistics alone.\n",
-        "| estimator | true bias | interval | as printed: layer 1 | head | all | nothing missing: layer 1 | head | all |",
+        "| estimator | bias | interval | as printed: layer 1 | head | all | nothing missing: layer 1 | head | all |",
         "|---|---:|---|---:|---:|---:|---:|---:|---:|",
     ]
     shares = result.set_index(["source", "measure", "layer"])
