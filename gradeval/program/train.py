@@ -47,7 +47,8 @@ def train_command(
     samples: BoundSamples = None,
     problem_seed: Annotated[int | None, typer.Option(help="Seed of the data and their split; 0 if not given.")] = None,
     optimiser: Annotated[
-        str | None, typer.Option(help="sgd (momentum 0.9) or adam; the problem's own if not given.")
+        str | None,
+        typer.Option(help="sgd or nesterov (momentum 0.9), adam, amsgrad, rprop; the problem's own if not given."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of every run; the problem's own if not given.")] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each estimator.")] = 5,

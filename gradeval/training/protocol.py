@@ -11,7 +11,8 @@ from gradeval.arguments import real, several, whole
 from gradeval.errors import GradevalError, unknown_name
 from gradeval.training.optimisers import OPTIMISERS
 
-RATES = {"sgd": tuple(10 ** (k / 2) for k in range(-7, 1)), "adam": tuple(10 ** (k / 2) for k in range(-8, -1))}
+OF_SGD, OF_ADAM = (tuple(10 ** (k / 2) for k in exponents) for exponents in (range(-7, 1), range(-8, -1)))
+RATES = {"sgd": OF_SGD, "nesterov": OF_SGD, "adam": OF_ADAM, "amsgrad": OF_ADAM, "rprop": OF_ADAM}
 """By optimiser, the learning rates that are tried first: half decades."""
 
 
@@ -20,7 +21,7 @@ class Protocol:
     """What is the same for all estimators.
 
     Args:
-        optimiser: "sgd" (momentum 0.9) or "adam".
+        optimiser: "sgd" (momentum 0.9), "nesterov" (0.9), "adam", "amsgrad" or "rprop".
         epochs: of every run.
         seeds: number of runs of each estimator; the seed fixes initial parameters, order of data and chance.
         batch: points of a step.

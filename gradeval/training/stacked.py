@@ -39,7 +39,7 @@ class Recipe:
         task: what is trained on.
         name: of the estimator.
         estimator: one that learns is fitted again to every run at the start of every epoch.
-        optimiser: "sgd" (momentum 0.9) or "adam".
+        optimiser: one of `OPTIMISERS`.
         batch: points of a step.
 
     Raises:

@@ -10,6 +10,7 @@ from gradeval.estimators import get_estimator
 from gradeval.model.randomness import GivenUniforms, RandomDraws, generator
 from gradeval.problems.catalogue import load_task
 from gradeval.problems.tasks import Task, with_parameters
+from gradeval.training.optimisers import OPTIMISERS
 from gradeval.training.stacked import Recipe, Stack
 
 
@@ -38,12 +39,20 @@ def test_a_run_is_the_same_alone_beside_others_and_in_a_loop(task: Task, name: s
     assert not torch.allclose(together.theta[0], together.theta[1])
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+OF_TORCH = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
+    "nesterov": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.05),
+    "amsgrad": lambda p: torch.optim.Adam(p, lr=0.05, amsgrad=True),
+    "rprop": lambda p: torch.optim.Rprop(p, lr=0.05),
+}
+
+
+@pytest.mark.parametrize("optimiser", list(OPTIMISERS))
 def test_updates_are_those_of_torch_optim(task: Task, optimiser: str) -> None:
     ours = stack(task, "tanh", (3,), (0.05,), optimiser)
     network = with_parameters(task.train, ours.theta[0]).network
-    kinds = {"sgd": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9), "adam": lambda p: torch.optim.Adam(p, lr=0.05)}
-    theirs = kinds[optimiser](network.parameters())
+    theirs = OF_TORCH[optimiser](network.parameters())
     for epoch in range(3):
         order = torch.randperm(30, generator=generator("cpu", "order", 3, epoch))
         for batch in order.split(10):
