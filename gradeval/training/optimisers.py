@@ -10,7 +10,7 @@ from torch import Tensor
 MOMENTUM = 0.9
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 SHRINK, GROW = 0.5, 1.2  # of RProp's steps
-SHORTEST, LONGEST = 1e-6, 50.0  # of them
+SHORTEST_STEP, LONGEST_STEP = 1e-6, 50.0  # of them
 
 Update = Callable[[Tensor, Tensor, Tensor, list[Tensor], int], None]
 
@@ -142,7 +142,7 @@ def rprop(theta: Tensor, gradient: Tensor, rates: Tensor, state: list[Tensor], s
         length.copy_(rates[:, None].expand_as(length))
     agreement = (gradient * before).sign()
     changed = torch.where(agreement > 0, GROW * length, torch.where(agreement < 0, SHRINK * length, length))
-    length.copy_(changed.clamp(SHORTEST, LONGEST))
+    length.copy_(changed.clamp(SHORTEST_STEP, LONGEST_STEP))
     taken = torch.where(agreement < 0, 0.0, gradient)
     theta.sub_(length * taken.sign())
     before.copy_(taken)
