@@ -48,7 +48,7 @@ def coverage(bias: np.ndarray, left_out: bool, replicates: int = 300) -> dict[st
     covered = dict.fromkeys([*truth, "test"], 0)
     for _ in range(replicates):
         reference = reference_of(random, 600, 0.03 * norm * (600 / SIZE) ** 0.5)  # a relative error of 3 %
-        moments, directions = moments_of(random, 20_000, reference.mean, bias)
+        moments, directions = moments_of(random, 10_000, reference.mean, bias)
         if not left_out:
             moments = with_reference(moments, reference, directions)
         accuracy = accuracies_of(moments, reference.mean, None)["all"]
