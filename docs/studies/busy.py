@@ -182,7 +182,8 @@ def main() -> int:
             "processes of two threads each that multiply matrices. Means of the calls of a round; quiet: of the "
             f"fastest of {options.rounds} rounds. “Before” is commit {BEFORE}, “one thread” the code now with "
             "OMP_NUM_THREADS=1. A fair share of two cores is a ratio of 2.5 for work on one thread, of 3 for work on "
-            f"two; the two loops have no code of gradeval and one thread: they show what the system gave. Before, {LONG} beside others took up to "
+            "two; the two loops have no code of gradeval and one thread: they show what the system gave. "
+            f"Before, {LONG} beside others took up to "
             "a minute; it is left out.",
             "",
             "| | quiet, before | quiet, now | quiet, one thread | busy, before | busy, now | busy, one thread "
