@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,8 +12,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from gradeval.errors import GradevalError, TooLong
 from gradeval.progress import Progress, Silent
+from gradeval.torch_private import LAZILY_IMPORTED
 from gradeval.workers.messages import Sender
-from gradeval.workers.processes import end_with_parent
+from gradeval.workers.processes import end_with_parent, process_context
 
 LOOK_SECONDS = 1.0  # how often processes that are silent are looked at
 
@@ -104,6 +104,7 @@ class _Crew:
     def __init__(self, jobs: Sequence[Job], progress: Progress) -> None:
         self.todo = deque(jobs)
         self.progress = progress
+        self.context = process_context([*sorted({type(job).__module__ for job in jobs} - {"__main__"}), LAZILY_IMPORTED])
         self.failures: dict[str, str] = {}
         self.processes: dict[Any, BaseProcess] = {}
         self.current: dict[Any, Job | None] = {}
@@ -124,9 +125,8 @@ class _Crew:
         return self.failures
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs,), daemon=True)
+        ours, theirs = self.context.Pipe()
+        process = self.context.Process(target=_work, args=(theirs,), daemon=True)
         process.start()
         theirs.close()
         self.processes[ours] = process

@@ -78,7 +78,7 @@ class Processes:
 
     def __init__(self, workers: int, allowance: Allowance, preload: Sequence[str] = ()) -> None:
         self._allowance = allowance
-        self._context, self._preload = _process_context(preload), tuple(preload)
+        self._context, self._preload = process_context(preload), tuple(preload)
         self._threads = ThreadPoolExecutor(workers)
         self._own = threading.local()
         self._all: set[_Process] = set()
@@ -288,8 +288,17 @@ def _in_words(error: BaseException) -> str:
     return ": ".join(filter(None, [type(error).__name__, str(error)]))
 
 
-def _process_context(preload: Sequence[str]) -> Any:
-    """Processes are not forked from this one: a fork of a process with threads, such as torch's, can hang."""
+def process_context(preload: Sequence[str]) -> Any:
+    """How processes are started: forked from a server that only imports, where the system has such; else afresh.
+
+    They are not forked from this process: a fork of a process with threads, such as torch's, can hang.
+
+    Args:
+        preload: modules that the server imports, if it is not there yet.
+
+    Returns:
+        A context of `multiprocessing`.
+    """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
