@@ -104,7 +104,8 @@ class _Crew:
     def __init__(self, jobs: Sequence[Job], progress: Progress) -> None:
         self.todo = deque(jobs)
         self.progress = progress
-        self.context = process_context([*sorted({type(job).__module__ for job in jobs} - {"__main__"}), LAZILY_IMPORTED])
+        modules = {type(job).__module__ for job in jobs} - {"__main__"}
+        self.context = process_context([*sorted(modules), LAZILY_IMPORTED])
         self.failures: dict[str, str] = {}
         self.processes: dict[Any, BaseProcess] = {}
         self.current: dict[Any, Job | None] = {}
