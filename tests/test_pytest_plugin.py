@@ -50,7 +50,7 @@ def test_a_users_project(tmp_path: Path) -> None:
     assert "gradeval_check: unknown estimator 'psaa': did you mean psa" in done.stdout
     assert "Traceback" not in done.stdout
     parallel = run(
-        *pytest_, "-n", 2, "-k", "good or options", "--gradeval-seed", 7, "--gradeval-alpha", "1e-4", cwd=tmp_path
+        *pytest_, "-n", 1, "-k", "good or options", "--gradeval-seed", 7, "--gradeval-alpha", "1e-4", cwd=tmp_path
     )
     assert parallel.returncode == 0, parallel.stdout + parallel.stderr
     assert "2 passed" in parallel.stdout

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from gradeval import Evaluation, GradevalError, Problem
 from gradeval.evaluation.plan import Plan
+from tests.programs import gradeval
 
 ROOT = Path(__file__).parents[1]
 VALUES = st.recursive(
@@ -93,7 +94,7 @@ def test_any_bytes(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_spoilt_files_of_every_kind() -> None:
     """A smaller version of docs/studies/fuzz.py: also arrays, tables, chunks behind forged checksums, pickles."""
-    command = [sys.executable, str(ROOT / "docs" / "studies" / "fuzz.py"), "--inputs", "500", "--no-write"]
+    command = [sys.executable, str(ROOT / "docs" / "studies" / "fuzz.py"), "--inputs", "250", "--no-write"]
     done = subprocess.run([*command, "--workers", "1"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert " 0 findings" in done.stdout
@@ -107,7 +108,7 @@ def test_damaged_folders_and_killed_writing() -> None:
         "--bits",
         "1",
         "--share",
-        "0.25",
+        "0.1",
         "--no-write",
     ]
     done = subprocess.run([*command, "--boundaries", "2", "--moments", "0"], capture_output=True, text=True)
@@ -138,9 +139,8 @@ def test_an_estimator_in_a_strangers_plan_is_not_run(
     plan["arguments"] = {"estimators": "evil.py:e", "problem": "evil.py"}
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     forge(tmp_path)
-    code = "from gradeval.program.app import main; main()"
     for arguments in (["run", "--resume", "."], ["status", "."]):
-        done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
+        done = gradeval(*arguments, cwd=tmp_path)
         assert "Traceback" not in done.stderr
         assert ("estimators that are code" in done.stderr) == (arguments[0] == "run")
     assert not (tmp_path / "ran").exists()
