@@ -229,7 +229,7 @@ class Statement:
         """Of the table."""
         verdict = "holds" if self.number <= self.most + ROUNDING else "refuted" if self.exact else "undecided"
         published = {"source": self.source, "quantity": self.words, "estimator": self.measured, "layer": ""}
-        found = {"published": self.most, "ours": self.number, "z": math.nan, "verdict": verdict}
+        found = {"published": self.most, "ours": float(f"{self.number:.9g}"), "z": math.nan, "verdict": verdict}
         return dict.fromkeys(COLUMNS, math.nan) | published | {"samples": ""} | found
 
 
@@ -310,7 +310,7 @@ def statements(psa: pd.DataFrame) -> Iterator[Statement]:
     ratio, draws = "largest ratio of variances, over parameters and six problems", f"of {DRAWS:,} draws"
     yield Statement(
         "PSA varies less than unbiased estimators, at the price of a small bias",
-        "psa",
+        "psa-paper",
         "largest ratio, over layers, of its RMSE of one draw to that of `reinforce` or `arm`, on the paper's network",
         psa_ratio(psa),
         1.0,
