@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gradeval.model.network import StochasticBinaryNetwork
 from gradeval.model.problem import Problem
 from gradeval.problems.catalogue import load_problem
+from gradeval.problems.image_tasks import binary_maps
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,18 @@ def _toy(map: nn.Module, target: Sequence[float], loss: object = "squared") -> P
     return Problem(network, one, torch.tensor([target], dtype=torch.float64), loss)  # type: ignore[arg-type]
 
 
+def _convolution() -> Problem:
+    """Two images of 4×4, three classes; normal weights of all layers."""
+    random = torch.Generator().manual_seed(1)
+    maps, width = binary_maps((1, 4, 4), "1c-2c")
+    network = StochasticBinaryNetwork(maps, nn.Linear(width, 3, dtype=torch.float64), "logistic", SPINS)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(0.7 * torch.randn(parameter.shape, generator=random, dtype=torch.float64))
+    images = torch.randn(2, 16, generator=random, dtype=torch.float64)
+    return Problem(network, images, torch.tensor([0.0, 2.0], dtype=torch.float64), "cross-entropy")
+
+
 BITS, SPINS = (0.0, 1.0), (-1.0, 1.0)
 
 DEFINITIONS: dict[str, AtlasProblem] = {
@@ -160,6 +173,9 @@ DEFINITIONS: dict[str, AtlasProblem] = {
     "three-layers": AtlasProblem("2-2-2 units", lambda: random_net([2, 2, 2], "logistic", SPINS, "cross-entropy")),
     "four-layers": AtlasProblem("2-2-2-2 units, normal noise", lambda: random_net([2] * 4, "normal", BITS, "logistic")),
     "five-layers": AtlasProblem("2-2-2-2-2 units", lambda: random_net([2] * 5, "logistic", SPINS, "squared")),
+    "convolution": AtlasProblem(
+        "4 units by a 3×3 convolution of 4×4 images, then 2 channels of 1 unit by another", _convolution
+    ),
     "paper-start": AtlasProblem(
         "the task of the PSA paper, 3-3 units, before training",
         lambda: load_problem("expclass", units="3-3", stage=0, points=20),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradeval.arguments import folder_path, states_pair, whole, widths_text
-from gradeval.errors import GradevalError, unknown_name
+from gradeval.errors import GradevalError, enumeration, unknown_name
 from gradeval.progress import Progress
 
 if TYPE_CHECKING:
@@ -157,25 +157,51 @@ def _as_saved(name: str, options: dict[str, Any]) -> dict[str, Any]:
 
 def _make(name: str, target: str, options: dict[str, Any], progress: Progress | None = None) -> Any:
     """Call the function that makes a problem; options that it takes in a dataclass are given by its fields' names."""
-    module, _, attribute = target.partition(":")
-    make: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-    parameters = {key: parameter.default for key, parameter in inspect.signature(make).parameters.items()}
-    arguments: dict[str, Any] = {}
-    if "progress" in parameters:
-        del parameters["progress"]
-        arguments["progress"] = progress
+    make, parameters = _signature(target)
+    arguments: dict[str, Any] = {"progress": progress} if "progress" in parameters else {}
     groups: dict[str, Any] = {key: default for key, default in parameters.items() if is_dataclass(default)}
     home = {field.name: key for key, default in groups.items() for field in fields(default)}
-    known = [key for key in parameters if key not in groups] + list(home)
+    known = _options(target)
     for option, value in options.items():
         if option not in known:
-            raise unknown_name(f"option of problem '{name}'", option, known)
+            raise _refused(name, option, known)
         value = _as_meant(option, value)
         if option in home:
             groups[home[option]] = replace(groups[home[option]], **{option: value})
         else:
             arguments[option] = value
     return make(**arguments, **groups)
+
+
+def _signature(target: str) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """A function that makes a problem or task, and the defaults of its parameters."""
+    module, _, attribute = target.partition(":")
+    make: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return make, {key: parameter.default for key, parameter in inspect.signature(make).parameters.items()}
+
+
+def _options(target: str) -> list[str]:
+    """The options that the function takes, also those that lie in a dataclass."""
+    parameters = {key: default for key, default in _signature(target)[1].items() if key != "progress"}
+    own = [key for key, default in parameters.items() if not is_dataclass(default)]
+    return own + [field.name for default in parameters.values() if is_dataclass(default) for field in fields(default)]
+
+
+def _refused(name: str, option: str, known: list[str]) -> GradevalError:
+    """The error for an option that a problem or task does not take; that it exists elsewhere is said."""
+    having = [
+        facts.name
+        for facts in PROBLEMS.values()
+        if any(option in _options(target) for target in (facts.target, facts.task) if target)
+    ]
+    if not having:
+        return unknown_name(f"option of problem '{name}'", option, known)
+    if name in having:
+        what = f"to train on, '{name}' has no option '{option}', which the problem has"
+    else:
+        verb = "has" if len(having) == 1 else "have"
+        what = f"problem '{name}' has no option '{option}', which {enumeration(having)} {verb}"
+    return GradevalError(f"{what}: it takes {enumeration(sorted(known))}.")
 
 
 _WIDTHS, _WHOLE = ("units", "encoder", "decoder"), ("stage", "points", "seed", "samples")

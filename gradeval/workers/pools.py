@@ -104,29 +104,39 @@ class Pool:
             self._executor.shutdown()
 
 
+ANSWERS_WITHIN = 10.0
+"""Seconds that a Dask scheduler has to answer: one that is there does at once, but its workers may be starting."""
+
+
 @contextmanager
 def dask_executor(address: str, seconds: float = 60.0, at_least: int = 1) -> Iterator[tuple[Executor, int]]:
     """Connect to a Dask cluster by the address of its scheduler.
 
     Args:
         address: such as "tcp://host:8786".
-        seconds: how long to wait for the scheduler, and then for its workers.
+        seconds: how long to wait for the workers; for the scheduler it is `ANSWERS_WITHIN`, if that is less.
         at_least: how many workers to wait for.
 
     Returns:
         A context manager that gives the cluster's executor and its number of worker threads.
 
     Raises:
-        GradevalError: Dask is not installed, or no scheduler or no worker answers within ``seconds``.
+        GradevalError: Dask is not installed, or no scheduler or no worker answers in time.
     """
     try:
         from distributed import Client
     except ImportError:
         raise GradevalError("a scheduler needs Dask: pip install 'gradeval[dask]'.") from None
     try:
-        client = Client(address, timeout=seconds)
-    except (OSError, ValueError) as error:
-        raise GradevalError(f"no Dask scheduler answers at '{address}' ({error}).") from None
+        client = Client(address, timeout=min(seconds, ANSWERS_WITHIN))
+    except OSError:
+        raise GradevalError(
+            f"no Dask scheduler answers at '{address}' within {min(seconds, ANSWERS_WITHIN):g} s: start one there, or "
+            "correct the address."
+        ) from None
+    except Exception as error:  # of what is no address, or of the answer of something else: a MemoryError, say
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise GradevalError(f"at '{address}' is no Dask scheduler ({what}); one is tcp://host:8786, say.") from None
     with client:
         try:
             client.wait_for_workers(at_least, timeout=seconds)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,11 +15,19 @@ from pathlib import Path
 import pytest
 
 from gradeval import GradevalError, Problem, evaluate
+from gradeval.workers import pools
 from gradeval.workers.pools import dask_executor
 
 pytest.importorskip("distributed", reason="needs gradeval[dask]")
 TABLES = ("summary", "curves", "exact_moments", "fits")
 ESTIMATORS = ["st", "relax", "reinforce", "concrete:temperature=0.5"]
+
+
+class Greeting(socketserver.BaseRequestHandler):
+    """A server of something else."""
+
+    def handle(self) -> None:
+        self.request.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 4)
 
 
 @contextmanager
@@ -91,9 +101,25 @@ def test_a_worker_of_the_cluster_is_killed_midway(small: Problem, tmp_path: Path
         assert one == two, name
 
 
-def test_no_scheduler_is_one_clear_error() -> None:
+def test_no_scheduler_is_one_clear_error_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens there; workers would be waited for longer. Planted: the time for workers, which took a minute."""
+    monkeypatch.setattr(pools, "ANSWERS_WITHIN", 0.3)
+    began = time.monotonic()
     with (
         ExitStack() as stack,
-        pytest.raises(GradevalError, match=r"no Dask scheduler answers at 'tcp://127\.0\.0\.1:9'"),
+        pytest.raises(
+            GradevalError, match=r"no Dask scheduler answers at 'tcp://127\.0\.0\.1:9' within 0\.3 s: [^\n]*$"
+        ),
     ):
-        stack.enter_context(dask_executor("tcp://127.0.0.1:9", seconds=0.5))
+        stack.enter_context(dask_executor("tcp://127.0.0.1:9", seconds=30))
+    assert time.monotonic() - began < 15
+
+
+def test_what_is_no_scheduler_is_one_clear_error() -> None:
+    """No address; and a server that answers with something else, whose first bytes Dask takes for a length."""
+    with socketserver.TCPServer(("127.0.0.1", 0), Greeting) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for address in ("nonsense://x", f"tcp://127.0.0.1:{server.server_address[1]}"):
+            with ExitStack() as stack, pytest.raises(GradevalError, match=r"^at '.*' is no Dask scheduler \([^\n]*$"):
+                stack.enter_context(dask_executor(address, seconds=2))
+        server.shutdown()
