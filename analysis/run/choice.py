@@ -193,7 +193,7 @@ def budget_words(unit: str, budget: float) -> str:
 
 
 def choice_lines(choice: pd.DataFrame) -> list[str]:
-    """The choice for the gradient of all layers in two lines, of draws and of seconds.
+    """The choice for the gradient of all layers, of draws and of seconds: a heading each, and a line for each choice.
 
     Args:
         choice: by `choice_table`.
@@ -204,15 +204,14 @@ def choice_lines(choice: pd.DataFrame) -> list[str]:
     Examples:
         >>> rows = [["all", "draws", m, "st", m, 1.0, 1.0, 1.0, True, "biased", ["arm"]] for m in (1, 10)]
         >>> choice_lines(pd.DataFrame(rows, columns=CHOICE_COLUMNS))
-        ['least RMSE by draws: 1 draw to 10 draws st (1 not told apart)']
+        ['least RMSE by draws:', '  1 draw to 10 draws: st (1 not told apart)']
     """
     lines = []
     for unit, rows in choice[choice["layer"] == "all"].groupby("unit", sort=False):
-        parts = []
+        lines.append(f"least RMSE by {'draws' if unit == 'draws' else 'time'}:")
         for name, run in itertools.groupby(rows.to_dict("records"), key=lambda row: row["estimator"]):
             same = list(run)
             ends = dict.fromkeys(budget_words(str(unit), row["budget"]) for row in (same[0], same[-1]))
             most = max(len(row["rivals"]) for row in same)
-            parts.append(f"{' to '.join(ends)} {name or 'none'}{f' ({most} not told apart)' if most else ''}")
-        lines.append(f"least RMSE by {'draws' if unit == 'draws' else 'time'}: {'; '.join(parts)}")
+            lines.append(f"  {' to '.join(ends)}: {name or 'none'}{f' ({most} not told apart)' if most else ''}")
     return lines

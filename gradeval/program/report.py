@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -84,7 +86,9 @@ def show_summary(evaluation: Evaluation) -> None:
             )
         )
     show_table(title, columns, shown)
-    for line in [*choice_lines(evaluation.choice), reference_sentence(evaluation)]:
+    width = shutil.get_terminal_size().columns
+    sentence = wrap(reference_sentence(evaluation), width, break_long_words=False, break_on_hyphens=False)
+    for line in [*choice_lines(evaluation.choice), *sentence]:
         say(line)
     for name, message in evaluation.manifest["failures"].items():
         say(f"{name}: FAILED, {message}", sys.stderr)
