@@ -1,6 +1,6 @@
 """Which estimator when: python docs/make_recommendation.py writes docs/recommendation.md, .svg and two tables.
 
-    python docs/make_recommendation.py            measures everything: 6 minutes on two cores
+    python docs/make_recommendation.py            measures everything: some 6 minutes on two cores
     python docs/make_recommendation.py --kept     takes the measured figures from the tables: seconds
 
 Bias and variance of every estimator are regressed on what a user knows of a network. What is recommended by that is
@@ -36,6 +36,7 @@ from recommendation_study import (
     UNBIASED,
     Nets,
     claims_no_bias,
+    draws_in_time,
     in_time_words,
     measure,
     recommended,
@@ -53,28 +54,38 @@ SHOWN = ("tanh", "psa", "ram", "st", "disarm", "rloo:samples=2", "reinforce")
 PAGE = """\
 # Which estimator when
 
-By `python docs/make_recommendation.py`, from the accuracy of {estimators} estimators on small random nets.
+By `python docs/make_recommendation.py` (some 6 minutes on two cores), from the accuracy of {estimators} estimators on small
+random nets.
 
 **{headline}**
 
-The mean of so many draws of that estimator has the least RMSE on {fitted} random nets, on average. On {kept} others,
-kept aside, it loses what the table says: its RMSE of all parameters over the least that any estimator has on that net
-(geometric mean, 95 % interval over nets). A regression on depth, width, saturation and the number of points chooses for
-every net anew; the last columns have its RMSE over that of the rule, on the nets kept aside and on the
-[atlas](atlas.md).
+That estimator has the least RMSE on {fitted} random nets, on average; of resampled sets of these nets, {chosen} or more
+choose the same. A budget is a number of draws, or the time of so many draws of `st`, in which dearer estimators have
+fewer draws. On {kept} other nets, kept aside, the rule loses what the table says: its RMSE of all parameters over the
+least that any estimator has on that net, geometric mean with a 95 % interval over nets; the share of nets where that is
+at most 10 %; and the loss of the best estimator without bias.
 
 {answer}
 
+A regression on depth, width, saturation and the number of points chooses for every net anew. Its RMSE over that of the
+rule, on the nets kept aside and on the [atlas](atlas.md):
+
+{against}
+
 {verdict}
+
+The time of {least} draws of `st` pays for {few} of `psa` on most of the nets. About there `tanh` gives way to `psa`,
+sooner or later as the net is.
 
 ![what the regression recommends, and what each rule loses](recommendation.svg)
 
 Above: what the regression recommends for layers of three units and two points, and the share of {refits} fits to
-resampled nets that recommend the same. {certain}
+resampled nets that recommend the same.
+{certain}
 Below: what rules lose; dashed and hollow: biased.
 
 One draw is a low bar. The RMSE of `tanh` relative to ‖∇J‖ has the median {tanh}; no gradient at all has 1, and `tanh`
-is below that on {below} % of the nets. Its bias does not average out, and an optimiser that averages over steps has
+is below that on {below} of the nets. Its bias does not average out, and an optimiser that averages over steps has
 more than one draw.
 
 ## What simple rules lose
@@ -96,9 +107,6 @@ the least of the estimators there, in the worst of the epochs:
 {real}.
 
 ## In time instead of draws
-
-The budget is the time of so many draws of `st`; dearer estimators have fewer draws. A rule whose estimator is too dear
-on some net has no figure.
 
 {time}
 
@@ -152,7 +160,7 @@ def draw(found: pd.DataFrame, cells: pd.DataFrame) -> Figure:
         maps = upper.subplots(2, 2, sharex=True, sharey=True)
         for axes, (budget, some) in zip(maps.flat, cells.groupby("budget", sort=False), strict=True):
             draw_map(axes, some, look)
-            axes.set_title(f"mean of {budget}: recommended" if budget != words(1) else "1 draw: recommended")
+            axes.set_title(f"take, for {str(budget).replace('`', '')}")
         for axes in maps[1]:
             axes.set_xlabel("layers of binary units")
         for axes in maps[:, 0]:
@@ -203,6 +211,11 @@ def number(value: float) -> str:
     return f"{value:.2f}" if value < 9.995 else f"{value:.1f}"
 
 
+def percent(share: float) -> str:
+    """A share."""
+    return f"{100 * share:.0f} %"
+
+
 def factor(row: pd.Series, *ends: str | int) -> str:
     """A factor with its interval."""
     middle, low, high = (row[end] for end in ends or ("regret", "low", "high"))
@@ -227,36 +240,40 @@ def regret_lines(found: pd.DataFrame, kind: str, budgets: Iterable[str], rules: 
 
 
 def answer_lines(found: pd.DataFrame) -> list[str]:
-    """For every budget of draws: what to take, what is lost, and what the regression would add."""
-    lines = [
-        "| mean of | take | loss | loss at most 10 % | without bias | loss | regression ÷ rule | same, atlas |",
-        "|---|---|---:|---:|---|---:|---:|---:|",
-    ]
-    for budget in map(words, BUDGETS):
+    """For every budget of draws: what to take, how sure that is, and what is lost."""
+    lines = ["| budget | take | loss | at most 10 % | without bias | loss |", "|---|---|---:|---:|---|---:|"]
+    for budget in found.loc["kept"].index.unique("budget"):
         simple, unbiased = (found.loc[("kept", budget, rule)] for rule in (SIMPLE, UNBIASED))
-        row = [budget, f"`{simple['taken']}`", factor(simple), f"{100 * simple['near']:.0f} % of nets"]
+        row = [budget, f"`{simple['taken']}`", factor(simple), f"on {percent(simple['near'])}"]
         row += [f"`{unbiased['taken']}`", factor(unbiased)]
-        row += [factor(found.loc[(kind, budget, REGRESSION)], *AGAINST) for kind in ("kept", "atlas")]
         lines.append(f"| {' | '.join(row)} |")
     return lines
 
 
+def against_lines(found: pd.DataFrame) -> list[str]:
+    """The RMSE of the regression's choice over that of the simple rule."""
+    lines = ["| budget | nets kept aside | the atlas |", "|---|---:|---:|"]
+    for budget in found.loc["kept"].index.unique("budget"):
+        cells = [factor(found.loc[(kind, budget, REGRESSION)], *AGAINST) for kind in ("kept", "atlas")]
+        lines.append(f"| {budget} | {' | '.join(cells)} |")
+    return lines
+
+
 def verdict(found: pd.DataFrame) -> str:
-    """Whether the regression is worth it: where it is told apart from the rule."""
-    budgets, told = list(map(words, BUDGETS)), {}
-    for kind in ("kept", "atlas"):
-        rows = found.loc[kind].xs(REGRESSION, level="rule").loc[budgets]
-        told["better", kind] = rows.index[rows["against_high"] < 1]
-        told["worse", kind] = rows.index[rows["against_low"] > 1]
-    where = {key: f"at {' and '.join(those)}" if len(those) else "nowhere" for key, those in told.items()}
-    gains = any(map(len, (told["better", "kept"], told["better", "atlas"])))
-    losses = any(map(len, (told["worse", "kept"], told["worse", "atlas"])))
-    return (
-        f"On the nets kept aside, the regression is better than the rule {where['better', 'kept']} and worse "
-        f"{where['worse', 'kept']}; on the atlas it is better {where['better', 'atlas']} and worse "
-        f"{where['worse', 'atlas']}. "
-        + ("**So take what it chooses.**" if gains and not losses else "**So the simple rule is the recommendation.**")
-    )
+    """Where the regression is told apart from the rule, and what follows."""
+
+    def at(budgets: list[str]) -> str:
+        return " and ".join(f"at {budget}" for budget in budgets).replace("at time", "in the time") or "nowhere"
+
+    words, better = [], []
+    for kind, where in (("kept", "on the nets kept aside"), ("atlas", "on the atlas")):
+        rows = found.loc[kind].xs(REGRESSION, level="rule")
+        better.append([budget for budget in rows.index if rows["against_high"][budget] < 1])
+        worse = [budget for budget in rows.index if rows["against_low"][budget] > 1]
+        words.append(f"{where} it is better {at(better[-1])} and worse {at(worse)}")
+    both = [budget for budget in better[0] if budget in better[1]]
+    exception = f", but {at(both)} what the regression says" if both else ""
+    return f"Told apart from the rule, {'; '.join(words)}. **So the rule is the recommendation{exception}.**"
 
 
 def coefficient_lines(fitted: Nets) -> list[str]:
@@ -278,10 +295,10 @@ def headline(found: pd.DataFrame) -> str:
         taken, groups = found.loc["kept"].xs(rule, level="rule")["taken"], {}
         for draws in BUDGETS:
             groups.setdefault(taken[words(draws)], []).append("one draw" if draws == 1 else f"{draws:,}")
-        parts = [f"`{name}` for {' or '.join(budgets)}" for name, budgets in groups.items()]
-        return ", ".join(parts) if len(parts) > 1 else f"`{next(iter(groups))}`"
+        parts = [f"`{name}` for {', '.join(budgets)}" for name, budgets in groups.items()]
+        return " and ".join(parts) if len(parts) > 1 else f"`{next(iter(groups))}`"
 
-    return f"Take {listed(SIMPLE)}. Where no bias is allowed, take {listed(UNBIASED)}."
+    return f"Take {listed(SIMPLE)} draws. Where no bias is allowed, take {listed(UNBIASED)}."
 
 
 def at_real_size(found: pd.DataFrame) -> str:
@@ -319,12 +336,13 @@ def cost_lines(costs: pd.DataFrame) -> list[str]:
 def page(table: pd.DataFrame, costs: pd.DataFrame, found: pd.DataFrame, cells: pd.DataFrame) -> str:
     """The text of docs/recommendation.md."""
     fitted, kept, atlas = (Nets.of(table, kind) for kind in ("fit", "kept", "atlas"))
-    few = [REGRESSION, SIMPLE, UNBIASED, *(f"always `{name}`" for name in ("tanh", "psa", "ram", "st"))]
+    few = [REGRESSION, SIMPLE, *(f"always `{name}`" for name in ("tanh", "psa", "ram", "st"))]
     in_draws, in_time = list(map(words, BUDGETS)), [in_time_words(time) for time in TIMES]
     parts = {
         "answer": answer_lines(found),
+        "against": against_lines(found),
         "regrets": regret_lines(found, "kept", in_draws),
-        "time": regret_lines(found, "kept", in_time, few),
+        "time": regret_lines(found, "kept", in_time, [*few, UNBIASED]),
         "binary": regret_lines(found, "binary_kept", in_draws, few),
         "atlas": regret_lines(found, "atlas", in_draws, few),
         "coefficients": coefficient_lines(fitted),
@@ -334,6 +352,7 @@ def page(table: pd.DataFrame, costs: pd.DataFrame, found: pd.DataFrame, cells: p
     facts = {
         "headline": headline(found),
         "verdict": fill(verdict(found), 120),
+        "chosen": percent(found.loc["kept"]["chosen"].min()),
         "fitted": len(fitted.facts),
         "kept": len(kept.facts),
         "on_atlas": len(atlas.facts),
@@ -341,8 +360,10 @@ def page(table: pd.DataFrame, costs: pd.DataFrame, found: pd.DataFrame, cells: p
         "estimators": table["estimator"].nunique(),
         "drawn": table.loc[table["draws"] > 0, "estimator"].nunique(),
         "draws": f"{DRAWS:,}",
+        "least": TIMES[0],
+        "few": int(draws_in_time(costs, kept.facts, TIMES[0])["psa"].mode().iloc[0]),
         "tanh": f"{one.median():.2f}",
-        "below": f"{100 * (one < 1).mean():.0f}",
+        "below": percent((one < 1).mean()),
         "certain": fill(certain_words(cells), 120),
         "real": at_real_size(found),
     }
@@ -358,7 +379,7 @@ def main() -> None:
         for file, measured in zip(FILES, measure(options.workers), strict=True):
             measured.to_csv(file, index=False, float_format="%.4g", lineterminator="\n")
     table, costs = map(pd.read_csv, FILES)
-    found, cells = regrets(table, costs), recommended(Nets.of(table, "fit"))
+    found, cells = regrets(table, costs), recommended(Nets.of(table, "fit"), costs)
     (DOCS / "recommendation.svg").write_bytes(render(draw(found, cells), "svg"))
     (DOCS / "recommendation.md").write_text(page(table, costs, found, cells))
 

@@ -14,7 +14,8 @@ import pandas as pd
 import statsmodels.api as sm
 import torch
 
-from gradeval.atlas import load, names
+from gradeval.atlas import load
+from gradeval.atlas import names as entries
 from gradeval.atlas.definitions import BITS, SPINS, random_net
 from gradeval.atlas.make import specs
 from gradeval.errors import GradevalError
@@ -36,6 +37,7 @@ ROUNDING = 1e-9  # below, a relative error is that of the arithmetic
 FEATURES = {"depth": "one more layer", "log2_width": "twice the width", "saturation": "saturation + 0.5"}
 FEATURES |= {"log2_points": "twice the points"}
 BUDGETS, TIMES = (1, 10, 100, 1000), (10, 100, 1000)  # draws; draws of `st` in whose time
+MAPPED = (1, 10, 1000)  # draws that are mapped, and the least time
 RESAMPLES, REFITS = 4000, 200
 Draws: TypeAlias = float | pd.DataFrame  # M, the same for all or of each net and estimator
 REGRESSION, SIMPLE, UNBIASED = "the regression", "the best for the budget", "the best without bias"  # rules
@@ -128,7 +130,7 @@ def measured(net: str) -> list[dict[str, object]]:
 
 def measure(workers: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All nets, and what a draw costs, in time of a draw of `st`."""
-    atlas = [f"atlas {name}" for name in names() if "psa" in load(name).results.accuracy]
+    atlas = [f"atlas {name}" for name in entries() if "psa" in load(name).results.accuracy]
     nets = [*(f"fit {k}" for k in range(FITTED)), *(f"kept {k}" for k in range(KEPT)), *atlas]
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         rows = [row for found in pool.map(measured, nets) for row in found]
@@ -227,14 +229,25 @@ def regret(errors: pd.DataFrame, choice: pd.Series) -> pd.Series:
     return pd.Series(np.where(columns < 0, np.nan, chosen) - errors.min(axis=1).to_numpy(), errors.index)
 
 
+def losses(fitted: Nets, kept: Nets, draws: Draws) -> pd.DataFrame:
+    """log(RMSE ÷ the least on that net) on the nets of the fit, of estimators that all nets define and can afford."""
+    known = fitted.log_errors(draws)
+    known = known.loc[:, known.notna().all() & kept.bias.notna().all().reindex(known.columns, fill_value=False)]
+    return known.sub(known.min(axis=1), axis=0)
+
+
+def resampled(nets: int, seed: int) -> np.ndarray:
+    """How often each net is in each of many samples of all nets, as shares: [samples, nets]."""
+    return np.random.default_rng(seed).multinomial(nets, np.full(nets, 1 / nets), size=RESAMPLES) / nets
+
+
 def choices(fitted: Nets, said: Nets, kept: Nets, draws: Mapping[str, Draws]) -> pd.DataFrame:
     """What each rule takes on each net that is kept aside, of which the regression said something.
 
     The numbers of draws are those on the nets of the "fit", and on those that are "kept" aside.
     """
-    known = fitted.log_errors(draws["fit"])
-    known = known.loc[:, known.notna().all() & kept.bias.notna().all().reindex(known.columns, fill_value=False)]
-    over, unbiased = known.sub(known.min(axis=1), axis=0), [name for name in known if claims_no_bias(name)]
+    over = losses(fitted, kept, draws["fit"])
+    unbiased = [name for name in over if claims_no_bias(name)]
     predicted = said.log_errors(draws["kept"])
     defined = kept.bias.notna().reindex(columns=predicted.columns, fill_value=False)
     by_depth = over.groupby(fitted.facts["depth"]).mean().idxmin(axis=1)
@@ -264,27 +277,29 @@ def words(draws: int) -> str:
 
 def in_time_words(draws: int) -> str:
     """The time of so many draws of `st`."""
-    return f"time of {draws:,}"
+    return f"time of {draws:,} `st`"
 
 
 def contest(fitted: Nets, said: Nets, kept: Nets, draws: Mapping[str, Draws]) -> pd.DataFrame:
     """The regret of every rule on the nets that are kept aside, a factor, its 95 % interval over nets, and more.
 
-    Columns: regret (geometric mean), low, high; near (the share of nets where it is at most 1.1), large (its 95 %
-    quantile); against, against_low, against_high: the rule's error ÷ that of the best for the budget, on the same nets.
+    Columns: regret (geometric mean), low, high; near (the share of nets where it is at most 1.1); chosen (the share of
+    resampled sets of nets of the fit whose best for the budget is the same); against, against_low, against_high: the
+    rule's error ÷ that of the best for the budget, on the same nets.
     """
     errors, chosen = kept.log_errors(draws["kept"]), choices(fitted, said, kept, draws)
     found = pd.DataFrame({rule: regret(errors, chosen[rule]) for rule in chosen})
-    nets = len(found)
-    counts = np.random.default_rng(0).multinomial(nets, np.full(nets, 1 / nets), size=RESAMPLES) / nets
-    means = pd.DataFrame(counts @ found.to_numpy(), columns=found.columns)
+    means = pd.DataFrame(resampled(len(found), 0) @ found.to_numpy(), columns=found.columns)
     columns = {"regret": found.mean(skipna=False), "low": means.quantile(0.025), "high": means.quantile(0.975)}
-    columns["large"] = found.quantile(0.95).where(found.notna().all())
     against = means.sub(means[SIMPLE], axis=0)
     columns["against"] = columns["regret"] - columns["regret"][SIMPLE]
     columns |= {"against_low": against.quantile(0.025), "against_high": against.quantile(0.975)}
-    table = np.exp(pd.DataFrame(columns))
-    return table.assign(near=(found <= np.log(1.1)).mean().where(found.notna().all()), taken=chosen.iloc[0])
+    table = np.exp(pd.DataFrame(columns)).assign(taken=chosen.iloc[0])
+    table["near"] = (found <= np.log(1.1)).mean().where(found.notna().all())
+    over = losses(fitted, kept, draws["fit"])
+    known = pd.DataFrame(resampled(len(over), 1) @ over.to_numpy(), columns=over.columns)
+    table.loc[SIMPLE, "chosen"] = (known.idxmin(axis=1) == table.loc[SIMPLE, "taken"]).mean()
+    return table
 
 
 def contests(fitted: Nets, kept: Nets, budgets: Mapping[str, Mapping[str, Draws]], kind: str) -> pd.DataFrame:
@@ -303,23 +318,23 @@ def regrets(table: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-def recommended(fitted: Nets) -> pd.DataFrame:
+def recommended(fitted: Nets, costs: pd.DataFrame) -> pd.DataFrame:
     """What the regression recommends by budget, depth and saturation, for layers of three units and two points.
 
     Columns: budget, depth, saturation, estimator; share (of the fits to resampled nets that recommend the same), rivals
     (others that 5 % of them recommend, or more).
     """
-    grid = pd.DataFrame(
-        [(depth, 3.0, 2, level) for depth in (1, 2, 3, 4) for level in LEVELS],
-        columns=["depth", "width", "points", "saturation"],
-    )
-    random, nets = np.random.default_rng(1), fitted.facts.index.to_numpy()
+    cells = [(depth, 3.0, 2, level) for depth in (1, 2, 3, 4) for level in LEVELS]
+    grid = pd.DataFrame(cells, columns=["depth", "width", "points", "saturation"])
+    random, nets = np.random.default_rng(2), fitted.facts.index.to_numpy()
     fits = [fitted, *(fitted.take(random.choice(nets, len(nets))) for _ in range(REFITS))]
     predictions, rows = [one.predict(grid) for one in fits], []
-    for draws in BUDGETS:
+    budgets: dict[str, Draws] = {words(draws): float(draws) for draws in MAPPED}
+    budgets[in_time_words(TIMES[0])] = draws_in_time(costs, grid, TIMES[0])
+    for budget, draws in budgets.items():
         taken = pd.DataFrame([found.log_errors(draws).idxmin(axis=1) for found in predictions])
         for place, cell in grid.iterrows():
             first, shares = taken[place].iloc[0], taken[place].iloc[1:].value_counts(normalize=True)
             rivals = [name for name, share in shares.items() if share >= 0.05 and name != first]
-            rows.append((words(draws), *cell[["depth", "saturation"]], first, shares.get(first, 0.0), rivals))
+            rows.append((budget, *cell[["depth", "saturation"]], first, shares.get(first, 0.0), rivals))
     return pd.DataFrame(rows, columns=["budget", "depth", "saturation", "estimator", "share", "rivals"])
