@@ -1,7 +1,7 @@
 """Which estimator when: python docs/make_recommendation.py writes docs/recommendation.md, .svg and two tables.
 
     python docs/make_recommendation.py            measures everything: some 6 minutes on two cores
-    python docs/make_recommendation.py --kept     takes the measured figures from the tables: seconds
+    python docs/make_recommendation.py --page     the page and the figure only, from the tables: half a minute
 
 Bias and variance of every estimator are regressed on what a user knows of a network. What is recommended by that is
 tried on networks that took no part, beside rules that look at nothing but the budget.
@@ -54,8 +54,8 @@ SHOWN = ("tanh", "psa", "ram", "st", "disarm", "rloo:samples=2", "reinforce")
 PAGE = """\
 # Which estimator when
 
-By `python docs/make_recommendation.py` (some 6 minutes on two cores), from the accuracy of {estimators} estimators on small
-random nets.
+By `python docs/make_recommendation.py` (some 6 minutes on two cores), from the accuracy of {estimators} estimators on
+small random nets.
 
 **{headline}**
 
@@ -94,7 +94,7 @@ RMSE over the least on that net, on the nets kept aside. "The best" is chosen on
 
 {regrets}
 
-Of the gradient of the binary layers alone, without the head's:
+Of the gradient of the binary layers alone, without the head's, which `psa` averages over flips:
 
 {binary}
 
@@ -104,7 +104,7 @@ On {on_atlas} problems of the [atlas](atlas.md), none of which took part:
 
 At 200 units in one layer ([real size](real-size.md)), by estimates from draws, the RMSE of the best for the budget over
 the least of the estimators there, in the worst of the epochs:
-{real}.
+{real}. With one layer `psa` has no bias; the one that enters here is chance.
 
 ## In time instead of draws
 
@@ -134,13 +134,14 @@ variance change, with 95 % intervals (HC3), and the share R² of the scatter of 
 - Bias and variance are exact where at most 12 Bernoulli variables a point are to be enumerated. Beyond, and for chance
   of other kinds, they are of {draws} draws; this concerns {drawn} estimators on some nets or all. The bias is 0 there
   if the estimator is proved to be unbiased.
-- The features were chosen by cross-validation on the regression's own nets. Nothing was chosen on those kept aside.
+- The features were chosen by cross-validation on the regression's own nets. No feature, estimator or rule was chosen on
+  those kept aside.
 - The intervals are over nets, with the regression as it is; they are not adjusted for their number.
 - Tables: {{download}}`recommendation.csv`, {{download}}`recommendation-cost.csv`.
 
 ## What it cannot say
 
-- The nets are small. Of wide ones there is only the look at 200 units in one layer, of convolutions none.
+- The nets are small. Of wide ones there is only the look at 200 units in one layer, of convolutions only the atlas's.
 - These nets have 1 to 8 points, not the hundreds of a batch.
 - RMSE is not training. A bias does not average out over steps, and a wrong length may be made good by the step size.
 - `rebar`, `relax`, `arm`, `arms`, `adf` and others with chance that cannot be enumerated took no part, nor did other
@@ -175,9 +176,9 @@ def draw_map(axes: Axes, cells: pd.DataFrame, look: Look) -> None:
         level = LEVELS.index(cell.saturation)
         colour = shaded(look.styles[cell.estimator].colour, 1 - 0.75 * max(0.2, cell.share))
         axes.add_patch(Rectangle((cell.depth - 0.5, level - 0.5), 1, 1, facecolor=colour, edgecolor="white"))
-        words = f"{cell.estimator.partition(':')[0]}\n{100 * cell.share:.0f} %"
+        text = f"{cell.estimator.partition(':')[0]}\n{100 * cell.share:.0f} %"
         ink = {"color": "white" if sum(to_rgb(colour)) < 1.6 else "black", "fontsize": 6}
-        axes.text(cell.depth, level, words, ha="center", va="center", **ink)
+        axes.text(cell.depth, level, text, ha="center", va="center", **ink)
     axes.set(xlim=(0.5, 4.5), ylim=(-0.5, len(LEVELS) - 0.5))
     axes.set_xticks([1, 2, 3, 4], list("1234"))
     axes.set_yticks(range(len(LEVELS)), [f"{level:g}" for level in LEVELS])
@@ -265,15 +266,15 @@ def verdict(found: pd.DataFrame) -> str:
     def at(budgets: list[str]) -> str:
         return " and ".join(f"at {budget}" for budget in budgets).replace("at time", "in the time") or "nowhere"
 
-    words, better = [], []
+    parts, better = [], []
     for kind, where in (("kept", "on the nets kept aside"), ("atlas", "on the atlas")):
         rows = found.loc[kind].xs(REGRESSION, level="rule")
         better.append([budget for budget in rows.index if rows["against_high"][budget] < 1])
         worse = [budget for budget in rows.index if rows["against_low"][budget] > 1]
-        words.append(f"{where} it is better {at(better[-1])} and worse {at(worse)}")
+        parts.append(f"{where} it is better {at(better[-1])} and worse {at(worse)}")
     both = [budget for budget in better[0] if budget in better[1]]
     exception = f", but {at(both)} what the regression says" if both else ""
-    return f"Told apart from the rule, {'; '.join(words)}. **So the rule is the recommendation{exception}.**"
+    return f"Told apart from the rule, {'; '.join(parts)}. **So the rule is the recommendation{exception}.**"
 
 
 def coefficient_lines(fitted: Nets) -> list[str]:
@@ -372,10 +373,10 @@ def page(table: pd.DataFrame, costs: pd.DataFrame, found: pd.DataFrame, cells: p
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kept", action="store_true", help="take the measured figures from the tables")
+    parser.add_argument("--page", action="store_true", help="measure nothing: take the figures from the tables")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that measure")
     options = parser.parse_args()
-    if not options.kept:
+    if not options.page:
         for file, measured in zip(FILES, measure(options.workers), strict=True):
             measured.to_csv(file, index=False, float_format="%.4g", lineterminator="\n")
     table, costs = map(pd.read_csv, FILES)

@@ -43,7 +43,7 @@ def test_the_page_is_of_the_tables(table: pd.DataFrame, study: dict[str, Any]) -
         nets = [study["Nets"].of(of, kind) for kind in ("fit", "kept")]
         return study["answer_lines"](study["contests"](*nets, budgets, "kept"))
 
-    outdated = "run python docs/make_recommendation.py --kept and commit what it writes"
+    outdated = "run python docs/make_recommendation.py --page and commit what it writes"
     assert "\n".join(rows(table, *study["BUDGETS"])) in text, outdated
     planted = table.assign(variance=table["variance"].where(table["estimator"] != "psa", 2 * table["variance"]))
     assert rows(planted, 10)[-1] not in text
