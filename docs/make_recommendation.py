@@ -74,7 +74,7 @@ rule, on the nets kept aside and on the [atlas](atlas.md):
 
 {verdict}
 
-The time of {least} draws of `st` pays for {few} of `psa` on most of the nets. About there `tanh` gives way to `psa`,
+The time of {least} draws of `st` pays for about {few} of `psa` on most nets. About there `tanh` gives way to `psa`,
 sooner or later as the net is.
 
 ![what the regression recommends, and what each rule loses](recommendation.svg)
@@ -136,7 +136,7 @@ variance change, with 95 % intervals (HC3), and the share R² of the scatter of 
   if the estimator is proved to be unbiased.
 - The features were chosen by cross-validation on the regression's own nets. No feature, estimator or rule was chosen on
   those kept aside.
-- The intervals are over nets, with the regression as it is; they are not adjusted for their number.
+- The intervals are over nets, with the regression and the costs as they are; they are not adjusted for their number.
 - Tables: {{download}}`recommendation.csv`, {{download}}`recommendation-cost.csv`.
 
 ## What it cannot say
