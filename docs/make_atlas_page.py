@@ -85,7 +85,8 @@ def page(table: pd.DataFrame) -> str:
         "",
         "RMSE of the mean of so many draws, √(bias² + variance/M), of all parameters, divided by the least on that "
         f"problem (1 is the best, white; a dot is {FAR:g} times and more; grey: the estimator cannot be enumerated). "
-        "One draw costs more with some estimators than with others: see [evaluations](evaluations.md).",
+        "One draw costs more with some estimators than with others: see [evaluations](evaluations.md). Which one to "
+        "take: [recommendation](recommendation.md).",
         "",
         "![error over the least error](atlas.svg)",
         "",

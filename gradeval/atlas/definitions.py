@@ -80,7 +80,13 @@ def polynomial(output: Float[Tensor, "*batch units"], target: Float[Tensor, "poi
 
 
 def random_net(
-    units: Sequence[int], noise: str, states: tuple[float, float], loss: str, scale: float = 1.0, points: int = 3
+    units: Sequence[int],
+    noise: str,
+    states: tuple[float, float],
+    loss: str,
+    scale: float = 1.0,
+    points: int = 3,
+    seed: int = 1,
 ) -> Problem:
     """Two inputs, linear layers with normal weights, and targets that suit the loss.
 
@@ -90,11 +96,12 @@ def random_net(
         loss: its name.
         scale: standard deviation of weights and biases.
         points: number of data points.
+        seed: of every number.
 
     Returns:
-        The problem; every number follows from a fixed seed.
+        The problem.
     """
-    random = torch.Generator().manual_seed(1)
+    random = torch.Generator().manual_seed(seed)
     outputs = {"logistic": 1, "squared": 2, "cross-entropy": 3, "bernoulli": 2}[loss]
     network = StochasticBinaryNetwork.linear(2, units, outputs, noise, states)
     with torch.no_grad():
