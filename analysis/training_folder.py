@@ -19,9 +19,11 @@ TRAINING_TABLES: dict[str, list[str]] = {
     "curves": ["estimator", "seed", "epoch", "objective", "exact", "validation_objective", "rate"],
     "gradients": ["estimator", "seed", "epoch", "layer", "cosine", "relative_bias", "relative_variance", "noise"],
     "predictions": ["estimator", "seed", "split", "predictor", "loss", "accuracy"],
+    "ensembles": ["estimator", "seed", "split", "draws", "loss", "accuracy"],
     "timings": ["estimator", "seconds"],
 }
 """The saved tables and their columns; `summary` is made from them."""
+LATER = "ensembles"  # a table that trainings of earlier versions do not have; it is empty then
 
 
 def write_training(folder: Path, manifest: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> None:
@@ -54,7 +56,7 @@ def read_training(folder: Path) -> tuple[dict[str, Any], dict[str, pd.DataFrame]
         folder: of the training.
 
     Returns:
-        The manifest, and the tables that `TRAINING_TABLES` names.
+        The manifest, and the tables that `TRAINING_TABLES` names; without those that an earlier version did not make.
 
     Raises:
         GradevalError: in one line, that it is missing, not finished or damaged.
@@ -68,6 +70,8 @@ def read_training(folder: Path) -> tuple[dict[str, Any], dict[str, pd.DataFrame]
     tables = {}
     for name in TRAINING_TABLES:
         path = folder / f"{name}.parquet"
+        if name == LATER and path.name not in manifest["files"]:
+            continue
         content = read_whole(path, MAX_TABLE_BYTES)
         if digest_of(content) != manifest["files"].get(path.name):
             raise GradevalError(

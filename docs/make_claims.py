@@ -32,7 +32,8 @@ from statsmodels.tools import add_constant
 from gradeval.analysis.plotting import paper_style, render, styles
 from gradeval.analysis.statistics import Interval
 from gradeval.analysis.sweep import Sweep, geometric_mean, regress, trend_figure
-from gradeval.analysis.training import Training, objective_figure
+from gradeval.analysis.training import Training
+from gradeval.analysis.training_figures import objective_figure
 from gradeval.estimators import TABLE, get_estimator
 from gradeval.files import write_whole
 from gradeval.model.network import StochasticBinaryNetwork

@@ -36,7 +36,7 @@ class Checkpoint:
         phase: what comes next.
         rate: the learning rate; before the end of the search, the first that is tried.
         stack: the runs under way, as `Stack.saved` gives them; None between the parts of the training.
-        trials, curves, gradients, predictions: rows of the tables, without the estimator.
+        trials, curves, gradients, predictions, ensembles: rows of the tables, without the estimator.
         snapshots: by epoch, the parameters at which gradients are compared, [runs, P].
         seconds: of compute.
     """
@@ -49,6 +49,7 @@ class Checkpoint:
     snapshots: dict[int, Tensor] = field(default_factory=dict)
     gradients: list[dict[str, Any]] = field(default_factory=list)
     predictions: list[dict[str, Any]] = field(default_factory=list)
+    ensembles: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
 
     @property

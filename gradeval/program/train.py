@@ -146,8 +146,9 @@ def _has_tables(folder: Path) -> bool:
 
 def report_training(folder: Path, as_json: bool = False) -> None:
     """Make figures and report of a saved training, without training, and show them."""
-    from gradeval.analysis.training import Training, build_training_report
+    from gradeval.analysis.training import Training
     from gradeval.analysis.training_manifest import TRAINING_FILE
+    from gradeval.analysis.training_report import build_training_report
     from gradeval.folder_lock import FolderLock
 
     try:
@@ -173,7 +174,7 @@ def show_training(training: Training) -> None:
     """Objective and test scores (of ensembles) of the trained networks, means over seeds with 95 % intervals."""
     from rich.console import Console
 
-    from gradeval.analysis.training import training_answer
+    from gradeval.analysis.training_report import training_answer
 
     summary = training.summary
     headings = ("rate", "training objective", "test loss", "test accuracy")

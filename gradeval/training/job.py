@@ -59,12 +59,8 @@ class TrainingJob:
             self._train_runs(estimator, checkpoint, progress)
         if checkpoint.phase is Phase.GRADIENTS:
             self._compare_gradients(estimator, checkpoint, progress)
-            measures = Measures(self.task, self.protocol)
-            assert checkpoint.stack is not None
-            for seed, theta in enumerate(checkpoint.stack["theta"]):
-                checkpoint.predictions += measures.prediction_rows(theta, seed)
-            checkpoint.phase = Phase.DONE
-            checkpoint.write(self.path)
+        if not checkpoint.ensembles:  # a training that an earlier version finished has none either
+            self._predict(checkpoint)
 
     def _search(self, estimator: Estimator, checkpoint: Checkpoint, progress: Progress) -> None:
         """Try rates, and two more where the best is at an end."""
@@ -155,3 +151,15 @@ class TrainingJob:
                 checkpoint.write(self.path)
                 last = time.monotonic()
         progress.finish(part)
+
+    def _predict(self, checkpoint: Checkpoint) -> None:
+        """Score what the trained networks predict."""
+        measures = Measures(self.task, self.protocol)
+        checkpoint.predictions = []
+        assert checkpoint.stack is not None
+        for seed, theta in enumerate(checkpoint.stack["theta"]):
+            predictions, ensembles = measures.prediction_rows(theta, seed)
+            checkpoint.predictions += predictions
+            checkpoint.ensembles += ensembles
+        checkpoint.phase = Phase.DONE
+        checkpoint.write(self.path)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -23,10 +23,12 @@ from gradeval.problems.tasks import Task, with_parameters
 from gradeval.reference import exact_gradient, exact_values, predicted_cost
 from gradeval.reference.transform import why_not
 from gradeval.sampling.sampler import Sampler
-from gradeval.training.prediction import PREDICTORS, expected_loss, predict, score
+from gradeval.training.prediction import PREDICTORS, ensembles, expected_loss, predict, score
 from gradeval.training.protocol import Protocol
 
 EXACT_WORK = 2**30  # multiply–adds of an exact objective beyond which it is sampled
+Rows: TypeAlias = list[dict[str, Any]]
+SIZES = (1, 2, 5, 10, 20, 50, 100)  # of the ensembles whose predictions are scored on held-out data
 
 
 @dataclass(frozen=True)
@@ -78,28 +80,38 @@ class Measures:
                 row |= {{"train": "objective"}.get(split, f"{split}_objective"): value, "exact": exact}
         return row
 
-    def prediction_rows(self, theta: Float[Tensor, " P"], seed: int) -> list[dict[str, Any]]:
-        """Score what a trained network predicts, on all data.
+    def prediction_rows(self, theta: Float[Tensor, " P"], seed: int) -> tuple[Rows, Rows]:
+        """Score what a trained network predicts: on all data, and on held-out data by the size of the ensemble, too.
+
+        Where no data are held out, those for training stand in for them.
 
         Args:
             theta: parameters, [P].
             seed: of the run.
 
         Returns:
-            Rows of the table `predictions`, without the estimator; none where a parameter is not finite.
+            Rows of the tables `predictions` and `ensembles`, without the estimator; none where a parameter is not
+            finite.
         """
-        rows: list[dict[str, Any]] = []
+        predictions: Rows = []
+        averages: Rows = []
         if not bool(torch.isfinite(theta).all()):
-            return rows
+            return predictions, averages
+        size = self.protocol.ensemble
         for split, problem in self.task.splits.items():
             value, _ = self.objective(problem, theta, seed, self.protocol.epochs)
-            rows.append({"seed": seed, "split": split, "predictor": "expected", "loss": value})
+            predictions.append({"seed": seed, "split": split, "predictor": "expected", "loss": value})
             problem = with_parameters(problem, theta)
+            shown = SIZES if split != "train" or len(self.task.splits) == 1 else ()
+            chance = _chance(problem, "prediction", split, seed)
+            found = ensembles(problem, chance, sorted({*shown, size}), first=size)
+            scores = {draws: score(problem, prediction) for draws, prediction in found}
+            if shown:
+                averages += [{"seed": seed, "split": split, "draws": draws} | row for draws, row in scores.items()]
             for predictor in PREDICTORS:
-                chance = _chance(problem, "prediction", split, seed)
-                scores = score(problem, predict(problem, predictor, chance, self.protocol.ensemble))
-                rows.append({"seed": seed, "split": split, "predictor": predictor} | scores)
-        return rows
+                row = scores[size] if predictor == "ensemble" else score(problem, predict(problem, predictor, chance))
+                predictions.append({"seed": seed, "split": split, "predictor": predictor} | row)
+        return predictions, averages
 
 
 def enumerable(problem: Problem) -> bool:

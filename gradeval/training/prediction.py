@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from gradeval.errors import GradevalError, unknown_name
 from gradeval.model.elbo import NegativeElbo
+from gradeval.model.network import BinaryLayer
 from gradeval.model.problem import Problem
 from gradeval.model.randomness import Randomness
 from gradeval.threads import threads_for
@@ -18,6 +21,8 @@ from gradeval.threads import threads_for
 PREDICTORS = ("ensemble", "mode", "mean-field")
 """The ways to predict, see `predict`."""
 POINTS_AT_ONCE = 2000  # to bound memory
+States: TypeAlias = Callable[[BinaryLayer, Tensor], Tensor]
+"""How the states of a layer are decided from its preactivations."""
 
 
 def predict(
@@ -49,26 +54,89 @@ def predict(
     """
     if predictor not in PREDICTORS:
         raise unknown_name("predictor", predictor, PREDICTORS)
-    if draws < 1:
-        raise GradevalError(f"an ensemble needs at least 1 draw, found {draws}.")
-    network, link = problem.network, _link(problem.loss)
-    repeats = draws if predictor == "ensemble" else 1
-    parts = []
+    if predictor == "ensemble":
+        ((_, prediction),) = ensembles(problem, randomness, [draws])
+        return prediction
+    states = _most_probable if predictor == "mode" else _means
     with torch.no_grad(), threads_for(_multiply_adds(problem)):
-        for inputs in problem.inputs.split(POINTS_AT_ONCE):
-            total: Tensor | float = 0.0
-            for _ in range(repeats):
-                x = inputs
-                for layer in network.layers:
-                    a = layer.preactivation(x)
-                    if predictor == "ensemble":
-                        s = randomness.bernoulli(layer.probability(a))
-                    else:
-                        s = (a >= 0).to(a.dtype) if predictor == "mode" else layer.probability(a)
-                    x = layer.encode(s)
-                total = total + link(network.head(x))
-            parts.append(torch.as_tensor(total) / repeats)
-    return torch.cat(parts)
+        return torch.cat([_outputs(problem, inputs, states) for inputs in problem.inputs.split(POINTS_AT_ONCE)])
+
+
+def ensembles(
+    problem: Problem, randomness: Randomness, sizes: Sequence[int], first: int = 0
+) -> Iterator[tuple[int, Float[Tensor, "points *outputs"]]]:
+    """Predict by averages over the first draws of one run of draws, for several numbers of them.
+
+    Args:
+        problem: network, inputs and loss.
+        randomness: the states are drawn with it.
+        sizes: numbers of draws, increasing.
+        first: of many points a part is taken at a time; it gets so many draws before the next part gets any. So the
+            average over ``first`` draws is the one that `predict` gives, whatever other sizes there are.
+
+    Yields:
+        Each size with the prediction of `predict` for every point, [points] or [points, outputs].
+
+    Raises:
+        GradevalError: no draws, or sizes that do not increase.
+
+    Examples:
+        >>> from gradeval.model.randomness import RandomDraws, generator
+        >>> from gradeval.problems.catalogue import load_problem
+        >>> problem = load_problem("expclass", units="3", stage=0, points=20)
+        >>> found = dict(ensembles(problem, RandomDraws(generator("cpu", 0)), [1, 10]))
+        >>> bool((found[10] == predict(problem, "ensemble", RandomDraws(generator("cpu", 0)), 10)).all())
+        True
+    """
+    if not sizes or sizes[0] < 1:
+        raise GradevalError(f"an ensemble needs at least 1 draw, found {', '.join(map(str, sizes)) or 'no size'}.")
+    if any(larger <= size for size, larger in itertools.pairwise(sizes)):
+        raise GradevalError(f"the sizes of ensembles must increase, found {', '.join(map(str, sizes))}.")
+    together = [size for size in sizes if size <= first]
+    rounds = [together] * bool(together) + [[size] for size in sizes if size > first]
+    totals, done = [torch.zeros(()) for _ in problem.inputs.split(POINTS_AT_ONCE)], 0
+    for wanted in rounds:
+        yield from _continued(problem, randomness, totals, done, wanted).items()
+        done = wanted[-1]
+
+
+def _continued(
+    problem: Problem, randomness: Randomness, totals: list[Tensor], done: int, wanted: Sequence[int]
+) -> dict[int, Tensor]:
+    """Add draws to the totals of all parts of the points, and give the averages that are wanted on the way."""
+    found: dict[int, list[Tensor]] = {size: [] for size in wanted}
+    with torch.no_grad(), threads_for(_multiply_adds(problem)):
+        for part, inputs in enumerate(problem.inputs.split(POINTS_AT_ONCE)):
+            for draw in range(done + 1, wanted[-1] + 1):
+                totals[part] = totals[part] + _outputs(problem, inputs, _drawn(randomness))
+                if draw in found:
+                    found[draw].append(totals[part] / draw)
+    return {size: torch.cat(parts) for size, parts in found.items()}
+
+
+def _outputs(problem: Problem, inputs: Tensor, states: States) -> Tensor:
+    """What the network says of some points where its states are decided in this way."""
+    return _link(problem.loss)(problem.network.head(_encoded(problem, inputs, states)))
+
+
+def _encoded(problem: Problem, inputs: Tensor, states: States) -> Tensor:
+    """What the head gets where the states are decided in this way."""
+    x = inputs
+    for layer in problem.network.layers:
+        x = layer.encode(states(layer, layer.preactivation(x)))
+    return x
+
+
+def _drawn(randomness: Randomness) -> States:
+    return lambda layer, a: randomness.bernoulli(layer.probability(a))
+
+
+def _most_probable(layer: BinaryLayer, a: Tensor) -> Tensor:
+    return (a >= 0).to(a.dtype)
+
+
+def _means(layer: BinaryLayer, a: Tensor) -> Tensor:
+    return layer.probability(a)
 
 
 def score(problem: Problem, prediction: Float[Tensor, "points *outputs"]) -> dict[str, float]:
@@ -119,17 +187,14 @@ def expected_loss(problem: Problem, randomness: Randomness, draws: int) -> float
     Returns:
         The estimate of J.
     """
-    network, total = problem.network, 0.0
+    total = 0.0
     with torch.no_grad(), threads_for(_multiply_adds(problem)):
         for inputs, targets in zip(
             problem.inputs.split(POINTS_AT_ONCE), problem.targets.split(POINTS_AT_ONCE), strict=True
         ):
             loss = problem.loss_function(targets=targets, inputs=inputs)
             for _ in range(draws):
-                x = inputs
-                for layer in network.layers:
-                    x = layer.encode(randomness.bernoulli(layer.probability(layer.preactivation(x))))
-                total += float(loss(x).sum())
+                total += float(loss(_encoded(problem, inputs, _drawn(randomness))).sum())
     return total / (problem.points * draws)
 
 

@@ -155,6 +155,7 @@ def _collect(
             ("curves", [row | {"rate": found.rate} for row in found.curves]),
             ("gradients", found.gradients),
             ("predictions", found.predictions),
+            ("ensembles", found.ensembles),
             ("timings", [{"seconds": found.seconds}]),
         ):
             tables[table] += [{"estimator": name} | row for row in rows]

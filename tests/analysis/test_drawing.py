@@ -19,7 +19,8 @@ from gradeval.analysis.run.figures import RUN_FIGURES
 from gradeval.analysis.run.parameter_figure import parameter_curves
 from gradeval.analysis.scaling import fit_exponents, scaling_figure
 from gradeval.analysis.sweep import trend_figure
-from gradeval.analysis.training import TRAINING_FIGURES, Training, objective_figure, search_figure
+from gradeval.analysis.training import Training
+from gradeval.analysis.training_figures import TRAINING_FIGURES, objective_figure, search_figure
 from gradeval.analysis.training_folder import TRAINING_TABLES
 from gradeval.errors import GradevalError
 

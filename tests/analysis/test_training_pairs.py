@@ -11,9 +11,10 @@ import pytest
 from scipy.stats import ttest_rel
 from statsmodels.stats.multitest import multipletests
 
-from gradeval.analysis.training import Training, build_training_report, training_answer
+from gradeval.analysis.training import Training
 from gradeval.analysis.training_folder import TRAINING_TABLES
 from gradeval.analysis.training_pairs import against, paired_differences
+from gradeval.analysis.training_report import build_training_report, training_answer
 
 NAMES = ("a", "b", "c")
 SHIFT = {"a": 0.0, "b": 0.01, "c": 0.1}

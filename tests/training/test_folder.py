@@ -15,6 +15,8 @@ import pytest
 
 from gradeval import GradevalError
 from gradeval.analysis.training import Training
+from gradeval.analysis.training_figures import accuracy_figure
+from gradeval.checkpoint import read_checkpoint
 from gradeval.errors import Incomplete
 from gradeval.files import sealed
 from gradeval.folder_lock import FolderLock
@@ -59,6 +61,29 @@ def test_a_folder_of_something_else_is_refused(task: Task, tmp_path: Path) -> No
     with pytest.raises(GradevalError, match="exists and is not empty: choose another folder or remove it"):
         train(task, ["st"], SHORT, folder=tmp_path)
     assert not is_training(tmp_path)
+
+
+def test_a_training_of_an_earlier_version_has_no_ensembles_until_it_is_resumed(
+    task: Task, trained: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    copytree(trained, folder)
+    for name in ("st", "psa"):
+        checkpoint = read_checkpoint(checkpoint_path(folder, name))
+        assert checkpoint is not None
+        checkpoint.ensembles = []
+        checkpoint.write(checkpoint_path(folder, name))
+    document = json.loads((folder / "training.json").read_text())
+    del document["digest"]
+    document["files"] = {name: digest for name, digest in document["files"].items() if "ensembles" not in name}
+    (folder / "training.json").write_bytes(sealed(document))
+    (folder / "ensembles.parquet").unlink()
+    found = Training.load(folder)
+    assert found.tables["ensembles"].empty
+    assert not accuracy_figure(found)
+    train(task, ["st", "psa"], SHORT, folder=folder)
+    for name in ("ensembles.csv", "predictions.csv", "timings.csv"):
+        assert (folder / name).read_bytes() == (trained / name).read_bytes()
 
 
 def without(document: dict[str, Any], *keys: str) -> None:
@@ -106,7 +131,7 @@ def test_a_key_that_stands_twice_is_refused(trained: Path, tmp_path: Path) -> No
         training_status(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["training.json", "curves.parquet", "predictions.parquet"])
+@pytest.mark.parametrize("name", ["training.json", "curves.parquet", "ensembles.parquet"])
 def test_a_flipped_bit_is_noticed(trained: Path, tmp_path: Path, name: str) -> None:
     copytree(trained, tmp_path / "run")
     content = bytearray((tmp_path / "run" / name).read_bytes())

@@ -9,8 +9,10 @@ from gradeval.model.randomness import RandomDraws, generator
 from gradeval.problems.catalogue import load_task
 from gradeval.problems.tasks import Task, with_parameters
 from gradeval.reference import exact_gradient
-from gradeval.training.measures import enumerable, gradient_accuracy
-from gradeval.training.prediction import expected_loss
+from gradeval.training import prediction
+from gradeval.training.measures import Measures, enumerable, gradient_accuracy
+from gradeval.training.prediction import expected_loss, predict, score
+from gradeval.training.protocol import Protocol
 
 
 @pytest.fixture(scope="module")
@@ -36,3 +38,20 @@ def test_gradient_accuracy_of_known_estimators(task: Task) -> None:
     (reinforce,) = (row for row in rows if row["layer"] == "all")
     assert reinforce["relative_bias"] < 5 * reinforce["noise"]
     assert reinforce["relative_variance"] > 1
+
+
+def test_the_ensemble_is_that_of_plain_predict_whatever_is_averaged_beside_it(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 1000 points, 400 at a time. Planted: parts that take turns after every size."""
+    monkeypatch.setattr(prediction, "POINTS_AT_ONCE", 400)
+    theta = task.initial_parameters(0)
+    predictions, ensembles = Measures(task, Protocol(ensemble=4)).prediction_rows(theta, 0)
+    problem = with_parameters(task.splits["test"], theta)
+    scores = score(problem, predict(problem, "ensemble", RandomDraws(generator("cpu", "prediction", "test", 0)), 4))
+    for rows, key, value in ((predictions, "predictor", "ensemble"), (ensembles, "draws", 4)):
+        (found,) = (row for row in rows if row["split"] == "test" and row[key] == value)
+        assert found == {"seed": 0, "split": "test", key: value} | scores
+    alone = Measures(Task(task.train), Protocol(ensemble=4)).prediction_rows(theta, 0)[1]
+    assert [row["draws"] for row in alone] == [1, 2, 4, 5, 10, 20, 50, 100]
+    assert {row["split"] for row in alone} == {"train"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,7 +11,8 @@ from gradeval import GradevalError
 from gradeval.model.randomness import RandomDraws, generator
 from gradeval.problems.catalogue import load_task
 from gradeval.problems.tasks import Task, with_parameters
-from gradeval.training.prediction import predict, score
+from gradeval.training import prediction
+from gradeval.training.prediction import ensembles, predict, score
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +54,43 @@ def test_mode_and_mean_field(task: Task) -> None:
     assert not chance.used
     with pytest.raises(GradevalError, match="unknown predictor"):
         predict(problem, "modes", chance)
+
+
+def as_predicted(task: Task, sizes: list[int], first: int) -> list[bool]:
+    """By size, whether the running average is the plain prediction from that many draws."""
+    found = ensembles(task.train, RandomDraws(generator("cpu", 3)), sizes, first)
+    plain = ((s, predict(task.train, "ensemble", RandomDraws(generator("cpu", 3)), s)) for s in sizes)
+    return [size == s and bool((average == p).all()) for (size, average), (s, p) in zip(found, plain, strict=True)]
+
+
+def test_running_averages_are_plain_predictions(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: an average that starts anew after each size."""
+    sizes = [1, 2, 5, 10, 20]
+    for first in (0, 5, 20):
+        assert all(as_predicted(task, sizes, first))
+    monkeypatch.setattr(prediction, "POINTS_AT_ONCE", 7)
+    assert as_predicted(task, sizes, first=5)[2]  # the draws of the points in parts go on after the fifth
+    monkeypatch.undo()
+    continued = prediction._continued
+
+    def anew(problem: Any, randomness: Any, totals: list[torch.Tensor], done: int, wanted: Any) -> Any:
+        return continued(problem, randomness, [torch.zeros(()) for _ in totals], done, wanted)
+
+    monkeypatch.setattr(prediction, "_continued", anew)
+    assert as_predicted(task, sizes, first=5) == [True, True, True, False, False]
+
+
+def test_points_in_parts_go_on_from_their_own_draws(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """2·(mean of two) − (one) is what a second draw gives, for all points: one of the network's outputs."""
+    monkeypatch.setattr(prediction, "POINTS_AT_ONCE", 7)
+    problem = with_parameters(task.train, task.initial_parameters(0))
+    one, two = (average for _, average in ensembles(problem, RandomDraws(generator("cpu", 3)), [1, 2]))
+    head = problem.network.layers[-1].encode(torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]).double())
+    outputs = torch.sigmoid(problem.network.head(head)).squeeze(-1).detach()
+    assert float(((2 * two - one)[:, None] - outputs).abs().amin(1).max()) < 1e-12
+
+
+@pytest.mark.parametrize("sizes", [[], [0, 1], [2, 2], [5, 1]])
+def test_sizes_that_cannot_be_are_refused(task: Task, sizes: list[int]) -> None:
+    with pytest.raises(GradevalError, match=r"at least 1 draw|must increase"):
+        next(ensembles(task.train, RandomDraws(generator("cpu", 3)), sizes))

@@ -14,7 +14,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from gradeval.analysis.training import Training, build_training_report
+from gradeval.analysis.training import Training
+from gradeval.analysis.training_report import build_training_report
 from gradeval.errors import Incomplete
 from gradeval.problems.catalogue import load_task
 from gradeval.problems.tasks import Task
@@ -55,11 +56,19 @@ def test_tables_and_report(undisturbed) -> None:
     row = summary.query("estimator == 'st' and split == 'train' and predictor == 'expected'").iloc[0]
     assert row["loss"] == pytest.approx(final, rel=1e-12)
     assert row["loss_low"] < row["loss"] < row["loss_high"]
+    table = training.tables["ensembles"]
+    assert set(table["split"]) == {"validation", "test"}  # those held out
+    assert sorted(set(table["draws"])) == [1, 2, 5, 10, 20, 50, 100]
+    ten = table[table["draws"] == SHORT.ensemble].drop(columns="draws")
+    plain = training.tables["predictions"].query("predictor == 'ensemble' and split != 'train'")
+    assert ten.to_numpy().tolist() == plain.drop(columns="predictor").to_numpy().tolist()
     loaded = Training.load(folder)
     pd.testing.assert_frame_equal(loaded.summary, summary)
     text = build_training_report(loaded, folder).read_text()
     assert "Training with gradient estimators on expclass 3-2" in text
-    assert {p.name for p in (folder / "figures").glob("*.svg")} == {"objective.svg", "gradients.svg", "search.svg"}
+    assert {p.name for p in (folder / "figures").glob("*.svg")} == {
+        *("objective.svg", "gradients.svg", "search.svg", "accuracy.svg")
+    }
     assert not list(folder.rglob(".*"))  # nothing temporary is left
 
 
@@ -128,7 +137,7 @@ def test_killed_training_goes_on_to_the_same_numbers(task: Task, tmp_path: Path,
         kills += 1
     assert kills > 0
     train(task, ["st", "psa"], protocol, folder=tmp_path / "undisturbed")
-    for table in ("trials", "curves", "gradients", "predictions", "summary"):
+    for table in ("trials", "curves", "gradients", "predictions", "ensembles", "summary"):
         killed, whole = ((tmp_path / run / f"{table}.csv").read_bytes() for run in ("killed", "undisturbed"))
         assert killed == whole, table
 
