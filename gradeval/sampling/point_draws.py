@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping
-from contextlib import suppress
 
 import torch
 from jaxtyping import Float
@@ -13,11 +11,9 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from gradeval.errors import estimator_error
 from gradeval.model.randomness import RandomDraws, generator
-from gradeval.sampling.sampler import BATCH_BYTES, Sampler, refuse_infinite, turn_of
+from gradeval.sampling.sampler import BATCH_BYTES, Sampler, give_back_memory, refuse_infinite, turn_of
 from gradeval.sampling.surrogates import Surrogate
 from gradeval.torch_private import quiet_vmap
-
-GIVE_BACK = 16  # draws that are larger than a batch, after which free memory is given back
 
 
 def draws_of_points(
@@ -68,19 +64,13 @@ def draws_of_points(
         each -= centre
         total = each.sum(0) if total is None else total + each.sum(0)
         squares.append(_by_layer(each.square_().sum(1), slices))
-        if at_once == 0 and len(squares) % GIVE_BACK == 0:
-            _give_back()
+        if at_once == 0:
+            give_back_memory(len(squares))
     found = torch.cat(gradients)
     refuse_infinite(sampler.name, found)
     assert total is not None
     excess = _by_layer((total / count).square().sum(0), slices)
     return found, torch.cat(values), (torch.cat(squares) - excess) * (count / max(count - 1, 1) / points**2)
-
-
-def _give_back() -> None:
-    """Have C's allocator return what is free: of 100,000 points it grew by some MB with every draw."""
-    with suppress(OSError, AttributeError, TypeError):  # it is glibc's
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _gradients(surrogate: Surrogate, rows: Tensor, chance: RandomDraws) -> tuple[Tensor, Tensor]:
