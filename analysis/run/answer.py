@@ -156,7 +156,8 @@ def _best(rows: pd.DataFrame, pairs: pd.DataFrame | None = None) -> str:
     else:
         name = first["estimator"]
         mine = pairs[(pairs["layer"] == "all") & ((pairs["one"] == name) | (pairs["two"] == name))]
-        tied = mine[~(mine["pvalue_adjusted"] < 1 - LEVEL)]
+        apart = (mine["pvalue_adjusted"] < 1 - LEVEL) | (mine["square_low"] > 0) | (mine["square_high"] < 0)
+        tied = mine[~apart]  # of a pair whose own interval leaves out 0 nothing is said
         near = [other for other in others["estimator"] if ((tied["one"] == other) | (tied["two"] == other)).any()]
     tie = f"; {_named(near)} cannot be distinguished from it" if near else ""
     return f"{first['estimator']} is the most accurate ({size}){tie}"

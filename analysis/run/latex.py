@@ -22,7 +22,7 @@ TITLES = {
 }
 """The columns that a LaTeX table may have, and their headings."""
 ROUNDING = 1e-9  # exact figures that differ by less are the same
-GROUPS = {True: "claims no bias", False: "biased"}
+GROUPS = {True: "claims no bias", False: "makes no claim"}
 SPECIAL = str.maketrans({
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},

@@ -43,6 +43,7 @@ class BiasVerdict(StrEnum):
     REFUTED = "claim of no bias refuted"
     REFUTED_EXACTLY = "claim of no bias refuted exactly"
     BIASED = "biased"
+    BIAS_UNDECIDED = "bias undecided"
     NO_BIAS_SEEN = "no bias seen"
     EXACTLY_UNBIASED = "exactly unbiased"
 
@@ -194,5 +195,5 @@ def _verdict(row: Any, detect: float, unmeasured: bool = False) -> BiasVerdict:
     if row.bias_pvalue_adjusted < FAMILY_ALPHA:
         return BiasVerdict.REFUTED if claimed else BiasVerdict.BIASED
     if not claimed:
-        return BiasVerdict.NO_BIAS_SEEN
+        return BiasVerdict.BIAS_UNDECIDED if row.relative_bias_low > 0 else BiasVerdict.NO_BIAS_SEEN
     return BiasVerdict.HOLDS if row.detectable_bias <= detect else BiasVerdict.UNDECIDED

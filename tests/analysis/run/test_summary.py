@@ -15,6 +15,7 @@ ROW = {
     "unbiased_claim": True,
     "cosine": 0.5,
     "exact_relative_bias": math.nan,
+    "relative_bias_low": 0.0,
     "bias_pvalue": 0.3,
     "bias_pvalue_adjusted": 0.3,
     "detectable_bias": 0.03,
@@ -26,6 +27,7 @@ ROW = {
     [
         ({}, BiasVerdict.HOLDS, BiasVerdict.NO_BIAS_SEEN),
         ({"bias_pvalue": 0.001, "bias_pvalue_adjusted": 0.0101}, BiasVerdict.HOLDS, BiasVerdict.NO_BIAS_SEEN),
+        ({"relative_bias_low": 0.1}, BiasVerdict.HOLDS, BiasVerdict.BIAS_UNDECIDED),  # not "no bias seen" beside it
         ({"bias_pvalue": 0.001, "bias_pvalue_adjusted": 0.0099}, BiasVerdict.REFUTED, BiasVerdict.BIASED),
         ({"detectable_bias": 0.0501}, BiasVerdict.UNDECIDED, BiasVerdict.NO_BIAS_SEEN),
         ({"detectable_bias": math.inf}, BiasVerdict.UNDECIDED, BiasVerdict.NO_BIAS_SEEN),
@@ -60,6 +62,7 @@ def test_verdicts_in_a_word_and_their_tones() -> None:
         "claim of no bias refuted": ("refuted", "bad"),
         "claim of no bias refuted exactly": ("refuted", "bad"),
         "biased": ("biased", ""),
+        "bias undecided": ("bias undecided", ""),
         "no bias seen": ("no bias seen", ""),
         "exactly unbiased": ("exactly unbiased", ""),
     }
