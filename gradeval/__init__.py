@@ -82,6 +82,8 @@ def __getattr__(name: str) -> Any:
             if error.name in ("gradeval.analysis", "gradeval.reference"):  # setup.cfg maps them
                 raise ImportError(_IN_CHECKOUT) from None
             raise
+    if name == "atlas":  # gradeval.atlas.load
+        return importlib.import_module("gradeval.atlas")
     if name == "__version__":
         from importlib.metadata import version
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from inspect import Parameter, signature
 from typing import Any
 
 
@@ -53,11 +54,11 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> GradevalError
     return GradevalError(f"unknown {kind} '{name}': {hint}")
 
 
-def check_options(function: str, given: Iterable[str], known: type) -> None:
+def check_options(function: Callable[..., object], given: Iterable[str], known: type) -> None:
     """Refuse a keyword argument that a function does not know.
 
     Args:
-        function: its name.
+        function: that was called; the arguments that it names are known, too.
         given: the names of the keyword arguments it was given.
         known: the TypedDict of those it knows.
 
@@ -66,7 +67,8 @@ def check_options(function: str, given: Iterable[str], known: type) -> None:
     """
     for name in given:
         if name not in known.__annotations__:
-            raise unknown_name(f"option of {function}", name, known.__annotations__)
+            named = [key for key, p in signature(function).parameters.items() if p.kind is not Parameter.VAR_KEYWORD]
+            raise unknown_name(f"option of {function.__name__}", name, [*named, *known.__annotations__])
 
 
 def estimator_error(name: str, error: BaseException) -> GradevalError:

@@ -84,7 +84,9 @@ def check_folder(folder: Path, marker: str) -> None:
     if folder.exists() and not (folder / marker).exists():
         others = [path for path in folder.iterdir() if path.name not in LOCK_FILES and not is_left_over(path.name)]
         if others:
-            raise GradevalError(f"{folder} exists and is not empty: choose another folder or remove it.")
+            raise GradevalError(
+                f"{folder} exists and is not empty: it holds something else ({others[0].name}). Choose another folder."
+            )
 
 
 def holder_of(folder: Path) -> str | None:

@@ -92,7 +92,7 @@ def check(
         >>> gradeval.check("disarm", problems=[problem]).headline
         'disarm: unbiased: HOLDS'
     """
-    check_options("check", options, CheckOptions)
+    check_options(check, options, CheckOptions)
     name, subject = resolve_one(estimator)
     limits, definition = _limits(options), _definition(options)
     first, edges = _battery(subject) if problems is None else (given_problems(problems), [])

@@ -131,7 +131,7 @@ def evaluate(
         >>> sorted(set(evaluation.summary["estimator"]))
         ['psa', 'reinforce']
     """
-    check_options("evaluate", options, RunOptions)
+    check_options(evaluate, options, RunOptions)
     problem = in_precision(given_problem(problem), options.get("precision", "double"))
     resolved, specs = resolve_with_specs(estimators)
     own = {name: spec for name, spec in specs.items() if not get_facts(resolved[name]) and not learns(resolved[name])}

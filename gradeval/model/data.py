@@ -43,6 +43,30 @@ def as_tensor(name: str, values: Data) -> Tensor:
     return values.detach() if values.requires_grad else values
 
 
+def check_same_rows(inputs: Data, targets: Data) -> None:
+    """Refuse two tables whose rows have other indices: rows are taken by their place.
+
+    Args:
+        inputs: as given.
+        targets: as given.
+
+    Raises:
+        GradevalError: both are a DataFrame or a Series, of as many rows, and a row has another index in each.
+
+    Examples:
+        >>> import pandas as pd
+        >>> check_same_rows(pd.DataFrame({"a": [1, 2]}), pd.Series([0, 1]))
+    """
+    if not (hasattr(inputs, "iloc") and hasattr(targets, "iloc")) or len(inputs) != len(targets):
+        return
+    for place, (one, two) in enumerate(zip(inputs.index, targets.index, strict=True)):
+        if one != two:
+            raise GradevalError(
+                f"row {place} of inputs has the index {shown(one)}, that of targets {shown(two)}: bring both in the "
+                "same order (targets.loc[inputs.index]), or pass to_numpy() of each to have rows taken by their place."
+            )
+
+
 def _from_array(name: str, values: Any) -> Tensor:
     if isinstance(values, list | tuple) and values and all(isinstance(row, Tensor) for row in values):
         values = [row.detach().cpu().numpy() for row in values]

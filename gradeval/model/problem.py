@@ -17,7 +17,7 @@ from gradeval.arguments import folder_path, shown
 from gradeval.errors import GradevalError, unknown_name
 from gradeval.files import reason, write_whole
 from gradeval.isolation import alone
-from gradeval.model.data import Data, as_tensor
+from gradeval.model.data import Data, as_tensor, check_same_rows
 from gradeval.model.elbo import IN_FILES, ElboObjective, MultiSampleBound, name_in_file, objective_in_file
 from gradeval.model.head_loss import HeadLoss, PointLoss
 from gradeval.model.losses import LOSSES, Loss, check_targets, get_loss
@@ -199,6 +199,7 @@ def _parts(given: object, inputs: Data, targets: Data, loss: object) -> dict[str
     """What was given, as a problem keeps it."""
     network = _network_of(given)
     dtype, device = network.dtype, network.device
+    check_same_rows(inputs, targets)
     data = {name: as_tensor(name, data).to(device, dtype) for name, data in (("inputs", inputs), ("targets", targets))}
     if isinstance(loss, str) and loss in ("logistic", "cross-entropy") and data["targets"].shape[1:] == (1,):
         data["targets"] = data["targets"].squeeze(1)  # a column of a table

@@ -78,7 +78,7 @@ def show_summary(evaluation: Evaluation) -> None:
             (
                 row.estimator,
                 f"{row.relative_rmse:.3g}",
-                f"{row.relative_bias:.4f}",
+                f"{row.relative_bias:.3g}",
                 "exact" if known else f"{row.relative_bias_low:.3f}–{row.relative_bias_high:.3f}",
                 f"{row.cosine:.3f}",
                 f"{1e6 * row.seconds_per_draw:.0f}",

@@ -199,7 +199,7 @@ def show_training(training: Training) -> None:
         )
         for row in final.itertuples()
     ]
-    show_table("Means over seeds [95 % intervals]", columns, rows)
+    show_table("Means over seeds [95 % intervals]; on test data, of predictions averaged over draws", columns, rows)
     for sentence in training_answer(training)[:1]:
         Console().print(safe(sentence), highlight=False)
 

@@ -82,7 +82,7 @@ def train(
         >>> training.estimators
         ['st', 'psa']
     """
-    check_options("train", execution, TrainingExecution)
+    check_options(train, execution, TrainingExecution)
     resolved, specs = resolve_with_specs(estimators)
     workers = whole("workers", execution.get("workers") or 1, least=1)
     if workers > 1 and set(specs) < set(resolved):

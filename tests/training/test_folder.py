@@ -58,7 +58,7 @@ def test_another_training_in_the_folder_is_refused(task: Task, trained: Path) ->
 
 def test_a_folder_of_something_else_is_refused(task: Task, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("dear reader")
-    with pytest.raises(GradevalError, match="exists and is not empty: choose another folder or remove it"):
+    with pytest.raises(GradevalError, match="exists and is not empty: it holds something else"):
         train(task, ["st"], SHORT, folder=tmp_path)
     assert not is_training(tmp_path)
 

@@ -55,7 +55,12 @@ def test_a_wide_interval_about_the_best_value_makes_no_tie_of_what_is_surely_wor
 def test_groups_and_shape(run: Evaluation) -> None:
     table = run.latex(intervals=False)
     assert "[" not in table
-    assert table.index("claims no bias") < table.index("reinforce") < table.index("emph{makes no claim}") < table.index("psa")
+    assert (
+        table.index("claims no bias")
+        < table.index("reinforce")
+        < table.index("emph{makes no claim}")
+        < table.index("psa")
+    )
     assert table.startswith("\\begin{tabular}{lrrrr}\n\\toprule\n")
     assert table.count("{") == table.count("}")
     assert "emph" not in run.latex(grouped=False)
