@@ -150,7 +150,7 @@ def exact_moments(
         >>> {layer: round(b, 3) for layer, b in bias.items()}
         {'1': 0.133, '2': 0.278, 'head': 0.0, 'all': 0.119}
     """
-    check_options("exact_moments", execution, MomentsExecution)
+    check_options(exact_moments, execution, MomentsExecution)
     workers, advance = workers_of(execution.get("workers")), execution.get("advance")
     estimator, samples = given_estimator(estimator), whole("samples", samples, least=1)
     with one_thread():
