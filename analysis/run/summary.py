@@ -195,5 +195,6 @@ def _verdict(row: Any, detect: float, unmeasured: bool = False) -> BiasVerdict:
     if row.bias_pvalue_adjusted < FAMILY_ALPHA:
         return BiasVerdict.REFUTED if claimed else BiasVerdict.BIASED
     if not claimed:
-        return BiasVerdict.BIAS_UNDECIDED if row.relative_bias_low > 0 else BiasVerdict.NO_BIAS_SEEN
+        seen = row.relative_bias_low > ROUNDING_OF_SINGLE  # what is below may be rounding, and is no bias to speak of
+        return BiasVerdict.BIAS_UNDECIDED if seen else BiasVerdict.NO_BIAS_SEEN
     return BiasVerdict.HOLDS if row.detectable_bias <= detect else BiasVerdict.UNDECIDED

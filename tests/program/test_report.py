@@ -29,7 +29,7 @@ def test_every_number_shown_is_that_of_its_column(
         low, bias, high = (row[f"relative_bias{end}"] for end in ("_low", "", "_high"))
         assert shown[name] == [
             f"{row['relative_rmse']:.3g}",
-            f"{bias:.4f}",
+            f"{bias:.3g}",
             "exact" if low == bias == high else f"{low:.3f}–{high:.3f}",
             f"{row['cosine']:.3f}",
             f"{1e6 * row['seconds_per_draw']:.0f}",
