@@ -192,6 +192,7 @@ CALLS: list[tuple[str, Any]] = [
         Refused("row 1 of inputs has the index 1, that of targets 2"),
     ),
     ("Problem(network(), pd.DataFrame(X), pd.Series(Y)).targets.tolist()", [1.0, -1.0, 1.0]),
+    ("Problem(network(), pd.DataFrame(X, index=[np.nan] * 3), pd.Series(Y, index=[np.nan] * 3)).points", 3),
     (
         "Problem(network(), X, Y, lambda o, t, i: o)",
         Refused("the loss cannot be called with (outputs, targets): <lambda>() missing 1 required"),

@@ -139,7 +139,7 @@ def _by_layers(rows: pd.DataFrame, every: list[str]) -> Iterator[tuple[str, str,
 
 
 def _best(rows: pd.DataFrame, pairs: pd.DataFrame | None = None) -> str:
-    """The estimator with the smallest error, and those that cannot be distinguished from it.
+    """The estimator with the smallest error, and those that are not told apart from it.
 
     Single draws are compared in pairs, at a level of 5 % for all together; means of many draws by their intervals.
     """
@@ -156,8 +156,8 @@ def _best(rows: pd.DataFrame, pairs: pd.DataFrame | None = None) -> str:
     else:
         name = first["estimator"]
         mine = pairs[(pairs["layer"] == "all") & ((pairs["one"] == name) | (pairs["two"] == name))]
-        apart = (mine["pvalue_adjusted"] < 1 - LEVEL) | (mine["square_low"] > 0) | (mine["square_high"] < 0)
-        tied = mine[~apart]  # of a pair whose own interval leaves out 0 nothing is said
+        tied = mine[~(mine["pvalue_adjusted"] < 1 - LEVEL)]
         near = [other for other in others["estimator"] if ((tied["one"] == other) | (tied["two"] == other)).any()]
-    tie = f"; {_named(near)} cannot be distinguished from it" if near else ""
+    how = "" if pairs is None else ", by tests at 5% for all pairs together"
+    tie = f"; not told apart from it{how}: {_named(near)}" if near else ""
     return f"{first['estimator']} is the most accurate ({size}){tie}"

@@ -59,6 +59,8 @@ def check_same_rows(inputs: Data, targets: Data) -> None:
     """
     if not (hasattr(inputs, "iloc") and hasattr(targets, "iloc")) or len(inputs) != len(targets):
         return
+    if inputs.index.equals(targets.index):  # two missing indices are the same here
+        return
     for place, (one, two) in enumerate(zip(inputs.index, targets.index, strict=True)):
         if one != two:
             raise GradevalError(

@@ -115,10 +115,9 @@ def _try_points(loss: Callable[..., Tensor], x: Tensor, *data: Tensor) -> None:
         what = "an output" if len(data) == 1 else "states"
         raise GradevalError(f"the loss cannot take {what} of shape {list(x.shape)}: {error}") from None
     except TypeError as error:
-        raise GradevalError(
-            f"the loss cannot be called with {'(outputs, targets)' if data else '(states)'}: {error}. One that needs "
-            "more is an object with bind(network, inputs, targets) -> loss(x_L)."
-        ) from None
+        hint = "One that needs more is an object with bind(network, inputs, targets) -> loss(x_L)."
+        given = f"(outputs, targets): {error}. {hint}" if data else f"(states): {error}."
+        raise GradevalError(f"the loss cannot be called with {given}") from None
     if not isinstance(found, Tensor) or found.shape != (points,):
         shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise GradevalError(f"the loss must give one number per point, {[points]}, found {shape}.")
